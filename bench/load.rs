@@ -1,0 +1,195 @@
+//! A load generator that never retries and counts every way a request can fail. The bench and the tests share it.
+//!
+//! Its clients behave as real ones do: they keep a connection as long as the server lets them, look whether it was
+//! closed before they send the next request, and open a new one if so. Anything that goes wrong after that is a failure.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+/// How clients treat their connections.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Clients {
+    /// A connection for each request, closed by the server.
+    Fresh,
+    /// Many requests on a connection, with pauses that are evenly spread between nothing and twice this mean.
+    KeepAlive { pause: Duration },
+}
+
+/// A request takes no longer than this, or it has failed.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// One answered request.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sample {
+    /// When it was sent.
+    pub(crate) at: Instant,
+    /// From then until the answer was complete; with [`Clients::Fresh`] from the beginning of the connect.
+    pub(crate) took: Duration,
+    /// Who answered.
+    pub(crate) generation: u64,
+}
+
+/// What came of a load.
+#[derive(Debug, Default)]
+pub(crate) struct Report {
+    pub(crate) samples: Vec<Sample>,
+    /// By kind.
+    pub(crate) failures: BTreeMap<&'static str, u64>,
+}
+
+impl Report {
+    pub(crate) fn failed(&self) -> u64 {
+        self.failures.values().sum()
+    }
+
+    /// The first answer of each generation.
+    pub(crate) fn first_answers(&self) -> BTreeMap<u64, Instant> {
+        let mut first = BTreeMap::new();
+        for sample in &self.samples {
+            let answered = sample.at + sample.took;
+            first.entry(sample.generation).and_modify(|at| *at = answered.min(*at)).or_insert(answered);
+        }
+        first
+    }
+
+    fn add(&mut self, other: Report) {
+        self.samples.extend(other.samples);
+        for (kind, n) in other.failures {
+            *self.failures.entry(kind).or_default() += n;
+        }
+    }
+}
+
+/// Clients at work until [`Load::stop`].
+pub(crate) struct Load {
+    stop: Arc<AtomicBool>,
+    clients: JoinSet<Report>,
+}
+
+impl Load {
+    pub(crate) fn start(addr: SocketAddr, clients: Clients, count: usize) -> Load {
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut set = JoinSet::new();
+        for _ in 0..count {
+            set.spawn(client(addr, clients, Arc::clone(&stop)));
+        }
+        Load { stop, clients: set }
+    }
+
+    /// Lets every request under way end, and reports.
+    pub(crate) async fn stop(self) -> Report {
+        self.stop.store(true, Ordering::SeqCst);
+        let mut report = Report::default();
+        for one in self.clients.join_all().await {
+            report.add(one);
+        }
+        report
+    }
+}
+
+async fn client(addr: SocketAddr, clients: Clients, stop: Arc<AtomicBool>) -> Report {
+    let mut report = Report::default();
+    let mut random = fastrand::Rng::new();
+    let mut kept = None;
+    while !stop.load(Ordering::Relaxed) {
+        let at = Instant::now();
+        match timeout(PATIENCE, exchange(addr, clients, &mut kept)).await.unwrap_or(Err("timeout")) {
+            Ok(generation) => report.samples.push(Sample { at, took: at.elapsed(), generation }),
+            Err(kind) => {
+                kept = None;
+                *report.failures.entry(kind).or_default() += 1;
+                // So that a server that is gone does not make millions of failures.
+                sleep(Duration::from_millis(10)).await;
+            }
+        }
+        if let Clients::KeepAlive { pause } = clients
+            && pause > Duration::ZERO
+        {
+            sleep(pause.mul_f64(2.0 * random.f64())).await;
+        }
+    }
+    report
+}
+
+/// One request and its answer; gives the generation that answered.
+async fn exchange(
+    addr: SocketAddr,
+    clients: Clients,
+    kept: &mut Option<TcpStream>,
+) -> Result<u64, &'static str> {
+    let reusable = kept.take().filter(is_open);
+    let mut stream = match reusable {
+        Some(stream) => stream,
+        None => connect(addr).await?,
+    };
+    let request: &[u8] = match clients {
+        Clients::Fresh => b"GET / HTTP/1.1\r\nhost: load\r\nconnection: close\r\n\r\n",
+        Clients::KeepAlive { .. } => b"GET / HTTP/1.1\r\nhost: load\r\n\r\n",
+    };
+    stream.write_all(request).await.map_err(|e| broken(&e, "reset while sending"))?;
+    let mut answer = Vec::with_capacity(512);
+    let (generation, closes) = loop {
+        if stream.read_buf(&mut answer).await.map_err(|e| broken(&e, "reset before the answer"))? == 0 {
+            return Err(if answer.is_empty() { "closed before the answer" } else { "cut within the answer" });
+        }
+        if let Some(done) = complete(&answer)? {
+            break done;
+        }
+    };
+    match clients {
+        Clients::Fresh => match stream.read(&mut [0; 1]).await {
+            Ok(0) => {}
+            _ => return Err("not closed properly after the answer"),
+        },
+        Clients::KeepAlive { .. } => *kept = (!closes).then_some(stream),
+    }
+    Ok(generation)
+}
+
+async fn connect(addr: SocketAddr) -> Result<TcpStream, &'static str> {
+    let stream = TcpStream::connect(addr).await.map_err(|e| match e.kind() {
+        io::ErrorKind::ConnectionRefused => "refused",
+        io::ErrorKind::ConnectionReset => "reset while connecting",
+        _ => "cannot connect",
+    })?;
+    stream.set_nodelay(true).map_err(|_| "cannot connect")?;
+    Ok(stream)
+}
+
+fn is_open(stream: &TcpStream) -> bool {
+    matches!(stream.try_read(&mut [0; 1]), Err(e) if e.kind() == io::ErrorKind::WouldBlock)
+}
+
+fn broken(error: &io::Error, reset: &'static str) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => reset,
+        _ => "I/O error",
+    }
+}
+
+/// The generation in a complete answer, and whether the server closes after it; `None` if more is to come.
+fn complete(answer: &[u8]) -> Result<Option<(u64, bool)>, &'static str> {
+    let Some(end) = answer.windows(4).position(|w| w == b"\r\n\r\n") else { return Ok(None) };
+    let head = str::from_utf8(&answer[..end]).map_err(|_| "bad answer")?;
+    if !head.starts_with("HTTP/1.1 200 ") {
+        return Err("status other than 200");
+    }
+    let header = |name: &str| {
+        let fields = head.lines().filter_map(|line| line.split_once(": "));
+        fields.filter(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value).next()
+    };
+    let length: usize = header("content-length").and_then(|v| v.parse().ok()).ok_or("bad answer")?;
+    let Some(body) = answer.get(end + 4..end + 4 + length) else { return Ok(None) };
+    let generation = str::from_utf8(body).ok().and_then(|text| text.strip_prefix("generation="));
+    let generation = generation.and_then(|text| text.split(' ').next()?.parse().ok()).ok_or("bad answer")?;
+    Ok(Some((generation, header("connection") == Some("close"))))
+}

@@ -1,0 +1,194 @@
+//! The server under test: a real process, its successors, and what they log.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+/// How long anything that should happen may take.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A first generation and all that follow it, which write to the same stderr.
+pub(crate) struct Server {
+    first: Child,
+    log: Log,
+}
+
+/// Every line so far, from all generations.
+#[derive(Clone, Default)]
+pub(crate) struct Log(Arc<(Mutex<Vec<Line>>, Condvar)>);
+
+/// A log line (JSON), or what else was written to stderr.
+#[derive(Debug, Clone)]
+pub(crate) struct Line {
+    pub(crate) text: String,
+    pub(crate) json: Value,
+}
+
+impl Line {
+    pub(crate) fn message(&self) -> &str {
+        self.json["message"].as_str().unwrap_or(&self.text)
+    }
+
+    pub(crate) fn generation(&self) -> u64 {
+        self.json["generation"].as_u64().unwrap_or(0)
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.json["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()).unwrap_or(0)
+    }
+}
+
+impl Server {
+    /// Starts `command`, which must log JSON, and waits until it serves.
+    pub(crate) fn start(command: Command) -> Server {
+        let server = Server::launch(command);
+        server.wait_serving(1);
+        server
+    }
+
+    /// Starts `command` without waiting for anything.
+    pub(crate) fn launch(mut command: Command) -> Server {
+        let mut first = command.stderr(Stdio::piped()).spawn().expect("the server's binary starts");
+        let log = Log::default();
+        let (lines, stderr) = (log.clone(), first.stderr.take().expect("stderr is a pipe"));
+        std::thread::spawn(move || {
+            for text in BufReader::new(stderr).lines().map_while(Result::ok) {
+                lines.push(text);
+            }
+        });
+        Server { first, log }
+    }
+
+    pub(crate) fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// Waits for a generation to serve, and gives its pid.
+    pub(crate) fn wait_serving(&self, generation: u64) -> u32 {
+        self.log.wait(&format!("generation {generation} serves"), |line| {
+            (line.generation() == generation && line.message().starts_with("serving")).then(|| line.pid())
+        })
+    }
+
+    /// Waits for a generation to change its state.
+    pub(crate) fn wait_state(&self, generation: u64, to: &str) {
+        self.log.wait(&format!("generation {generation} is {to}"), |line| {
+            (line.generation() == generation && line.json["to"] == to).then_some(())
+        });
+    }
+
+    /// Where a generation listens.
+    pub(crate) fn addresses(&self, generation: u64) -> Vec<SocketAddr> {
+        self.log.wait("its addresses", |line| {
+            let listen = line.json["listen"].as_str().filter(|_| line.generation() == generation)?;
+            Some(listen.split(' ').map(|a| a.parse().expect("an address")).collect())
+        })
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.addresses(1)[0]
+    }
+
+    pub(crate) fn first_pid(&self) -> u32 {
+        self.first.id()
+    }
+
+    /// The exit status of the first generation, once it has one.
+    pub(crate) fn first_exit(&mut self) -> std::process::ExitStatus {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.first.try_wait().expect("a child can be waited for") {
+                return status;
+            }
+            assert!(Instant::now() < until, "the first generation does not leave:\n{}", self.log.history());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Every pid that was a generation of this server, dead or alive.
+    fn pids(&self) -> Vec<u32> {
+        let lines = self.log.lines();
+        let successors = lines.iter().filter_map(|line| line.json["successor"].as_u64()?.try_into().ok());
+        let mut pids: Vec<u32> = successors.collect();
+        pids.push(self.first.id());
+        pids
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let ours =
+            |pid: u32| std::fs::read(format!("/proc/{pid}/environ")).is_ok_and(|e| find(&e, MARK.as_bytes()));
+        for pid in self.pids().into_iter().filter(|&pid| ours(pid)) {
+            signal(pid, Signal::SIGKILL);
+        }
+        let _ = self.first.wait();
+    }
+}
+
+/// In the environment of every process that this harness starts, so that it never ends another that got its pid.
+const MARK: &str = "HANDOVER_HARNESS=";
+
+/// A command for `program`, marked as ours.
+pub(crate) fn command(program: impl Into<PathBuf>) -> Command {
+    let mut command = Command::new(program.into());
+    command.env("HANDOVER_HARNESS", std::process::id().to_string()).env_remove("RUST_LOG");
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    command
+}
+
+fn find(haystack: &[u8], needle: &[u8]) -> bool {
+    haystack.windows(needle.len()).any(|window| window == needle)
+}
+
+pub(crate) fn signal(pid: u32, signal: Signal) {
+    let pid = i32::try_from(pid).expect("a pid");
+    let _ = kill(Pid::from_raw(pid), signal);
+}
+
+impl Log {
+    fn push(&self, text: String) {
+        let json = serde_json::from_str(&text).unwrap_or(Value::Null);
+        self.0.0.lock().expect("nobody panics with the log").push(Line { text, json });
+        self.0.1.notify_all();
+    }
+
+    pub(crate) fn lines(&self) -> Vec<Line> {
+        self.0.0.lock().expect("nobody panics with the log").clone()
+    }
+
+    pub(crate) fn history(&self) -> String {
+        self.lines().iter().map(|line| format!("  {}\n", line.text)).collect()
+    }
+
+    /// Waits until `pick` finds its line, and gives what it made of it.
+    pub(crate) fn wait<T>(&self, what: &str, pick: impl Fn(&Line) -> Option<T>) -> T {
+        let until = Instant::now() + PATIENCE;
+        let mut lines = self.0.0.lock().expect("nobody panics with the log");
+        loop {
+            if let Some(found) = lines.iter().find_map(&pick) {
+                return found;
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                drop(lines);
+                panic!("waited {PATIENCE:?} in vain until {what}:\n{}", self.history());
+            }
+            lines = self.0.1.wait_timeout(lines, left).expect("nobody panics with the log").0;
+        }
+    }
+
+    /// Waits for a line whose message contains `text`.
+    pub(crate) fn wait_for(&self, text: &str) -> Line {
+        self.wait(&format!("a line says {text:?}"), |line| {
+            line.message().contains(text).then(|| line.clone())
+        })
+    }
+}

@@ -1,0 +1,117 @@
+//! What the playground answers, without anything of how it is served.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use handover::ConnectInfo;
+use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
+use hyper::{Method, Request, Response, StatusCode};
+use tokio::time::{Interval, interval, sleep};
+
+pub(crate) async fn answer(
+    request: Request<Incoming>,
+    generation: u64,
+) -> Result<Response<Reply>, Infallible> {
+    let number = |name: &str| {
+        let query = request.uri().query().unwrap_or_default();
+        let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+        pairs.filter(|(key, _)| *key == name).find_map(|(_, value)| value.parse::<u64>().ok()).unwrap_or(0)
+    };
+    let who = || format!("generation={generation} pid={}\n", std::process::id());
+    let reply = match (request.method(), request.uri().path()) {
+        (&Method::GET, "/") => Reply::text(who()),
+        (&Method::GET, "/addresses") => {
+            let info: &ConnectInfo = request.extensions().get().expect("the server puts it there");
+            Reply::text(format!("remote={} local={}\n", info.remote, info.local))
+        }
+        (&Method::GET, "/slow") => {
+            sleep(Duration::from_millis(number("ms"))).await;
+            Reply::text(who())
+        }
+        (&Method::GET, "/bytes") => Reply::bytes(number("n")),
+        (&Method::GET, "/stream") => Reply::stream(number("n"), Duration::from_millis(number("ms").max(1))),
+        (&Method::POST, "/echo") => Reply::Echo(request.into_body()),
+        (_, "/" | "/addresses" | "/slow" | "/bytes" | "/stream" | "/echo") => {
+            return Ok(status(StatusCode::METHOD_NOT_ALLOWED));
+        }
+        _ => return Ok(status(StatusCode::NOT_FOUND)),
+    };
+    Ok(Response::new(reply))
+}
+
+fn status(status: StatusCode) -> Response<Reply> {
+    let mut response = Response::new(Reply::text(format!("{status}\n")));
+    *response.status_mut() = status;
+    response
+}
+
+/// The bodies of the playground.
+#[derive(Debug)]
+pub(crate) enum Reply {
+    Text(Option<Bytes>),
+    Whole(VecDeque<Bytes>),
+    Stream { left: u64, tick: Box<Interval> },
+    Echo(Incoming),
+}
+
+impl Reply {
+    fn text(text: String) -> Reply {
+        Reply::Text(Some(text.into()))
+    }
+
+    fn bytes(n: u64) -> Reply {
+        const CHUNK: Bytes = Bytes::from_static(&[b'x'; 16 * 1024]);
+        let whole = n / CHUNK.len() as u64;
+        let rest = (n % CHUNK.len() as u64) as usize;
+        Reply::Whole(
+            (0..whole).map(|_| CHUNK).chain([CHUNK.slice(..rest)]).filter(|b| !b.is_empty()).collect(),
+        )
+    }
+
+    fn stream(left: u64, apart: Duration) -> Reply {
+        Reply::Stream { left, tick: Box::new(interval(apart)) }
+    }
+}
+
+impl Body for Reply {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match &mut *self {
+            Reply::Text(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
+            Reply::Whole(chunks) => Poll::Ready(chunks.pop_front().map(|chunk| Ok(Frame::data(chunk)))),
+            Reply::Stream { left: 0, .. } => Poll::Ready(None),
+            Reply::Stream { left, tick } => {
+                ready!(tick.poll_tick(cx));
+                *left -= 1;
+                Poll::Ready(Some(Ok(Frame::data(format!("{left} to go\n").into()))))
+            }
+            Reply::Echo(body) => Pin::new(body).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Reply::Text(text) => text.is_none(),
+            Reply::Whole(chunks) => chunks.is_empty(),
+            Reply::Stream { left, .. } => *left == 0,
+            Reply::Echo(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Reply::Text(text) => SizeHint::with_exact(text.iter().map(|t| t.len() as u64).sum()),
+            Reply::Whole(chunks) => SizeHint::with_exact(chunks.iter().map(|c| c.len() as u64).sum()),
+            Reply::Stream { .. } => SizeHint::default(),
+            Reply::Echo(body) => body.size_hint(),
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! One server with every kind of exchange, for people to play with, for the tests and for the bench.
+//!
+//! `cargo run --release --example playground -- --listen 127.0.0.1:8080`, then for instance
+//! `curl localhost:8080/slow?ms=5000` in one terminal and `kill -HUP` in another.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `GET /` | `generation=N pid=P` |
+//! | `GET /addresses` | `remote=IP:PORT local=IP:PORT` |
+//! | `GET /slow?ms=` | the same as `/`, after a while |
+//! | `GET /bytes?n=` | that many bytes, at once |
+//! | `GET /stream?n=&ms=` | that many chunks, so far apart |
+//! | `POST /echo` | what was sent |
+//!
+//! `--fault` makes this generation fail in a way a successor can fail. A successor reads its command line anew, so the
+//! fault may also be given in a file: `--fault-file FILE`.
+
+use std::convert::Infallible;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use clap::Parser;
+use handover::Handle;
+use hyper::service::service_fn;
+use tokio::time::sleep;
+
+mod answer;
+use answer::answer;
+
+#[path = "../../src/cli/log.rs"]
+mod log;
+#[path = "../../src/cli/options.rs"]
+mod options;
+
+#[derive(Debug, Parser)]
+struct Cli {
+    #[command(flatten)]
+    server: options::ServerOptions,
+    #[command(flatten)]
+    log: log::LogOptions,
+    /// exit-before-ready, hang-before-ready, never-accepts, exit-after-ready=MS or slow-start=MS
+    #[arg(long)]
+    fault: Option<Fault>,
+    /// Read the fault from this file, if it exists and is not empty
+    #[arg(long)]
+    fault_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Fault {
+    ExitBeforeReady,
+    HangBeforeReady,
+    NeverAccepts,
+    ExitAfterReady(Duration),
+    SlowStart(Duration),
+}
+
+impl FromStr for Fault {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Fault, String> {
+        let (name, ms) = text.split_once('=').unwrap_or((text, ""));
+        let ms = || ms.parse().map(Duration::from_millis).map_err(|_| format!("{name} needs =MILLISECONDS"));
+        match name {
+            "exit-before-ready" => Ok(Fault::ExitBeforeReady),
+            "hang-before-ready" => Ok(Fault::HangBeforeReady),
+            "never-accepts" => Ok(Fault::NeverAccepts),
+            "exit-after-ready" => Ok(Fault::ExitAfterReady(ms()?)),
+            "slow-start" => Ok(Fault::SlowStart(ms()?)),
+            _ => Err(format!("no such fault: {text}")),
+        }
+    }
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let cli = Cli::parse();
+    cli.log.install();
+    let written = cli.fault_file.and_then(|file| std::fs::read_to_string(file).ok());
+    let fault = match written.as_deref().map(str::trim) {
+        Some(text) if !text.is_empty() => Some(text.parse()?),
+        _ => cli.fault,
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let server = cli.server.server();
+        let handle = server.handle();
+        let server = match fault {
+            None => server,
+            Some(Fault::NeverAccepts) => {
+                // Listens, and blocks every thread that could accept.
+                for _ in 0..64 {
+                    tokio::spawn(async { std::thread::sleep(Duration::from_secs(3600)) });
+                }
+                server.ready_when(std::future::pending::<Result<(), Infallible>>())
+            }
+            Some(fault) => server.ready_when(before_ready(fault, handle.clone())),
+        };
+        // Looked up once, so that what the bench measures is the server.
+        let generation = Arc::new(OnceLock::new());
+        server
+            .serve(service_fn(move |request| {
+                answer(request, *generation.get_or_init(|| handle.generation()))
+            }))
+            .await
+    })?;
+    Ok(())
+}
+
+async fn before_ready(fault: Fault, handle: Handle) -> Result<(), String> {
+    match fault {
+        Fault::ExitBeforeReady => return Err("--fault exit-before-ready".into()),
+        Fault::HangBeforeReady => std::future::pending().await,
+        Fault::SlowStart(time) => sleep(time).await,
+        Fault::ExitAfterReady(time) => {
+            tokio::spawn(crash_after(time, handle));
+        }
+        Fault::NeverAccepts => {}
+    }
+    Ok(())
+}
+
+async fn crash_after(time: Duration, mut handle: Handle) {
+    while handle.phase() == handover::Phase::Starting {
+        handle.changed().await;
+    }
+    sleep(time).await;
+    std::process::abort();
+}

@@ -1,0 +1,71 @@
+//! The command line of the binary: what may be said, and what comes of it.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Parser;
+
+mod log;
+mod options;
+mod site;
+
+use options::ServerOptions;
+use site::Site;
+
+/// Serve a directory over HTTP, and be replaced by a new version without losing a request: `kill -HUP PID`
+///
+/// SIGHUP and SIGUSR2 start a successor with the same command line and hand over to it; SIGTERM and SIGINT stop when
+/// the connections are finished, a second one at once. The exit status is 0 when retired or stopped, 1 on an error,
+/// 2 on wrong usage.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 110)]
+struct Cli {
+    /// The directory to serve; without it, a page that says who answers
+    root: Option<PathBuf>,
+    #[command(flatten)]
+    server: ServerOptions,
+    #[command(flatten)]
+    log: log::LogOptions,
+}
+
+pub(crate) fn run() -> ExitCode {
+    // Prints usage errors itself, and exits with status 2.
+    let cli = Cli::parse();
+    cli.log.install();
+    match serve(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(cli: Cli) -> Result<(), Box<dyn std::error::Error>> {
+    if let Some(root) = &cli.root {
+        check_root(root)?;
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let server = cli.server.server();
+        let site = Site::new(cli.root, server.handle());
+        server.serve(site).await
+    })?;
+    Ok(())
+}
+
+fn check_root(root: &Path) -> Result<(), String> {
+    std::fs::read_dir(root).map(drop).map_err(|error| {
+        format!("cannot serve {}: {error}; name a directory this user may read", root.display())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

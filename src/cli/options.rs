@@ -1,0 +1,57 @@
+//! The flags that say where a server listens and how patient it is. The playground has the same ones.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use handover::Server;
+
+/// Durations have a unit: 500ms, 5s, 2m, 1h.
+#[derive(Debug, Args)]
+pub(crate) struct ServerOptions {
+    /// Listen on this address; may be given several times. Port 0 is picked once and kept over generations
+    #[arg(long, short, value_name = "IP:PORT", default_value = "127.0.0.1:8080", value_parser = address)]
+    listen: Vec<SocketAddr>,
+    /// How long a successor may take until it is ready
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
+    ready_timeout: Duration,
+    /// How long the old generation can still take over again after a handover
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
+    standby: Duration,
+    /// How long a quiet keep-alive connection is kept by the old generation
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
+    idle_grace: Duration,
+    /// When the old generation cuts what is left after a handover
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = humantime::parse_duration)]
+    drain_timeout: Duration,
+    /// When a stopping generation cuts what is left
+    #[arg(long, value_name = "TIME", default_value = "25s", value_parser = humantime::parse_duration)]
+    stop_timeout: Duration,
+    /// Length of the accept queue of each address
+    #[arg(long, value_name = "CONNECTIONS", default_value_t = 4096)]
+    backlog: u32,
+    /// Keep the pid that stands for the service in this file
+    #[arg(long, value_name = "FILE")]
+    pid_file: Option<PathBuf>,
+}
+
+impl ServerOptions {
+    pub(crate) fn server(&self) -> Server {
+        let server = Server::bind(&self.listen[..])
+            .ready_timeout(self.ready_timeout)
+            .standby(self.standby)
+            .idle_grace(self.idle_grace)
+            .drain_timeout(self.drain_timeout)
+            .stop_timeout(self.stop_timeout)
+            .backlog(self.backlog);
+        match &self.pid_file {
+            Some(path) => server.pid_file(path),
+            None => server,
+        }
+    }
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "expected IP:PORT, such as 127.0.0.1:8080, 0.0.0.0:80 or [::1]:8080".to_owned())
+}

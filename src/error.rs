@@ -1,0 +1,157 @@
+//! The crate's error: opaque, with messages that name the thing acted upon, the cause and what to do.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Why a generation could not start or take over.
+///
+/// The message is one line: what was tried, on which address, path or pid, why it failed, and what to do.
+/// A successor that fails with it changes nothing: its predecessor goes on serving.
+#[derive(Debug)]
+pub struct Error(Kind);
+
+#[derive(Debug)]
+pub(crate) enum Kind {
+    NoAddress(io::Error),
+    /// The port of a first generation is held by someone.
+    InUse {
+        addr: SocketAddr,
+        holders: String,
+    },
+    /// Binding or listening failed for another reason.
+    Listen {
+        addr: SocketAddr,
+        source: io::Error,
+    },
+    /// The predecessor's port could not be joined.
+    Join {
+        addr: SocketAddr,
+        source: io::Error,
+    },
+    /// Others than the predecessor listen on an address that is to be taken over.
+    Crowd {
+        addr: SocketAddr,
+        holders: String,
+    },
+    PidFile {
+        path: PathBuf,
+        source: io::Error,
+    },
+    Launch {
+        what: &'static str,
+        source: io::Error,
+    },
+    Signals(io::Error),
+    Predecessor {
+        pid: u32,
+        source: io::Error,
+    },
+    NotReady(Box<dyn std::error::Error + Send + Sync>),
+    ReadyTimeout(Duration),
+}
+
+impl Error {
+    /// The address could not be bound because another process holds it.
+    pub fn is_address_in_use(&self) -> bool {
+        matches!(self.0, Kind::InUse { .. })
+    }
+
+    /// The readiness check of the application failed or took too long.
+    pub fn is_not_ready(&self) -> bool {
+        matches!(self.0, Kind::NotReady(_) | Kind::ReadyTimeout(_))
+    }
+}
+
+impl From<Kind> for Error {
+    fn from(kind: Kind) -> Self {
+        Error(kind)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Kind::NoAddress(source) => {
+                write!(
+                    f,
+                    "cannot resolve the address to listen on: {source}; use IP:PORT, e.g. 127.0.0.1:8080"
+                )
+            }
+            Kind::InUse { addr, holders } => write!(f, "cannot listen on {addr}: address in use{holders}"),
+            Kind::Listen { addr, source } => {
+                write!(f, "cannot listen on {addr}: {}{}", plain(source), advice(*addr, source))
+            }
+            Kind::Join { addr, source } => write!(
+                f,
+                "cannot join the predecessor on {addr}: {}; both must run as the same user, in the same network \
+                 namespace, with the address spelled the same way",
+                plain(source)
+            ),
+            Kind::Crowd { addr, holders } => write!(
+                f,
+                "cannot take over {addr}: besides the predecessor another process listens there{holders}; new \
+                 connections could not be steered, so nothing was changed"
+            ),
+            Kind::PidFile { path, source } => write!(
+                f,
+                "cannot write the pid file {}: {}; choose a directory this user may write to",
+                path.display(),
+                plain(source)
+            ),
+            Kind::Launch { what, source } => {
+                write!(f, "cannot find out how this process was started ({what}): {source}")
+            }
+            Kind::Signals(source) => write!(f, "cannot install signal handlers: {source}"),
+            Kind::Predecessor { pid, source } => {
+                write!(f, "cannot signal the predecessor, pid {pid}: {source}")
+            }
+            Kind::NotReady(source) => write!(f, "the readiness check failed: {source}"),
+            Kind::ReadyTimeout(after) => {
+                write!(
+                    f,
+                    "the readiness check did not finish within {after:?}; raise the ready timeout if it needs more"
+                )
+            }
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match &self.0 {
+            Kind::NoAddress(source)
+            | Kind::Listen { source, .. }
+            | Kind::Join { source, .. }
+            | Kind::PidFile { source, .. }
+            | Kind::Launch { source, .. }
+            | Kind::Signals(source)
+            | Kind::Predecessor { source, .. } => Some(source),
+            Kind::NotReady(source) => Some(source.as_ref()),
+            Kind::InUse { .. } | Kind::Crowd { .. } | Kind::ReadyTimeout(_) => None,
+        }
+    }
+}
+
+/// The system's message without Rust's "(os error 98)".
+pub(crate) fn plain(error: &io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    text.chars().next().map_or_else(String::new, |c| c.to_lowercase().chain(text.chars().skip(1)).collect())
+}
+
+fn advice(addr: SocketAddr, source: &io::Error) -> String {
+    match source.kind() {
+        io::ErrorKind::AddrNotAvailable => {
+            "; no interface of this machine has that address (see `ip addr`)".into()
+        }
+        io::ErrorKind::PermissionDenied if addr.port() < 1024 => format!(
+            "; ports below 1024 need CAP_NET_BIND_SERVICE (`setcap cap_net_bind_service=+ep` on the binary, or \
+             AmbientCapabilities= in the unit), or use a higher port such as {}",
+            u32::from(addr.port()) + 8000
+        ),
+        _ => String::new(),
+    }
+}

@@ -1,0 +1,115 @@
+//! Restart a [hyper](https://hyper.rs) server without losing a request.
+//!
+//! Nothing is passed between the old process and the new one. Each *generation* binds the same port with
+//! `SO_REUSEPORT`; the new one starts to serve while the kernel still gives every new connection to the old one; when
+//! it is ready the kernel is told to prefer it, and then it signals its parent, which keeps its listener open for a
+//! while (*standby*), closes it when nothing can arrive there any more, and finishes its connections (*drain*).
+//!
+//! # Usage
+//!
+//! ```no_run
+//! # use {hyper::{Request, Response, body::Incoming, service::service_fn}, std::convert::Infallible, std::time::Duration};
+//! # async fn hello(_: Request<Incoming>) -> Result<Response<String>, Infallible> { Ok(Response::new("".into())) }
+//! # async fn connect_to_database() -> Result<(), std::io::Error> { Ok(()) }
+//! # async fn run() -> Result<(), handover::Error> {
+//! // One line replaces the accept loop of a hyper server. `kill -HUP` restarts it.
+//! handover::Server::bind("0.0.0.0:8080").serve(service_fn(hello)).await?;
+//!
+//! // Several addresses, own timings, a readiness check, and the phases as they change.
+//! let server = handover::Server::bind("0.0.0.0:8080")
+//!     .also_bind("[::1]:8081")
+//!     .standby(Duration::from_secs(10))
+//!     .ready_when(connect_to_database());
+//! let mut handle = server.handle();
+//! tokio::spawn(async move {
+//!     while let Some(phase) = handle.changed().await {
+//!         println!("generation {} is {phase:?}", handle.generation());
+//!     }
+//! });
+//! let outcome = server.serve(service_fn(hello)).await?;
+//! println!("{:?}: {} connections finished, {} cut", outcome.end, outcome.finished, outcome.cut);
+//! # Ok(()) }
+//! ```
+//!
+//! Any other protocol over TCP brings its own accept loop: see [`Listener`].
+//!
+//! # How a handover goes
+//!
+//! | state | restart asked | successor ready | successor exits | deadline | stop asked |
+//! |---|---|---|---|---|---|
+//! | starting | queue | | | give up, with an error | drain |
+//! | serving | spawn; queue while the predecessor still listens | warn | | | drain; while another process listens on the port, keep the listener for the standby time first |
+//! | spawning | queue | standby | serve on, say why it failed | tell the successor to leave: withdrawing | tell the successor to stop, drain |
+//! | withdrawing | queue | too late | serve on | kill it | drain |
+//! | standby | pass it on | | crashed: **serve again**; left with status 0: it was told to stop, so drain | move the identity, close the listener, drain | pass it on; asked twice: leave now |
+//! | draining | refuse | | say so | cut what is left, leave | be quick; asked twice: leave now |
+//!
+//! A restart that is passed on to a successor which then crashes is done by the old generation instead: the last
+//! request always gets a generation that was started after it.
+//!
+//! # Invariants
+//!
+//! 1. A failed handover changes nothing: whoever served goes on serving, and the next restart can succeed.
+//! 2. At most two generations listen; at most one of them is not ready.
+//! 3. A listener closes only after it is steered away from, its standby is over and its accept queue is empty.
+//! 4. A request that reached us is answered unless the drain deadline passes; then we say how many connections were cut.
+//! 5. Every wait has a deadline, every deadline is configurable, every expiry is one log line.
+//! 6. No file descriptor crosses `exec`; no environment variable of ours outlives its meaning: see [`ENVIRONMENT`].
+//!
+//! # Limitations
+//!
+//! - Linux only, 5.3 or newer (pidfd). Where the kernel or a sandbox refuses `SO_ATTACH_REUSEPORT_CBPF` the server says
+//!   so in one warning and goes on with standby alone.
+//! - TCP only: Unix sockets have no `SO_REUSEPORT`.
+//! - Both generations run as the same user in the same network namespace, and spell an address the same way.
+//! - The successor must be the process that was started, or replace it by `exec`: a wrapper that forks is not believed.
+//! - HTTP/1 only in [`Server::serve`] so far.
+//! - An HTTP/1 client that stays quiet for the whole idle grace and sends its next request in the very moment we close
+//!   loses that request, as with every server that ever closes an idle connection.
+//!
+//! # Layout
+//!
+//! `succession` is the state machine, pure. `server` is the builder and, in `server::engine`, the one loop that feeds
+//! the machine. `generation` knows the environment, `process` processes, `signals` signals, `port` and `steering` the
+//! sockets, `identity` the pid file, `drain` the connections. Each of the operating system's facts lives in one of them.
+
+#[cfg(not(target_os = "linux"))]
+compile_error!("handover runs on Linux only: it steers connections with SO_ATTACH_REUSEPORT_CBPF.");
+
+#[cfg(target_os = "linux")]
+mod drain;
+#[cfg(target_os = "linux")]
+mod error;
+#[cfg(target_os = "linux")]
+mod generation;
+#[cfg(target_os = "linux")]
+mod handle;
+#[cfg(target_os = "linux")]
+mod identity;
+#[cfg(target_os = "linux")]
+mod outcome;
+#[cfg(target_os = "linux")]
+mod port;
+#[cfg(target_os = "linux")]
+mod process;
+#[cfg(target_os = "linux")]
+mod server;
+#[cfg(target_os = "linux")]
+mod signals;
+#[cfg(target_os = "linux")]
+mod steering;
+#[cfg(target_os = "linux")]
+mod succession;
+
+#[cfg(target_os = "linux")]
+pub use drain::{Conn, ConnectInfo, Retiring};
+#[cfg(target_os = "linux")]
+pub use error::Error;
+#[cfg(target_os = "linux")]
+pub use generation::ENVIRONMENT;
+#[cfg(target_os = "linux")]
+pub use handle::{Handle, Phase};
+#[cfg(target_os = "linux")]
+pub use outcome::{End, Outcome};
+#[cfg(target_os = "linux")]
+pub use server::{Listener, Server};

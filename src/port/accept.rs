@@ -1,0 +1,75 @@
+//! The accept loop of one listener, from its first connection until it is closed with an empty queue.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use socket2::SockRef;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+use super::Sink;
+
+/// How long accepting pauses when the process or the system is out of descriptors or memory. The connections wait
+/// in the queue meanwhile.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
+/// How often an exhaustion that lasts is logged.
+const EXHAUSTED_LOG: Duration = Duration::from_secs(10);
+
+pub(super) async fn run(listener: Arc<TcpListener>, mut close: watch::Receiver<bool>, sink: Sink) {
+    let mut exhausted = Exhausted { logged: None };
+    while !*close.borrow_and_update() {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = close.changed() => break,
+        };
+        match accepted {
+            Ok((stream, peer)) => deliver(stream, peer, &sink),
+            Err(error) => exhausted.pause_if(&error).await,
+        }
+    }
+    loop {
+        match accept_now(&listener) {
+            Ok((stream, peer)) => deliver(stream, peer, &sink),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+            Err(error) => exhausted.pause_if(&error).await,
+        }
+    }
+}
+
+fn deliver(stream: TcpStream, peer: SocketAddr, sink: &Sink) {
+    // Fails only on a connection that is dead already; whoever reads from it will find out.
+    let _ = stream.set_nodelay(true);
+    sink(stream, peer);
+}
+
+/// Asks the kernel, not tokio's memory of the last readiness event: only EAGAIN says that the queue is empty.
+fn accept_now(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
+    let (socket, peer) = SockRef::from(listener).accept()?;
+    socket.set_nonblocking(true)?;
+    // A listener on an internet address accepts from nothing else.
+    let peer = peer.as_socket().ok_or(io::ErrorKind::ConnectionAborted)?;
+    Ok((TcpStream::from_std(socket.into())?, peer))
+}
+
+struct Exhausted {
+    logged: Option<Instant>,
+}
+
+impl Exhausted {
+    /// accept(2) reports errors of the connection that it would have returned (ECONNABORTED and network errors:
+    /// the next call is about the next connection) and exhaustion, which would return at once for ever.
+    async fn pause_if(&mut self, error: &io::Error) {
+        use nix::libc::{EMFILE, ENFILE, ENOBUFS, ENOMEM};
+        if !matches!(error.raw_os_error(), Some(EMFILE | ENFILE | ENOBUFS | ENOMEM)) {
+            tracing::debug!(%error, "a connection was gone before it was accepted");
+            return;
+        }
+        if self.logged.is_none_or(|at| at.elapsed() >= EXHAUSTED_LOG) {
+            self.logged = Some(Instant::now());
+            tracing::error!(%error, "cannot accept: connections wait until descriptors or memory are free again");
+        }
+        tokio::time::sleep(EXHAUSTED_PAUSE).await;
+    }
+}

@@ -1,0 +1,154 @@
+//! Processes: how this one was started, how a successor is started the same way, and a hold on the predecessor
+//! that can never reach a stranger. No other file spawns, kills, waits or opens a pidfd.
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
+use rustix::process::{PidfdFlags, getppid, pidfd_open, pidfd_send_signal};
+use tokio::io::unix::AsyncFd;
+use tokio::process::Command;
+
+use crate::error::{Error, Kind, plain};
+
+/// The program, arguments and directory this process was started with.
+///
+/// The program is the path given to `execve` (AT_EXECFN, see getauxval(3)), made absolute but with symlinks kept,
+/// and so is the directory: a replaced file or a link that points elsewhere by now starts the *new* file.
+/// `/proc/self/exe`, and so `current_exe()`, would name the deleted file or the old release.
+#[derive(Debug, Clone)]
+pub(crate) struct Launch {
+    program: PathBuf,
+    args: Vec<OsString>,
+    dir: PathBuf,
+}
+
+impl Launch {
+    pub(crate) fn capture() -> Result<Launch, Error> {
+        let dir = logical_dir().map_err(|source| Kind::Launch { what: "working directory", source })?;
+        let execfn = OsStr::from_bytes(rustix::param::linux_execfn().to_bytes());
+        Ok(Launch { program: dir.join(execfn), args: std::env::args_os().collect(), dir })
+    }
+
+    /// Starts the program again. `env` is set, every other variable is inherited as it is now.
+    pub(crate) fn spawn(&self, env: &[(&str, String)]) -> Result<Child, String> {
+        let mut command = Command::new(&self.program);
+        let mut args = self.args.iter();
+        if let Some(arg0) = args.next() {
+            command.arg0(arg0);
+        }
+        command.args(args).current_dir(&self.dir).env("PWD", &self.dir);
+        command.envs(env.iter().map(|(name, value)| (name, value)));
+        let process = command.spawn().map_err(|e| self.explain(&e))?;
+        // Cannot fail because a child has an id until it has been waited for.
+        let pid = process.id().expect("a child that was not waited for has a pid");
+        Ok(Child { process, pid })
+    }
+
+    /// `Command` reports a missing directory and a missing program alike.
+    fn explain(&self, error: &io::Error) -> String {
+        let program = self.program.display();
+        if !self.dir.is_dir() {
+            return format!("cannot start {program}: its working directory {} is gone", self.dir.display());
+        }
+        match error.raw_os_error() {
+            Some(nix::libc::ENOEXEC) => format!("cannot start {program}: not an executable of this machine"),
+            _ => format!("cannot start {program}: {}", plain(error)),
+        }
+    }
+}
+
+/// The shell's `$PWD` where it is true, because it keeps symlinks (`cd /srv/app/current`), else getcwd(3).
+fn logical_dir() -> io::Result<PathBuf> {
+    let here = fs::metadata(".")?;
+    let same = |dir: &Path| fs::metadata(dir).is_ok_and(|d| (d.dev(), d.ino()) == (here.dev(), here.ino()));
+    match std::env::var_os("PWD").map(PathBuf::from) {
+        Some(pwd) if pwd.is_absolute() && same(&pwd) => Ok(pwd),
+        _ => std::env::current_dir(),
+    }
+}
+
+/// A successor this process started. Its pid stays its own until [`Child::exited`] has returned.
+#[derive(Debug)]
+pub(crate) struct Child {
+    process: tokio::process::Child,
+    pid: u32,
+}
+
+impl Child {
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Cancel safe.
+    pub(crate) async fn exited(&mut self) -> io::Result<ExitStatus> {
+        self.process.wait().await
+    }
+
+    pub(crate) fn signal(&self, signal: nix::sys::signal::Signal) {
+        // Cannot reach a stranger: `id` is None once the child was waited for. ESRCH cannot happen before that.
+        if let Some(pid) = self.process.id().and_then(|pid| i32::try_from(pid).ok()) {
+            let _ = kill(Pid::from_raw(pid), signal);
+        }
+    }
+
+    /// SIGKILL, and the wait that leaves no zombie behind.
+    pub(crate) async fn kill(&mut self) {
+        let _ = self.process.kill().await;
+    }
+
+    pub(crate) fn start_kill(&mut self) {
+        let _ = self.process.start_kill();
+    }
+}
+
+/// The parent that started this process, held by a pidfd opened while it was still the parent.
+#[derive(Debug)]
+pub(crate) struct Parent {
+    pid: u32,
+    pidfd: AsyncFd<OwnedFd>,
+}
+
+impl Parent {
+    /// The parent, if it is the process that `pid` and `started` (see [`started`]) describe.
+    pub(crate) fn verified(pid: u32, expected_start: Option<u64>) -> Option<Parent> {
+        let is_parent = || getppid().is_some_and(|p| p.as_raw_pid().cast_unsigned() == pid);
+        if !is_parent() {
+            return None;
+        }
+        let pidfd = pidfd_open(getppid()?, PidfdFlags::empty()).ok()?;
+        // Asked again: had the parent died before pidfd_open, another process could have got its pid, but then
+        // this process has a new parent by now.
+        let known = expected_start.is_none_or(|at| started(pid) == Some(at));
+        (is_parent() && known).then_some(())?;
+        #[allow(deprecated, reason = "sound for an OwnedFd, and what replaces it is an unsafe fn")]
+        Some(Parent { pid, pidfd: AsyncFd::new(pidfd).ok()? })
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) -> io::Result<()> {
+        Ok(pidfd_send_signal(self.pidfd.get_ref(), signal)?)
+    }
+
+    /// Returns when the parent is dead (a pidfd is readable then, pidfd_open(2)). Cancel safe.
+    pub(crate) async fn dead(&self) {
+        let _ = self.pidfd.readable().await;
+    }
+}
+
+/// When a process started, in clock ticks after boot (field 22 of proc_pid_stat(5)); no clock step changes it.
+pub(crate) fn started(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The second field is the name in parentheses, which may itself contain spaces and parentheses.
+    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+}

@@ -1,0 +1,311 @@
+//! The public face: what to listen on, how patient to be, and what to serve.
+
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use hyper::body::{Body, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::Service;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{JoinHandle, JoinSet};
+
+use crate::drain::{Attended, Conn, Drain, Retiring};
+use crate::error::{Error, Kind};
+use crate::handle::{Handle, Remote};
+use crate::outcome::Outcome;
+use crate::succession::Timings;
+
+mod engine;
+use engine::Engine;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+type Check = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
+
+/// A server that can be replaced by its next generation without losing a request.
+///
+/// ```no_run
+/// # use {hyper::{Request, Response, body::Incoming, service::service_fn}, std::convert::Infallible};
+/// # async fn hello(_: Request<Incoming>) -> Result<Response<String>, Infallible> { Ok(Response::new("".into())) }
+/// # async fn run() -> Result<(), handover::Error> {
+/// handover::Server::bind("0.0.0.0:8080").serve(service_fn(hello)).await?;
+/// # Ok(()) }
+/// ```
+///
+/// Signal handlers are installed when it begins to listen, not before: SIGHUP and SIGUSR2 restart; SIGTERM and SIGINT
+/// stop, a second one at once; SIGURG is used between generations.
+///
+/// Create it before the program changes its working directory: a successor is started where this process was.
+pub struct Server {
+    config: Config,
+    check: Option<Check>,
+    remote: Remote,
+    handle: Handle,
+}
+
+/// What the engine needs to know.
+#[derive(Debug)]
+struct Config {
+    addresses: io::Result<Vec<SocketAddr>>,
+    timings: Timings,
+    idle_grace: Duration,
+    backlog: u32,
+    pid_file: Option<PathBuf>,
+}
+
+/// A stop has less patience with idle connections than a handover, because nobody serves after it.
+const STOP_IDLE_GRACE: Duration = Duration::from_secs(5);
+
+impl Server {
+    /// Listens on `address`, or on every address it resolves to, once [`serve`](Server::serve) or
+    /// [`listen`](Server::listen) is called. Port 0 is picked by the kernel and stays the same over generations.
+    pub fn bind(address: impl ToSocketAddrs) -> Server {
+        let (handle, remote) = Handle::new();
+        Server {
+            config: Config {
+                addresses: address.to_socket_addrs().map(Iterator::collect),
+                timings: Timings {
+                    ready_timeout: Duration::from_secs(60),
+                    standby: Duration::from_secs(5),
+                    drain_timeout: Duration::from_secs(5 * 60),
+                    stop_timeout: Duration::from_secs(25),
+                },
+                idle_grace: Duration::from_secs(30),
+                backlog: 4096,
+                pid_file: None,
+            },
+            check: None,
+            remote,
+            handle,
+        }
+    }
+
+    /// Listens on one more address. The next generation may listen on more, fewer or others.
+    pub fn also_bind(mut self, address: impl ToSocketAddrs) -> Server {
+        if let Ok(addresses) = &mut self.config.addresses {
+            match address.to_socket_addrs() {
+                Ok(more) => addresses.extend(more),
+                Err(error) => self.config.addresses = Err(error),
+            }
+        }
+        self
+    }
+
+    /// How long a successor may take from its start until it is ready; then it is told to leave, and 5 s later killed.
+    /// Default 60 s.
+    pub fn ready_timeout(mut self, timeout: Duration) -> Server {
+        self.config.timings.ready_timeout = timeout;
+        self
+    }
+
+    /// How long the old generation keeps its listener open, steered away from, after a successor took over: to finish
+    /// the handshakes it began, and to serve again if the successor crashes. Default 5 s. Too short for the slowest
+    /// client's handshake loses that client's connection.
+    pub fn standby(mut self, standby: Duration) -> Server {
+        self.config.timings.standby = standby;
+        self
+    }
+
+    /// How long, after a successor took over, an HTTP connection without a request in flight is kept while it is quiet.
+    /// Longer is safer: a client that does not know yet may have its next request on the wire. Default 30 s.
+    pub fn idle_grace(mut self, grace: Duration) -> Server {
+        self.config.idle_grace = grace;
+        self
+    }
+
+    /// How long, from the moment a successor took over, connections may go on; then the rest is cut. Never less than
+    /// standby. Default 5 min.
+    pub fn drain_timeout(mut self, timeout: Duration) -> Server {
+        self.config.timings.drain_timeout = timeout;
+        self
+    }
+
+    /// How long connections may go on when the server was told to stop. Default 25 s, within the 30 s that container
+    /// runtimes usually grant.
+    pub fn stop_timeout(mut self, timeout: Duration) -> Server {
+        self.config.timings.stop_timeout = timeout;
+        self
+    }
+
+    /// The length of the accept queue of each address; the kernel caps it at `net.core.somaxconn`. Default 4096.
+    pub fn backlog(mut self, connections: u32) -> Server {
+        self.config.backlog = connections;
+        self
+    }
+
+    /// A file that holds the pid that stands for the service. It is written by rename, moves to the successor when
+    /// standby ends, and is removed by the generation that stops. Default: none.
+    pub fn pid_file(mut self, path: impl Into<PathBuf>) -> Server {
+        self.config.pid_file = Some(path.into());
+        self
+    }
+
+    /// A check that must succeed before this generation takes over. Until then a predecessor keeps all connections;
+    /// if it fails, the predecessor goes on serving. It runs when the addresses are listened on. Default: ready at once.
+    pub fn ready_when<F, E>(mut self, check: F) -> Server
+    where
+        F: Future<Output = Result<(), E>> + Send + 'static,
+        E: Into<BoxError>,
+    {
+        self.check = Some(Box::pin(async { check.await.map_err(Into::into) }));
+        self
+    }
+
+    /// For restarting, stopping and observing this generation from within the program.
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Serves HTTP until this generation has retired or stopped and its connections are finished or cut.
+    ///
+    /// Each request carries a [`ConnectInfo`](crate::ConnectInfo) in its extensions. When the future is dropped, all
+    /// connections are cut.
+    ///
+    /// # Errors
+    ///
+    /// When an address cannot be listened on, the pid file cannot be written, or the readiness check fails. All of
+    /// these come before anything is taken over from a predecessor.
+    pub async fn serve<S, B>(self, service: S) -> Result<Outcome, Error>
+    where
+        S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + Sync + 'static,
+        S::Future: Send,
+        S::Error: Into<BoxError>,
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<BoxError>,
+    {
+        let drain = Drain::new();
+        let connections = Arc::new(Mutex::new(JoinSet::new()));
+        let sink = {
+            let (drain, connections) = (drain.clone(), Arc::clone(&connections));
+            move |stream, peer| {
+                let conn = Conn::new(stream, peer, &drain).speaks_http();
+                let service = Attended::new(service.clone(), &conn);
+                let mut connections = connections.lock().unwrap_or_else(PoisonError::into_inner);
+                connections.spawn(async move {
+                    let served =
+                        http1::Builder::new().serve_connection(TokioIo::new(conn), service).with_upgrades();
+                    if let Err(error) = served.await {
+                        tracing::debug!(%error, %peer, "a connection ended early");
+                    }
+                });
+                while connections.try_join_next().is_some() {}
+            }
+        };
+        let engine = Engine::start(self.config, self.remote, drain, Arc::new(sink))?;
+        let outcome = engine.run(checked(self.check)).await;
+        connections.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
+        outcome
+    }
+
+    /// Listens for any protocol over TCP; the program accepts, says when it is ready, and serves each connection itself.
+    ///
+    /// A check given to [`ready_when`](Server::ready_when) runs when [`Listener::ready`] is called.
+    ///
+    /// # Errors
+    ///
+    /// When an address cannot be listened on or the pid file cannot be written.
+    pub async fn listen(self) -> Result<Listener, Error> {
+        let drain = Drain::new();
+        let (accepted, connections) = mpsc::unbounded_channel();
+        let sink = {
+            let drain = drain.clone();
+            // The queue has no bound because its listener must never be left alone while connections are steered to it.
+            move |stream, peer| drop(accepted.send(Conn::new(stream, peer, &drain)))
+        };
+        let retiring = drain.retiring();
+        let engine = Engine::start(self.config, self.remote, drain, Arc::new(sink))?;
+        let (ready, told) = oneshot::channel();
+        let check = self.check;
+        let engine = tokio::spawn(engine.run(async move {
+            if told.await.is_err() {
+                std::future::pending::<()>().await;
+            }
+            checked(check).await
+        }));
+        Ok(Listener { connections, ready: Some(ready), retiring, engine })
+    }
+}
+
+/// Runs the check in a task of its own: a panic in it is a failed check.
+async fn checked(check: Option<Check>) -> Result<(), Error> {
+    let Some(check) = check else { return Ok(()) };
+    match tokio::spawn(check).await {
+        Ok(result) => result.map_err(|e| Kind::NotReady(e).into()),
+        Err(panic) => Err(Kind::NotReady(panic.into()).into()),
+    }
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+/// The addresses of a generation, for a program that brings its own accept loop.
+///
+/// ```no_run
+/// # async fn greet(_: handover::Conn) {}
+/// # async fn run() -> Result<(), handover::Error> {
+/// let mut listener = handover::Server::bind("0.0.0.0:7000").listen().await?;
+/// // Connect to the database, fill the caches: the predecessor serves until here.
+/// listener.ready();
+/// while let Some(conn) = listener.accept().await {
+///     tokio::spawn(greet(conn));
+/// }
+/// listener.finish().await?;
+/// # Ok(()) }
+/// ```
+///
+/// Dropping it closes the addresses at once.
+#[derive(Debug)]
+pub struct Listener {
+    connections: mpsc::UnboundedReceiver<Conn>,
+    ready: Option<oneshot::Sender<()>>,
+    retiring: Retiring,
+    engine: JoinHandle<Result<Outcome, Error>>,
+}
+
+impl Listener {
+    /// This program can serve: take over from the predecessor. Must be called within the ready timeout.
+    pub fn ready(&mut self) {
+        if let Some(ready) = self.ready.take() {
+            let _ = ready.send(());
+        }
+    }
+
+    /// The next connection, or `None` when there will be no more: the generation has closed its listeners because it
+    /// retired or stopped, or it failed; [`finish`](Listener::finish) tells. Cancel safe.
+    pub async fn accept(&mut self) -> Option<Conn> {
+        self.connections.recv().await
+    }
+
+    /// Tells connections that live long when to end.
+    pub fn retiring(&self) -> Retiring {
+        self.retiring.clone()
+    }
+
+    /// Waits until every accepted [`Conn`] is dropped, or the drain deadline has passed.
+    ///
+    /// # Errors
+    ///
+    /// When this generation never took over: see [`Server::serve`].
+    pub async fn finish(mut self) -> Result<Outcome, Error> {
+        match (&mut self.engine).await {
+            Ok(outcome) => outcome,
+            // Only a panic ends the task early, as nobody else can abort it.
+            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.engine.abort();
+    }
+}

@@ -1,0 +1,417 @@
+//! The one loop of a generation: whatever happens becomes an event, the state machine answers with actions, and these
+//! are performed here. It decides nothing that `succession` could decide.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tracing::{error, info, warn};
+
+use super::{Config, STOP_IDLE_GRACE};
+use crate::drain::Drain;
+use crate::error::{Error, Kind};
+use crate::generation::{Generation, Predecessor};
+use crate::handle::{Command, Phase, Remote, Status};
+use crate::identity::Identity;
+use crate::outcome::Outcome;
+use crate::port::{Port, Sink};
+use crate::process::{Child, Launch};
+use crate::signals::{self, Heard, Signal, Signals};
+use crate::succession::{Action, Asker, Care, End, Event, Exit, State, Timings};
+
+pub(super) struct Engine {
+    state: State,
+    timings: Timings,
+    idle_grace: Duration,
+    generation: Generation,
+    launch: Launch,
+    identity: Identity,
+    port: Port,
+    /// The last listener is closed, its queue was empty.
+    port_closed: bool,
+    drain: Drain,
+    drain_began: Option<Instant>,
+    child: Option<Child>,
+    signals: Signals,
+    commands: mpsc::UnboundedReceiver<Command>,
+    status: watch::Sender<Status>,
+}
+
+/// What the loop waits for.
+enum Input {
+    Signal(Signal),
+    Command(Command),
+    ChildExited(io::Result<ExitStatus>),
+    PredecessorDead,
+    Checked(Result<(), Error>),
+    PortClosed,
+    Drained,
+    Deadline,
+}
+
+impl Engine {
+    /// Finds out who this generation is, and listens.
+    pub(super) fn start(config: Config, remote: Remote, drain: Drain, sink: Sink) -> Result<Engine, Error> {
+        let generation = Generation::from_env();
+        let launch = Launch::capture()?;
+        let signals = Signals::install().map_err(Kind::Signals)?;
+        let identity = Identity::prepare(config.pid_file.as_deref())?;
+        let addresses = distinct(&config.addresses.map_err(Kind::NoAddress)?);
+        let mut port = Port::open(&addresses, generation.predecessor.as_ref(), config.backlog)?;
+        let steered = port.hold_own();
+        port.accept(&sink);
+        let engine = Engine {
+            state: State::Starting { give_up: std_now() + config.timings.ready_timeout, queued: false },
+            timings: config.timings,
+            idle_grace: config.idle_grace,
+            generation,
+            launch,
+            identity,
+            port,
+            port_closed: false,
+            drain,
+            drain_began: None,
+            child: None,
+            signals,
+            commands: remote.commands,
+            status: remote.status,
+        };
+        engine.publish();
+        engine.warn_unless(steered);
+        Ok(engine)
+    }
+
+    /// Runs until this generation has left. `ready` is the application's word that it can serve.
+    pub(super) async fn run(
+        mut self,
+        ready: impl Future<Output = Result<(), Error>>,
+    ) -> Result<Outcome, Error> {
+        let mut ready = pin!(ready);
+        let mut checking = true;
+        loop {
+            let deadline = self.state.deadline().map(Instant::from_std);
+            let closing = !self.port.is_open() && !self.port_closed;
+            // Whoever stops takes a successor that was starting along.
+            let draining = self.port_closed && (self.child.is_none() || self.has_retired());
+            let input = {
+                let Engine { signals, commands, child, generation, port, drain, .. } = &mut self;
+                tokio::select! {
+                    biased;
+                    signal = signals.next() => Input::Signal(signal),
+                    Some(command) = commands.recv() => Input::Command(command),
+                    exit = exited(child) => Input::ChildExited(exit),
+                    () = dead(generation.predecessor.as_ref()) => Input::PredecessorDead,
+                    checked = &mut ready, if checking => Input::Checked(checked),
+                    () = port.closed(), if closing => Input::PortClosed,
+                    () = drain.empty(), if draining => Input::Drained,
+                    () = at(deadline) => Input::Deadline,
+                }
+            };
+            // A signal that was delivered before something else happened counts before it: a child that says "ready"
+            // and dies was ready, and one that is ready at the last moment is not late.
+            let mut heard_first = false;
+            while let Some(signal) = self.signals.delivered() {
+                heard_first = true;
+                if let Some(outcome) = self.hear(signal).await? {
+                    return Ok(outcome);
+                }
+            }
+            let event = match input {
+                Input::Deadline if heard_first => continue,
+                Input::Signal(signal) => self.interpret(signal),
+                Input::Command(Command::Restart) => Some(Event::RestartAsked),
+                Input::Command(Command::Stop) => Some(self.stop_asked(Asker::Operator)),
+                Input::ChildExited(status) => Some(self.bury(status)),
+                Input::PredecessorDead => {
+                    self.generation.predecessor = None;
+                    Some(Event::PredecessorClosed)
+                }
+                Input::Checked(result) => {
+                    checking = false;
+                    result?;
+                    Some(Event::Ready { predecessor_listens: self.take_over()? })
+                }
+                Input::PortClosed => {
+                    self.port_closed = true;
+                    if let (true, Some(child)) = (self.has_retired(), &self.child) {
+                        child.signal(signals::CLOSED);
+                    }
+                    None
+                }
+                Input::Drained => Some(Event::Drained),
+                Input::Deadline => Some(Event::Deadline),
+            };
+            if let Some(event) = event
+                && let Some(outcome) = self.feed(event).await?
+            {
+                return Ok(outcome);
+            }
+        }
+    }
+
+    async fn hear(&mut self, signal: Signal) -> Result<Option<Outcome>, Error> {
+        match self.interpret(signal) {
+            Some(event) => self.feed(event).await,
+            None => Ok(None),
+        }
+    }
+
+    /// Who the sender is decides what a signal means.
+    fn interpret(&self, signal: Signal) -> Option<Event> {
+        let is_child = self.child.as_ref().is_some_and(|c| c.pid() == signal.sender);
+        let is_predecessor =
+            self.generation.predecessor.as_ref().is_some_and(|p| p.parent.pid() == signal.sender);
+        match signal.heard {
+            Heard::Restart => Some(Event::RestartAsked),
+            Heard::Closed => is_predecessor.then_some(Event::PredecessorClosed),
+            Heard::Term if is_child => Some(Event::ChildReady),
+            Heard::Term if is_predecessor => Some(self.stop_asked(Asker::Predecessor)),
+            Heard::Term => Some(self.stop_asked(Asker::Operator)),
+        }
+    }
+
+    fn stop_asked(&self, by: Asker) -> Event {
+        Event::StopAsked { by, shared: self.port.is_shared() }
+    }
+
+    /// Everything an event leads to, until there is nothing left to do.
+    async fn feed(&mut self, event: Event) -> Result<Option<Outcome>, Error> {
+        let mut next = Some(event);
+        while let Some(event) = next.take() {
+            let before = self.state;
+            let (state, actions) = before.on(event, std_now(), &self.timings);
+            self.state = state;
+            self.report(before, event);
+            for action in actions {
+                match action {
+                    Action::Leave(end) => return Ok(Some(self.leave(end).await)),
+                    Action::GiveUp => return Err(Kind::ReadyTimeout(self.timings.ready_timeout).into()),
+                    Action::Spawn => next = self.spawn(),
+                    action => self.perform(action),
+                }
+            }
+            self.publish();
+        }
+        Ok(None)
+    }
+
+    fn perform(&mut self, action: Action) {
+        match action {
+            Action::TellChild(word) => self.child.iter().for_each(|c| c.signal(signals::spoken(word))),
+            Action::KillChild => self.child.iter_mut().for_each(Child::start_kill),
+            Action::Hold | Action::HandBack => self.warn_unless(self.port.hold()),
+            Action::Treat(care) => self.treat(care),
+            Action::MoveIdentity => self.child.iter().for_each(|c| self.identity.move_to(c.pid())),
+            Action::TakeIdentity => self.identity.move_to(std::process::id()),
+            Action::CloseListeners => self.port.begin_close(),
+            Action::Note(text) => {
+                warn!(generation = self.generation.number, pid = std::process::id(), "{text}");
+            }
+            Action::Spawn | Action::Leave(_) | Action::GiveUp => {}
+        }
+    }
+
+    fn treat(&mut self, care: Care) {
+        match care {
+            Care::Normal => {
+                self.drain.normal();
+                self.drain_began = None;
+                return;
+            }
+            Care::Handover => self.drain.lame_duck(self.idle_grace),
+            Care::Stop => self.drain.lame_duck(self.idle_grace.min(STOP_IDLE_GRACE)),
+        }
+        self.drain_began.get_or_insert_with(Instant::now);
+    }
+
+    fn spawn(&mut self) -> Option<Event> {
+        let environment = self.generation.environment(&self.port.addresses());
+        match self.launch.spawn(&environment) {
+            Ok(child) => {
+                info!(
+                    generation = self.generation.number,
+                    pid = std::process::id(),
+                    successor = child.pid(),
+                    "successor started"
+                );
+                self.child = Some(child);
+                None
+            }
+            Err(error) => {
+                error!(
+                    generation = self.generation.number,
+                    pid = std::process::id(),
+                    "handover failed: {error}; this generation goes on serving"
+                );
+                Some(Event::SpawnFailed)
+            }
+        }
+    }
+
+    /// The successor is gone.
+    fn bury(&mut self, status: io::Result<ExitStatus>) -> Event {
+        let successor = self.child.take().map_or(0, |c| c.pid());
+        let (generation, pid) = (self.generation.number, std::process::id());
+        let told = status.as_ref().is_ok_and(ExitStatus::success);
+        let status = status.map_or_else(|e| e.to_string(), |s| s.to_string());
+        match self.state {
+            State::Spawning { .. } | State::Withdrawing { .. } => {
+                error!(
+                    generation,
+                    pid,
+                    successor,
+                    status,
+                    "handover failed: the successor left before it was ready; this generation goes on serving"
+                );
+            }
+            State::Standby { .. } if !told => {
+                error!(
+                    generation,
+                    pid, successor, status, "the successor crashed; this generation serves again"
+                );
+            }
+            _ => info!(generation, pid, successor, status, "the successor has left"),
+        }
+        Event::ChildExited(if told { Exit::Told } else { Exit::Crashed })
+    }
+
+    /// This generation is ready: new connections come to it from now on, and the predecessor learns of it. Returns
+    /// whether there is a predecessor that still listens.
+    fn take_over(&mut self) -> Result<bool, Error> {
+        self.port.check_crowd()?;
+        let (generation, pid) = (self.generation.number, std::process::id());
+        let listen = self.addresses().iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(" ");
+        let Some(predecessor) = &self.generation.predecessor else {
+            info!(generation, pid, listen, "serving; `kill -HUP {pid}` restarts");
+            return Ok(false);
+        };
+        let from = predecessor.parent.pid();
+        self.warn_unless(self.port.flip());
+        info!(generation, pid, listen, predecessor = from, "serving, took over; `kill -HUP {pid}` restarts");
+        match predecessor.parent.signal(signals::READY) {
+            Ok(()) => Ok(true),
+            Err(error) if error.raw_os_error() == Some(nix::libc::ESRCH) => {
+                warn!(generation, pid, predecessor = from, "the predecessor died before it could retire");
+                self.generation.predecessor = None;
+                Ok(false)
+            }
+            Err(source) => {
+                // It goes on as if nothing had happened, so new connections must go back to it.
+                self.warn_unless(self.port.hold());
+                Err(Kind::Predecessor { pid: from, source }.into())
+            }
+        }
+    }
+
+    async fn leave(&mut self, end: End) -> Outcome {
+        if end == End::Stopped {
+            if let Some(child) = &mut self.child {
+                child.kill().await;
+            }
+            self.identity.give_up();
+        }
+        let took = self.drain_began.map_or(Duration::ZERO, |began| began.elapsed());
+        let outcome = Outcome { end, finished: self.drain.finished(), cut: self.drain.open() as u64, took };
+        info!(
+            generation = self.generation.number,
+            pid = std::process::id(),
+            finished = outcome.finished,
+            cut = outcome.cut,
+            took = ?took,
+            "{}",
+            match end {
+                End::Retired => "retired",
+                End::Stopped => "stopped",
+            }
+        );
+        outcome
+    }
+
+    fn has_retired(&self) -> bool {
+        matches!(self.state, State::Draining { end: End::Retired, .. })
+    }
+
+    fn report(&self, before: State, cause: Event) {
+        if before.name() != self.state.name() {
+            info!(
+                generation = self.generation.number,
+                pid = std::process::id(),
+                from = before.name(),
+                to = self.state.name(),
+                cause = %cause,
+                open = self.drain.open(),
+                "state"
+            );
+        }
+    }
+
+    fn warn_unless(&self, steered: io::Result<()>) {
+        if let Err(error) = steered {
+            warn!(
+                generation = self.generation.number,
+                pid = std::process::id(),
+                %error,
+                "new connections cannot be steered: during a handover both generations receive them, also a successor \
+                 that is not ready yet, and handshakes under way when the old listener closes are lost"
+            );
+        }
+    }
+
+    fn addresses(&self) -> Vec<SocketAddr> {
+        self.port.addresses().iter().map(|a| a.actual).collect()
+    }
+
+    fn publish(&self) {
+        let phase = match self.state {
+            State::Starting { .. } => Phase::Starting,
+            State::Serving { .. } => Phase::Serving,
+            State::Spawning { .. } | State::Withdrawing { .. } => Phase::Spawning,
+            State::Standby { .. } => Phase::Standby,
+            State::Lingering { .. } | State::Draining { .. } => Phase::Draining,
+        };
+        self.status.send_if_modified(|status| {
+            let changed = status.phase != phase || status.generation == 0;
+            status.phase = phase;
+            if status.generation == 0 {
+                status.generation = self.generation.number;
+                status.addresses = self.addresses();
+            }
+            changed
+        });
+    }
+}
+
+fn std_now() -> std::time::Instant {
+    Instant::now().into_std()
+}
+
+/// An address that is named twice is one address; port 0 is another port each time.
+fn distinct(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
+    let first = |(i, a): (usize, &SocketAddr)| (a.port() == 0 || !addresses[..i].contains(a)).then_some(*a);
+    addresses.iter().enumerate().filter_map(first).collect()
+}
+
+async fn exited(child: &mut Option<Child>) -> io::Result<ExitStatus> {
+    match child {
+        Some(child) => child.exited().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn dead(predecessor: Option<&Predecessor>) {
+    match predecessor {
+        Some(predecessor) => predecessor.parent.dead().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn at(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}

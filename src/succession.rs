@@ -1,0 +1,423 @@
+//! Who serves, and who is next: the state machine of one generation.
+//!
+//! [`State::on`] maps a state and an event to the next state and the actions to take. This file does no
+//! I/O, reads no clock, starts no task and knows no process: the loop in `server` feeds it events and
+//! performs its actions. `lib.rs` prints the table and the invariants that hold here.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+/// How long a child that was told to leave may take before it is killed, and between two such kills.
+pub(crate) const KILL_GRACE: Duration = Duration::from_secs(5);
+
+/// The waits that the machine turns into deadlines.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Timings {
+    pub(crate) ready_timeout: Duration,
+    pub(crate) standby: Duration,
+    pub(crate) drain_timeout: Duration,
+    pub(crate) stop_timeout: Duration,
+}
+
+/// Where one generation is in its life. Each variant owns the data of its phase.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    /// Listening, not yet ready: the application's readiness check runs.
+    Starting { give_up: Instant, queued: bool },
+    /// The service is ours. While the predecessor still listens no successor is started.
+    Serving { predecessor_listens: bool, queued: bool },
+    /// A successor was started and has not said that it is ready.
+    Spawning { ready_by: Instant, queued: bool },
+    /// The successor was not ready in time and was told to leave; nothing was steered to it.
+    Withdrawing { kill_at: Instant, queued: bool },
+    /// The successor serves; our listener is open and steered away from.
+    Standby { until: Instant, cut_at: Instant, restart_passed_on: bool, stop_passed_on: bool },
+    /// Stopping, but another process listens on our port: it gets the new connections, we finish handshakes.
+    Lingering { until: Instant, cut_at: Instant, operator_asked: bool },
+    /// The listener is closing or closed; what is left are connections.
+    Draining { end: End, cut_at: Instant, operator_asked: bool },
+}
+
+/// Why a generation leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum End {
+    /// A successor took over.
+    Retired,
+    /// It was told to stop.
+    Stopped,
+}
+
+/// Who asked for a stop. The predecessor passes on what its operator asked of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asker {
+    Operator,
+    Predecessor,
+}
+
+/// How a child left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// With status 0: it was told to stop.
+    Told,
+    /// With another status or by a signal.
+    Crashed,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// This generation's own start is complete: it accepts, and new connections are steered to it.
+    Ready {
+        predecessor_listens: bool,
+    },
+    RestartAsked,
+    /// The child serves and new connections are steered to it.
+    ChildReady,
+    SpawnFailed,
+    ChildExited(Exit),
+    /// The predecessor closed its listener, or is dead.
+    PredecessorClosed,
+    /// `shared`: another process listens on one of our addresses.
+    StopAsked {
+        by: Asker,
+        shared: bool,
+    },
+    /// Listeners closed and the last connection gone.
+    Drained,
+    Deadline,
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Event::Ready { .. } => "ready",
+            Event::RestartAsked => "restart asked",
+            Event::ChildReady => "successor ready",
+            Event::SpawnFailed => "successor not started",
+            Event::ChildExited(Exit::Told) => "successor left",
+            Event::ChildExited(Exit::Crashed) => "successor crashed",
+            Event::PredecessorClosed => "predecessor closed its listener",
+            Event::StopAsked { by: Asker::Operator, .. } => "stop asked",
+            Event::StopAsked { by: Asker::Predecessor, .. } => "stop asked by predecessor",
+            Event::Drained => "drained",
+            Event::Deadline => "deadline",
+        })
+    }
+}
+
+/// What the child is told; the `signals` module knows by which signal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Word {
+    Restart,
+    Stop,
+}
+
+/// How connections are treated from now on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Care {
+    /// Keep-alive as the client likes.
+    Normal,
+    /// Lame duck, with the patience of a handover: the successor serves, nobody waits for us.
+    Handover,
+    /// Lame duck, with the patience of a stop.
+    Stop,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Action {
+    Spawn,
+    TellChild(Word),
+    KillChild,
+    /// Steer new connections to us, whoever else listens.
+    Hold,
+    /// Steer new connections to the predecessor, which still listens.
+    HandBack,
+    Treat(Care),
+    /// The pid that stands for the service becomes the child's.
+    MoveIdentity,
+    /// The pid that stands for the service becomes ours.
+    TakeIdentity,
+    /// Accept until the queue is empty, then close.
+    CloseListeners,
+    /// Not ready in time: leave with an error.
+    GiveUp,
+    /// Abort what is left and leave.
+    Leave(End),
+    /// One line for the log about an event that changed nothing.
+    Note(&'static str),
+}
+
+use Action::{
+    CloseListeners, GiveUp, HandBack, Hold, KillChild, Leave, MoveIdentity, Note, Spawn, TakeIdentity,
+    TellChild, Treat,
+};
+
+impl State {
+    /// When [`Event::Deadline`] is due, if nothing else happens first.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        match *self {
+            State::Serving { .. } => None,
+            State::Starting { give_up: at, .. }
+            | State::Spawning { ready_by: at, .. }
+            | State::Withdrawing { kill_at: at, .. }
+            | State::Standby { until: at, .. }
+            | State::Lingering { until: at, .. }
+            | State::Draining { cut_at: at, .. } => Some(at),
+        }
+    }
+
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            State::Starting { .. } => "starting",
+            State::Serving { .. } => "serving",
+            State::Spawning { .. } => "spawning",
+            State::Withdrawing { .. } => "withdrawing",
+            State::Standby { .. } => "standby",
+            State::Lingering { .. } => "lingering",
+            State::Draining { .. } => "draining",
+        }
+    }
+
+    pub(crate) fn on(self, event: Event, now: Instant, t: &Timings) -> (State, Vec<Action>) {
+        match self {
+            State::Starting { give_up, queued } => starting(give_up, queued, event, now, t),
+            State::Serving { predecessor_listens, queued } => {
+                serving(predecessor_listens, queued, event, now, t)
+            }
+            State::Spawning { ready_by, queued } => spawning(ready_by, queued, event, now, t),
+            State::Withdrawing { kill_at, queued } => withdrawing(kill_at, queued, event, now, t),
+            State::Standby { .. } => self.standby(event, now, t),
+            State::Lingering { .. } => self.lingering(event, now, t),
+            State::Draining { .. } => self.draining(event, now, t),
+        }
+    }
+
+    fn standby(self, event: Event, now: Instant, t: &Timings) -> (State, Vec<Action>) {
+        let State::Standby { until, cut_at, restart_passed_on, stop_passed_on } = self else {
+            return (self, vec![]);
+        };
+        match event {
+            Event::RestartAsked => {
+                let next = State::Standby { until, cut_at, restart_passed_on: true, stop_passed_on };
+                (next, vec![TellChild(Word::Restart)])
+            }
+            Event::ChildExited(Exit::Crashed) if !stop_passed_on => {
+                let mut actions = vec![Hold, Treat(Care::Normal)];
+                let next = serve_or_spawn(restart_passed_on, now, t, &mut actions);
+                (next, actions)
+            }
+            Event::ChildExited(_) => {
+                let next = State::Draining {
+                    end: End::Stopped,
+                    cut_at: now + t.stop_timeout,
+                    operator_asked: stop_passed_on,
+                };
+                (next, vec![Treat(Care::Stop), CloseListeners])
+            }
+            Event::Deadline => {
+                let next = State::Draining { end: End::Retired, cut_at, operator_asked: stop_passed_on };
+                (next, vec![MoveIdentity, CloseListeners])
+            }
+            Event::StopAsked { by: Asker::Operator, .. } if stop_passed_on => {
+                let next = State::Draining { end: End::Stopped, cut_at: now, operator_asked: true };
+                (next, vec![KillChild, CloseListeners, Leave(End::Stopped)])
+            }
+            Event::StopAsked { by: Asker::Operator, .. } => {
+                let next = State::Standby { until, cut_at, restart_passed_on, stop_passed_on: true };
+                (next, vec![TellChild(Word::Stop)])
+            }
+            _ => (self, vec![]),
+        }
+    }
+
+    fn lingering(self, event: Event, now: Instant, t: &Timings) -> (State, Vec<Action>) {
+        let State::Lingering { cut_at, operator_asked, .. } = self else { return (self, vec![]) };
+        match event {
+            Event::Deadline | Event::PredecessorClosed => {
+                (State::Draining { end: End::Stopped, cut_at, operator_asked }, vec![CloseListeners])
+            }
+            _ => self.leaving(event, now, t),
+        }
+    }
+
+    fn draining(self, event: Event, now: Instant, t: &Timings) -> (State, Vec<Action>) {
+        let State::Draining { end, .. } = self else { return (self, vec![]) };
+        match event {
+            Event::Drained | Event::Deadline => (self, vec![Leave(end)]),
+            Event::ChildExited(Exit::Crashed) if end == End::Retired => (
+                self,
+                vec![Note("the successor is gone and this generation no longer listens: nobody serves")],
+            ),
+            _ => self.leaving(event, now, t),
+        }
+    }
+
+    /// What `Lingering` and `Draining` have in common: there is no way back, only a faster way out.
+    fn leaving(self, event: Event, now: Instant, t: &Timings) -> (State, Vec<Action>) {
+        let (end, cut_at, asked) = match self {
+            State::Lingering { cut_at, operator_asked, .. } => (End::Stopped, cut_at, operator_asked),
+            State::Draining { end, cut_at, operator_asked } => (end, cut_at, operator_asked),
+            _ => return (self, vec![]),
+        };
+        match event {
+            Event::StopAsked { by: Asker::Operator, .. } if asked => (self, vec![CloseListeners, Leave(end)]),
+            Event::StopAsked { by: Asker::Operator, .. } => {
+                let cut_at = cut_at.min(now + t.stop_timeout);
+                let next = match self {
+                    State::Lingering { until, .. } => {
+                        State::Lingering { until, cut_at, operator_asked: true }
+                    }
+                    _ => State::Draining { end, cut_at, operator_asked: true },
+                };
+                (next, vec![Treat(Care::Stop)])
+            }
+            Event::RestartAsked if end == End::Retired => {
+                (self, vec![Note("restart refused: this generation has retired, ask its successor")])
+            }
+            Event::RestartAsked => (self, vec![Note("restart refused: this generation is stopping")]),
+            _ => (self, vec![]),
+        }
+    }
+}
+
+fn starting(give_up: Instant, queued: bool, event: Event, now: Instant, t: &Timings) -> (State, Vec<Action>) {
+    match event {
+        Event::Ready { predecessor_listens: true } => {
+            (State::Serving { predecessor_listens: true, queued }, vec![])
+        }
+        Event::Ready { predecessor_listens: false } => {
+            let mut actions = vec![Hold, TakeIdentity];
+            let next = serve_or_spawn(queued, now, t, &mut actions);
+            (next, actions)
+        }
+        Event::RestartAsked => (
+            State::Starting { give_up, queued: true },
+            vec![Note("restart queued: this generation is still starting")],
+        ),
+        Event::StopAsked { by, .. } => stop(by, now, t, vec![CloseListeners]),
+        Event::Deadline => (State::Starting { give_up, queued }, vec![GiveUp]),
+        _ => (State::Starting { give_up, queued }, vec![]),
+    }
+}
+
+fn serving(
+    predecessor_listens: bool,
+    queued: bool,
+    event: Event,
+    now: Instant,
+    t: &Timings,
+) -> (State, Vec<Action>) {
+    let same = State::Serving { predecessor_listens, queued };
+    match event {
+        Event::RestartAsked if predecessor_listens => {
+            let note = Note("restart queued: the predecessor is still in standby");
+            (State::Serving { predecessor_listens, queued: true }, vec![note])
+        }
+        Event::RestartAsked => {
+            (State::Spawning { ready_by: now + t.ready_timeout, queued: false }, vec![Spawn])
+        }
+        Event::PredecessorClosed if predecessor_listens => {
+            let mut actions = vec![Hold, TakeIdentity];
+            let next = serve_or_spawn(queued, now, t, &mut actions);
+            (next, actions)
+        }
+        Event::StopAsked { by, shared } if shared || predecessor_listens => {
+            let next = State::Lingering {
+                until: now + t.standby,
+                cut_at: now + t.stop_timeout.max(t.standby),
+                operator_asked: by == Asker::Operator,
+            };
+            let steer = if predecessor_listens { vec![HandBack] } else { vec![] };
+            (next, [steer, vec![Treat(Care::Stop)]].concat())
+        }
+        Event::StopAsked { by, .. } => stop(by, now, t, vec![CloseListeners]),
+        Event::ChildReady => {
+            (same, vec![Note("a signal of readiness came from no child of this generation")])
+        }
+        _ => (same, vec![]),
+    }
+}
+
+fn spawning(
+    ready_by: Instant,
+    queued: bool,
+    event: Event,
+    now: Instant,
+    t: &Timings,
+) -> (State, Vec<Action>) {
+    match event {
+        Event::RestartAsked => (
+            State::Spawning { ready_by, queued: true },
+            vec![Note("restart queued: a successor is starting")],
+        ),
+        Event::ChildReady => {
+            let next = State::Standby {
+                until: now + t.standby,
+                cut_at: now + t.drain_timeout.max(t.standby),
+                restart_passed_on: queued,
+                stop_passed_on: false,
+            };
+            let pass_on = if queued { vec![TellChild(Word::Restart)] } else { vec![] };
+            (next, [vec![Treat(Care::Handover)], pass_on].concat())
+        }
+        Event::SpawnFailed | Event::ChildExited(_) => {
+            let mut actions = vec![Hold];
+            let next = serve_or_spawn(queued, now, t, &mut actions);
+            (next, actions)
+        }
+        Event::Deadline => {
+            let next = State::Withdrawing { kill_at: now + KILL_GRACE, queued };
+            (next, vec![Hold, TellChild(Word::Stop)])
+        }
+        Event::StopAsked { by, .. } => stop(by, now, t, vec![TellChild(Word::Stop), CloseListeners]),
+        _ => (State::Spawning { ready_by, queued }, vec![]),
+    }
+}
+
+fn withdrawing(
+    kill_at: Instant,
+    queued: bool,
+    event: Event,
+    now: Instant,
+    t: &Timings,
+) -> (State, Vec<Action>) {
+    match event {
+        Event::RestartAsked => (
+            State::Withdrawing { kill_at, queued: true },
+            vec![Note("restart queued: a failed successor is leaving")],
+        ),
+        Event::ChildReady => (
+            State::Withdrawing { kill_at, queued },
+            vec![Hold, Note("the successor became ready after its time was up: it is not used")],
+        ),
+        Event::ChildExited(_) => {
+            let mut actions = vec![Hold];
+            let next = serve_or_spawn(queued, now, t, &mut actions);
+            (next, actions)
+        }
+        Event::Deadline => (State::Withdrawing { kill_at: now + KILL_GRACE, queued }, vec![KillChild]),
+        Event::StopAsked { by, .. } => stop(by, now, t, vec![CloseListeners]),
+        _ => (State::Withdrawing { kill_at, queued }, vec![]),
+    }
+}
+
+/// Serving alone; a restart that waited for this moment happens now.
+fn serve_or_spawn(queued: bool, now: Instant, t: &Timings, actions: &mut Vec<Action>) -> State {
+    if queued {
+        actions.push(Spawn);
+        State::Spawning { ready_by: now + t.ready_timeout, queued: false }
+    } else {
+        State::Serving { predecessor_listens: false, queued: false }
+    }
+}
+
+fn stop(by: Asker, now: Instant, t: &Timings, then: Vec<Action>) -> (State, Vec<Action>) {
+    let next = State::Draining {
+        end: End::Stopped,
+        cut_at: now + t.stop_timeout,
+        operator_asked: by == Asker::Operator,
+    };
+    (next, [vec![Treat(Care::Stop)], then].concat())
+}
+
+#[cfg(test)]
+mod tests;
