@@ -1,4 +1,6 @@
-//! The server under test: a real process, its successors, and what they log.
+//! The server under test: a real process, its successors, and what they log. The bench and the tests share it.
+
+#![allow(dead_code, reason = "the bench needs less of it than the tests")]
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;

@@ -18,7 +18,7 @@ use site::Site;
 /// the connections are finished, a second one at once. The exit status is 0 when retired or stopped, 1 on an error,
 /// 2 on wrong usage.
 #[derive(Debug, Parser)]
-#[command(version, max_term_width = 110)]
+#[command(version, max_term_width = 110, args_override_self = true)]
 struct Cli {
     /// The directory to serve; without it, a page that says who answers
     root: Option<PathBuf>,

@@ -19,6 +19,8 @@ use crate::drain::{Attended, Conn, Drain, Retiring};
 use crate::error::{Error, Kind};
 use crate::handle::{Handle, Remote};
 use crate::outcome::Outcome;
+use crate::port::Sink;
+use crate::process::Launch;
 use crate::succession::Timings;
 
 mod engine;
@@ -52,6 +54,7 @@ pub struct Server {
 #[derive(Debug)]
 struct Config {
     addresses: io::Result<Vec<SocketAddr>>,
+    launch: Result<Launch, Error>,
     timings: Timings,
     idle_grace: Duration,
     backlog: u32,
@@ -69,6 +72,7 @@ impl Server {
         Server {
             config: Config {
                 addresses: address.to_socket_addrs().map(Iterator::collect),
+                launch: Launch::capture(),
                 timings: Timings {
                     ready_timeout: Duration::from_secs(60),
                     standby: Duration::from_secs(5),
@@ -181,7 +185,7 @@ impl Server {
     {
         let drain = Drain::new();
         let connections = Arc::new(Mutex::new(JoinSet::new()));
-        let sink = {
+        let sink: Sink = Arc::new({
             let (drain, connections) = (drain.clone(), Arc::clone(&connections));
             move |stream, peer| {
                 let conn = Conn::new(stream, peer, &drain).speaks_http();
@@ -196,8 +200,8 @@ impl Server {
                 });
                 while connections.try_join_next().is_some() {}
             }
-        };
-        let engine = Engine::start(self.config, self.remote, drain, Arc::new(sink))?;
+        });
+        let engine = Engine::start(self.config, self.remote, drain, &sink)?;
         let outcome = engine.run(checked(self.check)).await;
         connections.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
         outcome
@@ -213,13 +217,13 @@ impl Server {
     pub async fn listen(self) -> Result<Listener, Error> {
         let drain = Drain::new();
         let (accepted, connections) = mpsc::unbounded_channel();
-        let sink = {
+        let sink: Sink = Arc::new({
             let drain = drain.clone();
             // The queue has no bound because its listener must never be left alone while connections are steered to it.
             move |stream, peer| drop(accepted.send(Conn::new(stream, peer, &drain)))
-        };
+        });
         let retiring = drain.retiring();
-        let engine = Engine::start(self.config, self.remote, drain, Arc::new(sink))?;
+        let engine = Engine::start(self.config, self.remote, drain, &sink)?;
         let (ready, told) = oneshot::channel();
         let check = self.check;
         let engine = tokio::spawn(engine.run(async move {

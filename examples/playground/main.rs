@@ -35,6 +35,7 @@ mod log;
 mod options;
 
 #[derive(Debug, Parser)]
+#[command(args_override_self = true)]
 struct Cli {
     #[command(flatten)]
     server: options::ServerOptions,
@@ -46,6 +47,9 @@ struct Cli {
     /// Read the fault from this file, if it exists and is not empty
     #[arg(long)]
     fault_file: Option<PathBuf>,
+    /// Change to this directory once the server is made, as daemons do
+    #[arg(long)]
+    chdir: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -82,9 +86,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Some(text) if !text.is_empty() => Some(text.parse()?),
         _ => cli.fault,
     };
+    let server = cli.server.server();
+    if let Some(dir) = cli.chdir {
+        std::env::set_current_dir(dir)?;
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
-        let server = cli.server.server();
         let handle = server.handle();
         let server = match fault {
             None => server,

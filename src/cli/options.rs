@@ -29,7 +29,7 @@ pub(crate) struct ServerOptions {
     #[arg(long, value_name = "TIME", default_value = "25s", value_parser = humantime::parse_duration)]
     stop_timeout: Duration,
     /// Length of the accept queue of each address
-    #[arg(long, value_name = "CONNECTIONS", default_value_t = 4096)]
+    #[arg(long, value_name = "CONNECTIONS", default_value_t = 4096, allow_negative_numbers = true)]
     backlog: u32,
     /// Keep the pid that stands for the service in this file
     #[arg(long, value_name = "FILE")]

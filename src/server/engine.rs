@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
-use tracing::{error, info, warn};
+use tracing::{debug, info};
 
-use super::{Config, STOP_IDLE_GRACE};
+use super::Config;
 use crate::drain::Drain;
 use crate::error::{Error, Kind};
 use crate::generation::{Generation, Predecessor};
@@ -21,7 +21,9 @@ use crate::outcome::Outcome;
 use crate::port::{Port, Sink};
 use crate::process::{Child, Launch};
 use crate::signals::{self, Heard, Signal, Signals};
-use crate::succession::{Action, Asker, Care, End, Event, Exit, State, Timings};
+use crate::succession::{Action, Asker, End, Event, State, Timings};
+
+mod act;
 
 pub(super) struct Engine {
     state: State,
@@ -36,6 +38,8 @@ pub(super) struct Engine {
     drain: Drain,
     drain_began: Option<Instant>,
     child: Option<Child>,
+    /// That connections cannot be steered was said.
+    warned: bool,
     signals: Signals,
     commands: mpsc::UnboundedReceiver<Command>,
     status: watch::Sender<Status>,
@@ -55,16 +59,16 @@ enum Input {
 
 impl Engine {
     /// Finds out who this generation is, and listens.
-    pub(super) fn start(config: Config, remote: Remote, drain: Drain, sink: Sink) -> Result<Engine, Error> {
+    pub(super) fn start(config: Config, remote: Remote, drain: Drain, sink: &Sink) -> Result<Engine, Error> {
         let generation = Generation::from_env();
-        let launch = Launch::capture()?;
+        let launch = config.launch?;
         let signals = Signals::install().map_err(Kind::Signals)?;
         let identity = Identity::prepare(config.pid_file.as_deref())?;
         let addresses = distinct(&config.addresses.map_err(Kind::NoAddress)?);
         let mut port = Port::open(&addresses, generation.predecessor.as_ref(), config.backlog)?;
         let steered = port.hold_own();
-        port.accept(&sink);
-        let engine = Engine {
+        port.accept(sink);
+        let mut engine = Engine {
             state: State::Starting { give_up: std_now() + config.timings.ready_timeout, queued: false },
             timings: config.timings,
             idle_grace: config.idle_grace,
@@ -76,12 +80,14 @@ impl Engine {
             drain,
             drain_began: None,
             child: None,
+            warned: false,
             signals,
             commands: remote.commands,
             status: remote.status,
         };
         engine.publish();
         engine.warn_unless(steered);
+        debug!(generation = engine.generation.number, pid = std::process::id(), "listening, not ready yet");
         Ok(engine)
     }
 
@@ -199,138 +205,6 @@ impl Engine {
         Ok(None)
     }
 
-    fn perform(&mut self, action: Action) {
-        match action {
-            Action::TellChild(word) => self.child.iter().for_each(|c| c.signal(signals::spoken(word))),
-            Action::KillChild => self.child.iter_mut().for_each(Child::start_kill),
-            Action::Hold | Action::HandBack => self.warn_unless(self.port.hold()),
-            Action::Treat(care) => self.treat(care),
-            Action::MoveIdentity => self.child.iter().for_each(|c| self.identity.move_to(c.pid())),
-            Action::TakeIdentity => self.identity.move_to(std::process::id()),
-            Action::CloseListeners => self.port.begin_close(),
-            Action::Note(text) => {
-                warn!(generation = self.generation.number, pid = std::process::id(), "{text}");
-            }
-            Action::Spawn | Action::Leave(_) | Action::GiveUp => {}
-        }
-    }
-
-    fn treat(&mut self, care: Care) {
-        match care {
-            Care::Normal => {
-                self.drain.normal();
-                self.drain_began = None;
-                return;
-            }
-            Care::Handover => self.drain.lame_duck(self.idle_grace),
-            Care::Stop => self.drain.lame_duck(self.idle_grace.min(STOP_IDLE_GRACE)),
-        }
-        self.drain_began.get_or_insert_with(Instant::now);
-    }
-
-    fn spawn(&mut self) -> Option<Event> {
-        let environment = self.generation.environment(&self.port.addresses());
-        match self.launch.spawn(&environment) {
-            Ok(child) => {
-                info!(
-                    generation = self.generation.number,
-                    pid = std::process::id(),
-                    successor = child.pid(),
-                    "successor started"
-                );
-                self.child = Some(child);
-                None
-            }
-            Err(error) => {
-                error!(
-                    generation = self.generation.number,
-                    pid = std::process::id(),
-                    "handover failed: {error}; this generation goes on serving"
-                );
-                Some(Event::SpawnFailed)
-            }
-        }
-    }
-
-    /// The successor is gone.
-    fn bury(&mut self, status: io::Result<ExitStatus>) -> Event {
-        let successor = self.child.take().map_or(0, |c| c.pid());
-        let (generation, pid) = (self.generation.number, std::process::id());
-        let told = status.as_ref().is_ok_and(ExitStatus::success);
-        let status = status.map_or_else(|e| e.to_string(), |s| s.to_string());
-        match self.state {
-            State::Spawning { .. } | State::Withdrawing { .. } => {
-                error!(
-                    generation,
-                    pid,
-                    successor,
-                    status,
-                    "handover failed: the successor left before it was ready; this generation goes on serving"
-                );
-            }
-            State::Standby { .. } if !told => {
-                error!(
-                    generation,
-                    pid, successor, status, "the successor crashed; this generation serves again"
-                );
-            }
-            _ => info!(generation, pid, successor, status, "the successor has left"),
-        }
-        Event::ChildExited(if told { Exit::Told } else { Exit::Crashed })
-    }
-
-    /// This generation is ready: new connections come to it from now on, and the predecessor learns of it. Returns
-    /// whether there is a predecessor that still listens.
-    fn take_over(&mut self) -> Result<bool, Error> {
-        self.port.check_crowd()?;
-        let (generation, pid) = (self.generation.number, std::process::id());
-        let listen = self.addresses().iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(" ");
-        let Some(predecessor) = &self.generation.predecessor else {
-            info!(generation, pid, listen, "serving; `kill -HUP {pid}` restarts");
-            return Ok(false);
-        };
-        let from = predecessor.parent.pid();
-        self.warn_unless(self.port.flip());
-        info!(generation, pid, listen, predecessor = from, "serving, took over; `kill -HUP {pid}` restarts");
-        match predecessor.parent.signal(signals::READY) {
-            Ok(()) => Ok(true),
-            Err(error) if error.raw_os_error() == Some(nix::libc::ESRCH) => {
-                warn!(generation, pid, predecessor = from, "the predecessor died before it could retire");
-                self.generation.predecessor = None;
-                Ok(false)
-            }
-            Err(source) => {
-                // It goes on as if nothing had happened, so new connections must go back to it.
-                self.warn_unless(self.port.hold());
-                Err(Kind::Predecessor { pid: from, source }.into())
-            }
-        }
-    }
-
-    async fn leave(&mut self, end: End) -> Outcome {
-        if end == End::Stopped {
-            if let Some(child) = &mut self.child {
-                child.kill().await;
-            }
-            self.identity.give_up();
-        }
-        let took = self.drain_began.map_or(Duration::ZERO, |began| began.elapsed());
-        let outcome = Outcome { end, finished: self.drain.finished(), cut: self.drain.open() as u64, took };
-        info!(
-            generation = self.generation.number,
-            pid = std::process::id(),
-            finished = outcome.finished,
-            cut = outcome.cut,
-            took = ?took,
-            "{}",
-            match end {
-                End::Retired => "retired",
-                End::Stopped => "stopped",
-            }
-        );
-        outcome
-    }
-
     fn has_retired(&self) -> bool {
         matches!(self.state, State::Draining { end: End::Retired, .. })
     }
@@ -345,18 +219,6 @@ impl Engine {
                 cause = %cause,
                 open = self.drain.open(),
                 "state"
-            );
-        }
-    }
-
-    fn warn_unless(&self, steered: io::Result<()>) {
-        if let Err(error) = steered {
-            warn!(
-                generation = self.generation.number,
-                pid = std::process::id(),
-                %error,
-                "new connections cannot be steered: during a handover both generations receive them, also a successor \
-                 that is not ready yet, and handshakes under way when the old listener closes are lost"
             );
         }
     }

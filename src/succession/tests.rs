@@ -1,1 +1,268 @@
+//! The whole machine as one table for each state. A cell that a table does not list must change nothing and do
+//! nothing. `world` lets the machine live random lives.
 
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
+
+use super::Action::{self, *};
+use super::Event::{self, *};
+use super::State::{self, *};
+use super::{Asker, Care, End, Exit, Timings, Word};
+
+mod world;
+
+/// No two waits are equal, so that no deadline passes for another; `KILL_GRACE` is 5 s.
+const TIMINGS: Timings = Timings {
+    ready_timeout: Duration::from_secs(60),
+    standby: Duration::from_secs(7),
+    drain_timeout: Duration::from_secs(300),
+    stop_timeout: Duration::from_secs(25),
+};
+const READY_ALONE: &[Event] = &[Ready { predecessor_listens: false }];
+const READY_SECOND: &[Event] = &[Ready { predecessor_listens: true }];
+const EXITED: &[Event] = &[ChildExited(Exit::Told), ChildExited(Exit::Crashed)];
+const OPERATOR_ALONE: &[Event] = &[StopAsked { by: Asker::Operator, shared: false }];
+const OPERATOR_SHARED: &[Event] = &[StopAsked { by: Asker::Operator, shared: true }];
+const PREDECESSOR_ALONE: &[Event] = &[StopAsked { by: Asker::Predecessor, shared: false }];
+const PREDECESSOR_SHARED: &[Event] = &[StopAsked { by: Asker::Predecessor, shared: true }];
+const OPERATOR: &[Event] = &[OPERATOR_ALONE[0], OPERATOR_SHARED[0]];
+const PREDECESSOR: &[Event] = &[PREDECESSOR_ALONE[0], PREDECESSOR_SHARED[0]];
+const OTHERS: &[Event] = &[RestartAsked, ChildReady, SpawnFailed, PredecessorClosed, Drained, Deadline];
+const EVERY: &[&[Event]] = &[READY_ALONE, READY_SECOND, EXITED, OPERATOR, PREDECESSOR, OTHERS];
+
+const SERVING: State = Serving { predecessor_listens: false, queued: false };
+
+/// So many seconds after the moment at which the tables are read.
+fn after(seconds: u64) -> Instant {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    *START + Duration::from_secs(seconds)
+}
+
+fn spawning() -> State {
+    Spawning { ready_by: after(60), queued: false }
+}
+
+fn lingering(until: u64, cut_at: u64, operator_asked: bool) -> State {
+    Lingering { until: after(until), cut_at: after(cut_at), operator_asked }
+}
+
+fn draining(end: End, cut_at: u64, operator_asked: bool) -> State {
+    Draining { end, cut_at: after(cut_at), operator_asked }
+}
+
+/// Serving, or with a restart that waited: spawning. `first` is done before.
+fn alone(queued: bool, first: &[Action]) -> (State, Vec<Action>) {
+    if queued { (spawning(), [first, &[Spawn]].concat()) } else { (SERVING, first.to_vec()) }
+}
+
+/// Checks all cells of one state. A note is given by its beginning.
+#[track_caller]
+fn table(from: State, cells: &[(&[Event], State, &[Action])]) {
+    for event in EVERY.concat() {
+        let cell = cells.iter().find(|(events, ..)| events.contains(&event));
+        let (expected, actions) = cell.map_or((from, &[][..]), |(_, state, actions)| (*state, actions));
+        let (state, did) = from.on(event, after(0), &TIMINGS);
+        assert_eq!(state, expected, "{from:?} on {event:?}");
+        let same = |(a, b): (&Action, &Action)| match (a, b) {
+            (Note(said), Note(beginning)) => said.starts_with(beginning),
+            _ => a == b,
+        };
+        let all_same = did.len() == actions.len() && did.iter().zip(actions).all(same);
+        assert!(all_same, "{from:?} on {event:?} did {did:?} instead of {actions:?}");
+    }
+}
+
+#[test]
+fn a_starting_generation_queues_restarts_and_gives_up_if_it_is_late() {
+    for queued in [false, true] {
+        let starting = |queued| Starting { give_up: after(9), queued };
+        let (next, actions) = alone(queued, &[Hold, TakeIdentity]);
+        let stopped = &[Treat(Care::Stop), CloseListeners];
+        table(
+            starting(queued),
+            &[
+                (READY_ALONE, next, &actions),
+                (READY_SECOND, Serving { predecessor_listens: true, queued }, &[]),
+                (&[RestartAsked], starting(true), &[Note("restart queued")]),
+                (OPERATOR, draining(End::Stopped, 25, true), stopped),
+                (PREDECESSOR, draining(End::Stopped, 25, false), stopped),
+                (&[Deadline], starting(queued), &[GiveUp]),
+            ],
+        );
+    }
+}
+
+#[test]
+fn a_serving_generation_spawns_unless_its_predecessor_still_listens() {
+    for queued in [false, true] {
+        let same = |predecessor_listens| Serving { predecessor_listens, queued };
+        table(
+            same(false),
+            &[
+                (&[RestartAsked], spawning(), &[Spawn]),
+                (&[ChildReady], same(false), &[Note("a signal of readiness came from no child")]),
+                (OPERATOR_ALONE, draining(End::Stopped, 25, true), &[Treat(Care::Stop), CloseListeners]),
+                (PREDECESSOR_ALONE, draining(End::Stopped, 25, false), &[Treat(Care::Stop), CloseListeners]),
+                (OPERATOR_SHARED, lingering(7, 25, true), &[Treat(Care::Stop)]),
+                (PREDECESSOR_SHARED, lingering(7, 25, false), &[Treat(Care::Stop)]),
+            ],
+        );
+        let (next, actions) = alone(queued, &[Hold, TakeIdentity]);
+        let waiting = Serving { predecessor_listens: true, queued: true };
+        table(
+            same(true),
+            &[
+                (&[RestartAsked], waiting, &[Note("restart queued")]),
+                (&[ChildReady], same(true), &[Note("a signal of readiness came from no child")]),
+                (&[PredecessorClosed], next, &actions),
+                (OPERATOR, lingering(7, 25, true), &[HandBack, Treat(Care::Stop)]),
+                (PREDECESSOR, lingering(7, 25, false), &[HandBack, Treat(Care::Stop)]),
+            ],
+        );
+    }
+}
+
+#[test]
+fn a_spawning_generation_hands_over_or_serves_on() {
+    for queued in [false, true] {
+        let same = |queued| Spawning { ready_by: after(9), queued };
+        let (until, cut_at) = (after(7), after(300));
+        let standby = Standby { until, cut_at, restart_passed_on: queued, stop_passed_on: false };
+        let handed_over = [Treat(Care::Handover), TellChild(Word::Restart)];
+        let (next, actions) = alone(queued, &[Hold]);
+        let late = Withdrawing { kill_at: after(5), queued };
+        let stopped = &[Treat(Care::Stop), TellChild(Word::Stop), CloseListeners];
+        table(
+            same(queued),
+            &[
+                (&[RestartAsked], same(true), &[Note("restart queued")]),
+                (&[ChildReady], standby, if queued { &handed_over } else { &handed_over[..1] }),
+                (&[SpawnFailed], next, &actions),
+                (EXITED, next, &actions),
+                (&[Deadline], late, &[Hold, TellChild(Word::Stop)]),
+                (OPERATOR, draining(End::Stopped, 25, true), stopped),
+                (PREDECESSOR, draining(End::Stopped, 25, false), stopped),
+            ],
+        );
+    }
+}
+
+#[test]
+fn a_withdrawing_generation_serves_on_once_the_late_successor_is_gone() {
+    for queued in [false, true] {
+        let same = |queued| Withdrawing { kill_at: after(3), queued };
+        let (next, actions) = alone(queued, &[Hold]);
+        let stopped = &[Treat(Care::Stop), CloseListeners];
+        table(
+            same(queued),
+            &[
+                (&[RestartAsked], same(true), &[Note("restart queued")]),
+                (
+                    &[ChildReady],
+                    same(queued),
+                    &[Hold, Note("the successor became ready after its time was up")],
+                ),
+                (EXITED, next, &actions),
+                (&[Deadline], Withdrawing { kill_at: after(5), queued }, &[KillChild]),
+                (OPERATOR, draining(End::Stopped, 25, true), stopped),
+                (PREDECESSOR, draining(End::Stopped, 25, false), stopped),
+            ],
+        );
+    }
+}
+
+#[test]
+fn a_generation_in_standby_serves_again_if_its_successor_crashes() {
+    for restarted in [false, true] {
+        let same = |restart_passed_on, stop_passed_on| {
+            let (until, cut_at) = (after(3), after(200));
+            Standby { until, cut_at, restart_passed_on, stop_passed_on }
+        };
+        let (next, actions) = alone(restarted, &[Hold, Treat(Care::Normal)]);
+        let stopped = &[Treat(Care::Stop), CloseListeners];
+        table(
+            same(restarted, false),
+            &[
+                (&[RestartAsked], same(true, false), &[TellChild(Word::Restart)]),
+                (&[ChildExited(Exit::Crashed)], next, &actions),
+                (&[ChildExited(Exit::Told)], draining(End::Stopped, 25, false), stopped),
+                (OPERATOR, same(restarted, true), &[TellChild(Word::Stop)]),
+                (&[Deadline], draining(End::Retired, 200, false), &[MoveIdentity, CloseListeners]),
+            ],
+        );
+        let at_once = &[KillChild, CloseListeners, Leave(End::Stopped)];
+        table(
+            same(restarted, true),
+            &[
+                (&[RestartAsked], same(true, true), &[TellChild(Word::Restart)]),
+                (EXITED, draining(End::Stopped, 25, true), stopped),
+                (OPERATOR, draining(End::Stopped, 0, true), at_once),
+                (&[Deadline], draining(End::Retired, 200, true), &[MoveIdentity, CloseListeners]),
+            ],
+        );
+    }
+}
+
+#[test]
+fn a_lingering_generation_listens_until_its_time_is_up_or_its_predecessor_closes() {
+    for (cut_at, sooner) in [(9, 9), (200, 25)] {
+        for asked in [false, true] {
+            let same = lingering(3, cut_at, asked);
+            let hurry: (_, _, &[Action]) = match asked {
+                false => (OPERATOR, lingering(3, sooner, true), &[Treat(Care::Stop)]),
+                true => (OPERATOR, same, &[CloseListeners, Leave(End::Stopped)]),
+            };
+            table(
+                same,
+                &[
+                    (&[RestartAsked], same, &[Note("restart refused: this generation is stopping")]),
+                    (
+                        &[PredecessorClosed, Deadline],
+                        draining(End::Stopped, cut_at, asked),
+                        &[CloseListeners],
+                    ),
+                    hurry,
+                ],
+            );
+        }
+    }
+}
+
+#[test]
+fn a_draining_generation_refuses_restarts_and_leaves_now_if_asked_twice() {
+    for (cut_at, sooner) in [(9, 9), (200, 25)] {
+        for asked in [false, true] {
+            for end in [End::Stopped, End::Retired] {
+                let same = draining(end, cut_at, asked);
+                let hurry: (_, _, &[Action]) = match asked {
+                    false => (OPERATOR, draining(end, sooner, true), &[Treat(Care::Stop)]),
+                    true => (OPERATOR, same, &[CloseListeners, Leave(end)]),
+                };
+                let (refused, gone): (_, &[Action]) = match end {
+                    End::Stopped => ("restart refused: this generation is stopping", &[]),
+                    End::Retired => {
+                        ("restart refused: this generation has retired", &[Note("the successor is gone")])
+                    }
+                };
+                table(
+                    same,
+                    &[
+                        (&[RestartAsked], same, &[Note(refused)]),
+                        (&[ChildExited(Exit::Crashed)], same, gone),
+                        (&[Drained, Deadline], same, &[Leave(end)]),
+                        hurry,
+                    ],
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn connections_are_never_cut_before_a_long_standby_is_over() {
+    let t = Timings { standby: Duration::from_secs(999), ..TIMINGS };
+    let (until, cut_at) = (after(999), after(999));
+    let standby = Standby { until, cut_at, restart_passed_on: false, stop_passed_on: false };
+    assert_eq!(spawning().on(ChildReady, after(0), &t).0, standby);
+    assert_eq!(SERVING.on(OPERATOR_SHARED[0], after(0), &t).0, lingering(999, 999, true));
+}

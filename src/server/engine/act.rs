@@ -1,0 +1,167 @@
+//! What the loop does to the world: one function for each action that is more than a call.
+
+use std::io;
+use std::net::SocketAddr;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tracing::{error, info, warn};
+
+use super::super::STOP_IDLE_GRACE;
+use super::Engine;
+use crate::error::{Error, Kind};
+use crate::outcome::Outcome;
+use crate::process::Child;
+use crate::signals;
+use crate::succession::{Action, Care, End, Event, Exit, State};
+
+impl Engine {
+    pub(super) fn perform(&mut self, action: Action) {
+        match action {
+            Action::TellChild(word) => self.child.iter().for_each(|c| c.signal(signals::spoken(word))),
+            Action::KillChild => self.child.iter_mut().for_each(Child::start_kill),
+            Action::Hold | Action::HandBack => self.warn_unless(self.port.hold()),
+            Action::Treat(care) => self.treat(care),
+            Action::MoveIdentity => self.child.iter().for_each(|c| self.identity.move_to(c.pid())),
+            Action::TakeIdentity => self.identity.move_to(std::process::id()),
+            Action::CloseListeners => self.port.begin_close(),
+            Action::Note(text) => {
+                warn!(generation = self.generation.number, pid = std::process::id(), "{text}");
+            }
+            Action::Spawn | Action::Leave(_) | Action::GiveUp => {}
+        }
+    }
+
+    fn treat(&mut self, care: Care) {
+        match care {
+            Care::Normal => {
+                self.drain.normal();
+                self.drain_began = None;
+                return;
+            }
+            Care::Handover => self.drain.lame_duck(self.idle_grace),
+            Care::Stop => self.drain.lame_duck(self.idle_grace.min(STOP_IDLE_GRACE)),
+        }
+        self.drain_began.get_or_insert_with(Instant::now);
+    }
+
+    pub(super) fn spawn(&mut self) -> Option<Event> {
+        let environment = self.generation.environment(&self.port.addresses());
+        match self.launch.spawn(&environment) {
+            Ok(child) => {
+                info!(
+                    generation = self.generation.number,
+                    pid = std::process::id(),
+                    successor = child.pid(),
+                    "successor started"
+                );
+                self.child = Some(child);
+                None
+            }
+            Err(error) => {
+                error!(
+                    generation = self.generation.number,
+                    pid = std::process::id(),
+                    "handover failed: {error}; this generation goes on serving"
+                );
+                Some(Event::SpawnFailed)
+            }
+        }
+    }
+
+    /// The successor is gone.
+    pub(super) fn bury(&mut self, status: io::Result<ExitStatus>) -> Event {
+        let successor = self.child.take().map_or(0, |c| c.pid());
+        let (generation, pid) = (self.generation.number, std::process::id());
+        let told = status.as_ref().is_ok_and(ExitStatus::success);
+        let status = status.map_or_else(|e| e.to_string(), |s| s.to_string());
+        match self.state {
+            State::Spawning { .. } | State::Withdrawing { .. } => {
+                error!(
+                    generation,
+                    pid,
+                    successor,
+                    status,
+                    "handover failed: the successor left before it was ready; this generation goes on serving"
+                );
+            }
+            State::Standby { .. } if !told => {
+                error!(
+                    generation,
+                    pid, successor, status, "the successor crashed; this generation serves again"
+                );
+            }
+            _ => info!(generation, pid, successor, status, "the successor has left"),
+        }
+        Event::ChildExited(if told { Exit::Told } else { Exit::Crashed })
+    }
+
+    /// This generation is ready: new connections come to it from now on, and the predecessor learns of it. Returns
+    /// whether there is a predecessor that still listens.
+    pub(super) fn take_over(&mut self) -> Result<bool, Error> {
+        self.port.check_crowd()?;
+        let (generation, pid) = (self.generation.number, std::process::id());
+        let listen = self.addresses().iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(" ");
+        let Some(predecessor) = &self.generation.predecessor else {
+            info!(generation, pid, listen, "serving; `kill -HUP {pid}` restarts");
+            return Ok(false);
+        };
+        let from = predecessor.parent.pid();
+        let steered = self.port.flip();
+        info!(generation, pid, listen, predecessor = from, "serving, took over; `kill -HUP {pid}` restarts");
+        let told = predecessor.parent.signal(signals::READY);
+        self.warn_unless(steered);
+        match told {
+            Ok(()) => Ok(true),
+            Err(error) if error.raw_os_error() == Some(nix::libc::ESRCH) => {
+                warn!(generation, pid, predecessor = from, "the predecessor died before it could retire");
+                self.generation.predecessor = None;
+                Ok(false)
+            }
+            Err(source) => {
+                // It goes on as if nothing had happened, so new connections must go back to it.
+                self.warn_unless(self.port.hold());
+                Err(Kind::Predecessor { pid: from, source }.into())
+            }
+        }
+    }
+
+    pub(super) async fn leave(&mut self, end: End) -> Outcome {
+        if end == End::Stopped {
+            if let Some(child) = &mut self.child {
+                child.kill().await;
+            }
+            self.identity.give_up();
+        }
+        let took = self.drain_began.map_or(Duration::ZERO, |began| began.elapsed());
+        let outcome = Outcome { end, finished: self.drain.finished(), cut: self.drain.open() as u64, took };
+        info!(
+            generation = self.generation.number,
+            pid = std::process::id(),
+            finished = outcome.finished,
+            cut = outcome.cut,
+            took = ?took,
+            "{}",
+            match end {
+                End::Retired => "retired",
+                End::Stopped => "stopped",
+            }
+        );
+        outcome
+    }
+
+    pub(super) fn warn_unless(&mut self, steered: io::Result<()>) {
+        if let Err(error) = steered
+            && !std::mem::replace(&mut self.warned, true)
+        {
+            warn!(
+                generation = self.generation.number,
+                pid = std::process::id(),
+                %error,
+                "new connections cannot be steered: during a handover both generations receive them, also a successor \
+                 that is not ready yet, and handshakes under way when the old listener closes are lost"
+            );
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! What happens to a connection while its generation retires or stops.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use crate::harness::{Client, QUICK, example, get, start, wait_until};
+use crate::process::{Server, command, signal};
+
+#[test]
+fn responses_say_close_from_the_flip_on() {
+    let server = start(&[]);
+    let mut client = Client::connect(server.address());
+    assert!(!client.get("/").contains("connection: close"));
+    signal(server.first_pid(), Signal::SIGHUP);
+    server.wait_state(1, "standby");
+    let answer = client.get("/");
+    assert!(answer.contains("generation=1 ") && answer.contains("connection: close"), "{answer}");
+    client.wait_closed();
+}
+
+#[test]
+fn an_idle_connection_is_kept_for_its_grace_and_closed_properly() {
+    let server = start(&["--idle-grace", "1s"]);
+    let mut idle = Client::connect(server.address());
+    idle.get("/");
+    let mut silent = Client::connect(server.address());
+    wait_until("the silent connection is accepted", &server, || {
+        get(server.address(), "/").contains("generation=1")
+    });
+    let began = Instant::now();
+    signal(server.first_pid(), Signal::SIGHUP);
+    server.wait_state(1, "standby");
+    idle.wait_closed();
+    assert!(began.elapsed() >= Duration::from_secs(1), "closed after {:?}", began.elapsed());
+    silent.wait_closed();
+    server.log().wait_for("retired");
+}
+
+#[test]
+fn a_request_sent_within_the_grace_is_answered() {
+    let server = start(&["--idle-grace", "2s"]);
+    let mut client = Client::connect(server.address());
+    client.get("/");
+    signal(server.first_pid(), Signal::SIGHUP);
+    server.wait_state(1, "draining");
+    let answer = client.get("/");
+    assert!(answer.contains("generation=1 ") && answer.contains("connection: close"), "{answer}");
+}
+
+#[test]
+fn a_drain_ends_with_its_last_connection_and_not_later() {
+    let mut server = start(&["--idle-grace", "1h"]);
+    let mut client = Client::connect(server.address());
+    client.get("/");
+    signal(server.first_pid(), Signal::SIGHUP);
+    server.wait_state(1, "draining");
+    drop(client);
+    let gone = Instant::now();
+    assert!(server.first_exit().success());
+    assert!(gone.elapsed() < Duration::from_secs(1), "it took {:?}", gone.elapsed());
+}
+
+#[test]
+fn what_is_left_at_the_deadline_is_cut_and_counted() {
+    let mut server = start(&["--drain-timeout", "1s"]);
+    let mut client = Client::connect(server.address());
+    client.send("/slow?ms=60000");
+    signal(server.first_pid(), Signal::SIGHUP);
+    let retired = server.log().wait_for("retired");
+    assert_eq!(retired.json["cut"], 1, "{}", retired.text);
+    assert!(server.first_exit().success());
+}
+
+#[test]
+fn a_stop_waits_for_requests_under_way_and_a_second_one_does_not() {
+    let mut server = start(&[]);
+    let mut client = Client::connect(server.address());
+    client.send("/slow?ms=700");
+    wait_until("the request has arrived", &server, || get(server.address(), "/").contains("generation=1"));
+    signal(server.first_pid(), Signal::SIGTERM);
+    assert!(client.answer().contains("connection: close"));
+    assert!(server.first_exit().success());
+
+    let mut server = start(&[]);
+    let mut client = Client::connect(server.address());
+    client.send("/slow?ms=60000");
+    wait_until("the request has arrived", &server, || get(server.address(), "/").contains("generation=1"));
+    signal(server.first_pid(), Signal::SIGINT);
+    server.wait_state(1, "draining");
+    signal(server.first_pid(), Signal::SIGINT);
+    assert!(server.first_exit().success());
+    assert_eq!(server.log().wait_for("stopped").json["cut"], 1);
+}
+
+#[test]
+fn running_out_of_descriptors_delays_connections_and_loses_none() {
+    let mut limited = Command::new("sh");
+    limited.args(["-c", "ulimit -n 24; exec \"$@\"", "sh"]).arg(example("playground")).args(QUICK);
+    limited.env("HANDOVER_HARNESS", "limited").stdout(std::process::Stdio::null());
+    let server = Server::start(limited);
+    let idle: Vec<_> = (0..40).map(|_| Client::connect(server.address())).collect();
+    server.log().wait_for("cannot accept");
+    let mut waiting = Client::connect(server.address());
+    waiting.send("/");
+    let before = cpu_time(server.first_pid());
+    std::thread::sleep(Duration::from_secs(1));
+    let used = cpu_time(server.first_pid()) - before;
+    drop(idle);
+    assert!(waiting.answer().contains("generation=1"));
+    assert!(used < Duration::from_millis(300), "it used {used:?} of a second for waiting");
+    let said = server.log().lines().iter().filter(|line| line.message().contains("cannot accept")).count();
+    assert_eq!(said, 1, "logged once");
+}
+
+fn cpu_time(pid: u32) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process lives");
+    let fields: Vec<&str> = stat.rsplit_once(')').expect("proc_pid_stat(5)").1.split_whitespace().collect();
+    let ticks: u64 = fields[11..13].iter().map(|ticks| ticks.parse::<u64>().expect("a number")).sum();
+    Duration::from_millis(ticks * 10)
+}
+
+#[test]
+fn the_directory_is_served_with_ranges_and_conditional_requests() {
+    let dir = tempfile::tempdir().expect("a directory");
+    std::fs::write(dir.path().join("index.html"), "0123456789").expect("writable");
+    let mut served = command(env!("CARGO_BIN_EXE_handover"));
+    served.args(QUICK).arg(dir.path());
+    let server = Server::start(served);
+    let get = |headers: &str| {
+        let mut client = Client::connect(server.address());
+        std::io::Write::write_all(
+            &mut client.0,
+            format!("GET / HTTP/1.1\r\nhost: test\r\n{headers}\r\n").as_bytes(),
+        )
+        .expect("the connection is open");
+        client.answer()
+    };
+    let whole = get("");
+    assert!(whole.starts_with("HTTP/1.1 200") && whole.ends_with("0123456789"), "{whole}");
+    let part = get("range: bytes=2-4\r\n");
+    assert!(part.starts_with("HTTP/1.1 206") && part.ends_with("\r\n\r\n234"), "{part}");
+    let modified = whole.lines().find_map(|line| line.strip_prefix("last-modified: ")).expect("a date");
+    assert!(get(&format!("if-modified-since: {modified}\r\n")).starts_with("HTTP/1.1 304"));
+}

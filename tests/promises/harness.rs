@@ -1,0 +1,156 @@
+//! What every test needs: the programs, a server on a free port, traffic, and single requests.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Runtime;
+
+use crate::load::{Clients, Load, Report};
+use crate::process::{PATIENCE, Server, command};
+
+pub(crate) const HANDOVER: &str = env!("CARGO_BIN_EXE_handover");
+
+/// `cargo test` builds the examples into `examples`, beside the folder of this executable.
+pub(crate) fn example(name: &str) -> PathBuf {
+    let me = std::env::current_exe().expect("the path of this executable");
+    let path = me.ancestors().nth(2).expect("a folder of the target directory").join("examples").join(name);
+    assert!(path.exists(), "{} is missing: run `cargo build --examples`", path.display());
+    path
+}
+
+/// Flags that make a server testable: a free port, a log that can be read, a short standby.
+pub(crate) const QUICK: [&str; 6] = ["--listen", "127.0.0.1:0", "--log-format", "json", "--standby", "300ms"];
+
+pub(crate) fn playground(args: &[&str]) -> Command {
+    let mut command = command(example("playground"));
+    command.args(QUICK).args(args);
+    command
+}
+
+pub(crate) fn start(args: &[&str]) -> Server {
+    Server::start(playground(args))
+}
+
+/// A load that runs beside the test.
+pub(crate) struct Traffic {
+    runtime: Runtime,
+    load: Load,
+}
+
+impl Traffic {
+    pub(crate) fn start(addr: SocketAddr, clients: Clients, count: usize) -> Traffic {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let load = runtime.block_on(async { Load::start(addr, clients, count) });
+        Traffic { runtime, load }
+    }
+
+    pub(crate) fn fresh(server: &Server) -> Traffic {
+        Traffic::start(server.address(), Clients::Fresh, 8)
+    }
+
+    pub(crate) fn stop(self) -> Report {
+        self.runtime.block_on(self.load.stop())
+    }
+
+    /// Stops, and asserts that there was traffic and that nothing of it was lost.
+    pub(crate) fn stop_lossless(self, server: &Server) -> Report {
+        let report = self.stop();
+        assert_eq!(report.failed(), 0, "{:?}\n{}", report.failures, server.log().history());
+        assert!(report.samples.len() > 50, "only {} requests", report.samples.len());
+        report
+    }
+}
+
+/// Puts a copy of a program at `to`, by rename because what is there may be running. `cp` does it, because a descriptor
+/// that this process writes to is inherited, for a moment, by every process that another test starts meanwhile, and a
+/// program that someone has open for writing cannot be started (ETXTBSY).
+pub(crate) fn install(from: impl AsRef<Path>, to: &Path) {
+    let draft = to.with_extension("draft");
+    let copied = Command::new("cp").arg(from.as_ref()).arg(&draft).status();
+    assert!(copied.is_ok_and(|status| status.success()), "cannot copy {}", from.as_ref().display());
+    std::fs::rename(draft, to).expect("writable");
+}
+
+/// A connection that a test speaks on by itself.
+pub(crate) struct Client(pub(crate) TcpStream);
+
+impl Client {
+    pub(crate) fn connect(addr: SocketAddr) -> Client {
+        let stream = TcpStream::connect(addr).expect("the server listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        Client(stream)
+    }
+
+    /// Sends a request and reads its answer, head and body.
+    pub(crate) fn get(&mut self, target: &str) -> String {
+        self.send(target);
+        self.answer()
+    }
+
+    pub(crate) fn send(&mut self, target: &str) {
+        write!(self.0, "GET {target} HTTP/1.1\r\nhost: test\r\n\r\n").expect("the connection is open");
+    }
+
+    pub(crate) fn answer(&mut self) -> String {
+        let mut answer = Vec::new();
+        loop {
+            let mut chunk = [0; 4096];
+            let n = self
+                .0
+                .read(&mut chunk)
+                .unwrap_or_else(|e| panic!("{e} after {:?}", String::from_utf8_lossy(&answer)));
+            answer.extend_from_slice(&chunk[..n]);
+            let text = String::from_utf8_lossy(&answer).into_owned();
+            assert!(n > 0, "closed after {text:?}");
+            let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+            if body.len() >= length.and_then(|l| l.parse().ok()).unwrap_or(0) {
+                return text;
+            }
+        }
+    }
+
+    /// Waits until the server closes, and asserts that it closes properly: FIN, not RST.
+    pub(crate) fn wait_closed(&mut self) {
+        match self.0.read(&mut [0; 1]) {
+            Ok(0) => {}
+            Ok(_) => panic!("the server sent more"),
+            Err(e) => panic!("not closed properly: {e}"),
+        }
+    }
+}
+
+/// A request on a connection of its own.
+pub(crate) fn get(addr: SocketAddr, target: &str) -> String {
+    Client::connect(addr).get(target)
+}
+
+/// Waits until `done`, which is asked again and again because nothing announces it.
+pub(crate) fn wait_until(what: &str, server: &Server, mut done: impl FnMut() -> bool) {
+    let until = Instant::now() + PATIENCE;
+    while !done() {
+        assert!(
+            Instant::now() < until,
+            "waited {PATIENCE:?} in vain until {what}:\n{}",
+            server.log().history()
+        );
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+pub(crate) fn is_alive(pid: u32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
+}
+
+/// Says in one line why a test does not run here. It writes past libtest, which hides what a passing test prints;
+/// `.ci/run` counts these lines.
+pub(crate) fn skip(why: &str) {
+    let _ = writeln!(std::io::stderr(), "skipped: {why}");
+}

@@ -1,0 +1,17 @@
+//! What the README promises, proven with real processes, real signals and real sockets.
+//!
+//! A test waits for an event with a deadline and never sleeps a guess; a failure prints the log of all generations.
+
+mod bad_input;
+mod connections;
+mod failures;
+mod harness;
+mod launch;
+#[path = "../../bench/load.rs"]
+mod load;
+mod lossless;
+mod own_loop;
+#[path = "../../bench/process.rs"]
+mod process;
+mod signals;
+mod traces;

@@ -1,0 +1,124 @@
+//! Signals: who sends one decides what it means, and none is lost.
+
+use nix::sys::signal::Signal;
+
+use crate::harness::{HANDOVER, QUICK, Traffic, get, start, wait_until};
+use crate::process::{Server, command, signal};
+
+fn generations(server: &Server) -> usize {
+    server.log().lines().iter().filter(|line| line.message().starts_with("serving")).count()
+}
+
+#[test]
+fn usr2_restarts_as_hup_does() {
+    let server = start(&[]);
+    signal(server.first_pid(), Signal::SIGUSR2);
+    server.wait_serving(2);
+    server.wait_state(1, "draining");
+}
+
+#[test]
+fn a_burst_of_hups_becomes_one_restart_and_one_more() {
+    let server = start(&[]);
+    let traffic = Traffic::fresh(&server);
+    signal(server.first_pid(), Signal::SIGHUP);
+    server.wait_state(1, "spawning");
+    for _ in 0..10 {
+        signal(server.first_pid(), Signal::SIGHUP);
+    }
+    server.wait_serving(3);
+    server.wait_state(2, "draining");
+    traffic.stop_lossless(&server);
+    assert_eq!(generations(&server), 3, "{}", server.log().history());
+}
+
+#[test]
+fn a_hup_during_standby_waits_for_its_end_and_gets_a_generation_of_its_own() {
+    let server = start(&["--standby", "1s"]);
+    signal(server.first_pid(), Signal::SIGHUP);
+    let second = server.wait_serving(2);
+    server.wait_state(1, "standby");
+    signal(server.first_pid(), Signal::SIGHUP);
+    signal(second, Signal::SIGHUP);
+    server.log().wait_for("restart queued");
+    server.wait_serving(3);
+    server.wait_state(2, "draining");
+    assert_eq!(generations(&server), 3, "{}", server.log().history());
+}
+
+#[test]
+fn a_hup_while_the_first_generation_starts_is_not_lost() {
+    let server = Server::launch(crate::harness::playground(&["-v", "--fault", "slow-start=500"]));
+    server.log().wait_for("not ready yet");
+    signal(server.first_pid(), Signal::SIGHUP);
+    server.wait_serving(2);
+}
+
+#[test]
+fn a_term_that_the_child_did_not_send_is_a_stop() {
+    let mut server = start(&["--standby", "2s"]);
+    signal(server.first_pid(), Signal::SIGTERM);
+    assert!(server.first_exit().success());
+    server.log().wait_for("stopped");
+}
+
+#[test]
+fn a_term_while_a_successor_starts_stops_both() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let fault = dir.path().join("fault");
+    let mut server = start(&["--fault-file", fault.to_str().expect("UTF-8")]);
+    std::fs::write(&fault, "hang-before-ready").expect("writable");
+    signal(server.first_pid(), Signal::SIGHUP);
+    let successor = server.log().wait_for("successor started").json["successor"].as_u64().expect("a pid");
+    signal(server.first_pid(), Signal::SIGTERM);
+    assert!(server.first_exit().success());
+    let successor = u32::try_from(successor).expect("a pid");
+    assert!(!crate::harness::is_alive(successor), "{}", server.log().history());
+}
+
+#[test]
+fn a_term_to_the_old_or_the_new_generation_in_standby_stops_the_service() {
+    for to_the_old_one in [true, false] {
+        let mut server = start(&["--standby", "3s"]);
+        signal(server.first_pid(), Signal::SIGHUP);
+        let second = server.wait_serving(2);
+        server.wait_state(1, "standby");
+        signal(if to_the_old_one { server.first_pid() } else { second }, Signal::SIGTERM);
+        assert!(server.first_exit().success(), "{}", server.log().history());
+        wait_until("both have left", &server, || !crate::harness::is_alive(second));
+    }
+}
+
+#[test]
+fn ctrl_c_reaches_both_generations_and_is_one_request_to_stop() {
+    let mut server = start(&["--standby", "2s"]);
+    signal(server.first_pid(), Signal::SIGHUP);
+    let second = server.wait_serving(2);
+    server.wait_state(1, "standby");
+    let mut client = crate::harness::Client::connect(server.address());
+    client.send("/slow?ms=800");
+    wait_until("the request has arrived", &server, || get(server.address(), "/").contains("generation=2"));
+    signal(server.first_pid(), Signal::SIGINT);
+    signal(second, Signal::SIGINT);
+    assert!(client.answer().contains("generation=2 "), "the request under way was cut");
+    assert!(server.first_exit().success());
+}
+
+#[test]
+fn quit_is_left_alone() {
+    use std::os::unix::process::ExitStatusExt;
+    let mut server = start(&[]);
+    signal(server.first_pid(), Signal::SIGQUIT);
+    assert_eq!(server.first_exit().signal(), Some(3));
+}
+
+#[test]
+fn the_binary_says_how_to_restart_it() {
+    let mut page = command(HANDOVER);
+    page.args(QUICK);
+    let server = Server::start(page);
+    let pid = server.first_pid();
+    let first = server.log().lines().first().expect("a line").clone();
+    assert!(first.message().contains(&format!("kill -HUP {pid}")), "{}", first.text);
+    assert!(get(server.address(), "/").contains(&format!("generation 1, pid {pid}")));
+}
