@@ -38,10 +38,11 @@
 //! | state | restart asked | successor ready | successor exits | deadline | stop asked |
 //! |---|---|---|---|---|---|
 //! | starting | queue | | | give up, with an error | drain |
-//! | serving | spawn; queue while the predecessor still listens | warn | | | drain; while another process listens on the port, keep the listener for the standby time first |
+//! | serving | spawn; queue while the predecessor still listens | warn | | | drain; while another process listens on the port: lingering |
 //! | spawning | queue | standby | serve on, say why it failed | tell the successor to leave: withdrawing | tell the successor to stop, drain |
 //! | withdrawing | queue | too late | serve on | kill it | drain |
 //! | standby | pass it on | | crashed: **serve again**; left with status 0: it was told to stop, so drain | move the identity, close the listener, drain | pass it on; asked twice: leave now |
+//! | lingering: stopping while another process listens on the port | refuse | | | close the listener, drain | be quick; asked twice: leave now |
 //! | draining | refuse | | say so | cut what is left, leave | be quick; asked twice: leave now |
 //!
 //! A restart that is passed on to a successor which then crashes is done by the old generation instead: the last

@@ -4,8 +4,11 @@
 //! I/O, reads no clock, starts no task and knows no process: the loop in `server` feeds it events and
 //! performs its actions. `lib.rs` prints the table and the invariants that hold here.
 
-use std::fmt;
 use std::time::{Duration, Instant};
+
+mod words;
+pub use words::End;
+pub(crate) use words::{Action, Asker, Care, Event, Exit, Word};
 
 /// How long a child that was told to leave may take before it is killed, and between two such kills.
 pub(crate) const KILL_GRACE: Duration = Duration::from_secs(5);
@@ -33,117 +36,9 @@ pub(crate) enum State {
     /// The successor serves; our listener is open and steered away from.
     Standby { until: Instant, cut_at: Instant, restart_passed_on: bool, stop_passed_on: bool },
     /// Stopping, but another process listens on our port: it gets the new connections, we finish handshakes.
-    Lingering { until: Instant, cut_at: Instant, operator_asked: bool },
+    Lingering { until: Instant, cut_at: Instant, handed_back: bool, operator_asked: bool },
     /// The listener is closing or closed; what is left are connections.
     Draining { end: End, cut_at: Instant, operator_asked: bool },
-}
-
-/// Why a generation leaves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum End {
-    /// A successor took over.
-    Retired,
-    /// It was told to stop.
-    Stopped,
-}
-
-/// Who asked for a stop. The predecessor passes on what its operator asked of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Asker {
-    Operator,
-    Predecessor,
-}
-
-/// How a child left.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Exit {
-    /// With status 0: it was told to stop.
-    Told,
-    /// With another status or by a signal.
-    Crashed,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Event {
-    /// This generation's own start is complete: it accepts, and new connections are steered to it.
-    Ready {
-        predecessor_listens: bool,
-    },
-    RestartAsked,
-    /// The child serves and new connections are steered to it.
-    ChildReady,
-    SpawnFailed,
-    ChildExited(Exit),
-    /// The predecessor closed its listener, or is dead.
-    PredecessorClosed,
-    /// `shared`: another process listens on one of our addresses.
-    StopAsked {
-        by: Asker,
-        shared: bool,
-    },
-    /// Listeners closed and the last connection gone.
-    Drained,
-    Deadline,
-}
-
-impl fmt::Display for Event {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Event::Ready { .. } => "ready",
-            Event::RestartAsked => "restart asked",
-            Event::ChildReady => "successor ready",
-            Event::SpawnFailed => "successor not started",
-            Event::ChildExited(Exit::Told) => "successor left",
-            Event::ChildExited(Exit::Crashed) => "successor crashed",
-            Event::PredecessorClosed => "predecessor closed its listener",
-            Event::StopAsked { by: Asker::Operator, .. } => "stop asked",
-            Event::StopAsked { by: Asker::Predecessor, .. } => "stop asked by predecessor",
-            Event::Drained => "drained",
-            Event::Deadline => "deadline",
-        })
-    }
-}
-
-/// What the child is told; the `signals` module knows by which signal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Word {
-    Restart,
-    Stop,
-}
-
-/// How connections are treated from now on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Care {
-    /// Keep-alive as the client likes.
-    Normal,
-    /// Lame duck, with the patience of a handover: the successor serves, nobody waits for us.
-    Handover,
-    /// Lame duck, with the patience of a stop.
-    Stop,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Action {
-    Spawn,
-    TellChild(Word),
-    KillChild,
-    /// Steer new connections to us, whoever else listens.
-    Hold,
-    /// Steer new connections to the predecessor, which still listens.
-    HandBack,
-    Treat(Care),
-    /// The pid that stands for the service becomes the child's.
-    MoveIdentity,
-    /// The pid that stands for the service becomes ours.
-    TakeIdentity,
-    /// Accept until the queue is empty, then close.
-    CloseListeners,
-    /// Not ready in time: leave with an error.
-    GiveUp,
-    /// Abort what is left and leave.
-    Leave(End),
-    /// One line for the log about an event that changed nothing.
-    Note(&'static str),
 }
 
 use Action::{
@@ -160,8 +55,8 @@ impl State {
             | State::Spawning { ready_by: at, .. }
             | State::Withdrawing { kill_at: at, .. }
             | State::Standby { until: at, .. }
-            | State::Lingering { until: at, .. }
             | State::Draining { cut_at: at, .. } => Some(at),
+            State::Lingering { until, cut_at, .. } => Some(until.min(cut_at)),
         }
     }
 
@@ -208,7 +103,7 @@ impl State {
             Event::ChildExited(_) => {
                 let next = State::Draining {
                     end: End::Stopped,
-                    cut_at: now + t.stop_timeout,
+                    cut_at: cut_at.min(now + t.stop_timeout),
                     operator_asked: stop_passed_on,
                 };
                 (next, vec![Treat(Care::Stop), CloseListeners])
@@ -222,19 +117,23 @@ impl State {
                 (next, vec![KillChild, CloseListeners, Leave(End::Stopped)])
             }
             Event::StopAsked { by: Asker::Operator, .. } => {
+                let cut_at = cut_at.min(until.max(now + t.stop_timeout));
                 let next = State::Standby { until, cut_at, restart_passed_on, stop_passed_on: true };
-                (next, vec![TellChild(Word::Stop)])
+                (next, vec![TellChild(Word::Stop), Treat(Care::Stop)])
             }
             _ => (self, vec![]),
         }
     }
 
     fn lingering(self, event: Event, now: Instant, t: &Timings) -> (State, Vec<Action>) {
-        let State::Lingering { cut_at, operator_asked, .. } = self else { return (self, vec![]) };
+        let State::Lingering { cut_at, handed_back, operator_asked, .. } = self else {
+            return (self, vec![]);
+        };
+        let closing = (State::Draining { end: End::Stopped, cut_at, operator_asked }, vec![CloseListeners]);
         match event {
-            Event::Deadline | Event::PredecessorClosed => {
-                (State::Draining { end: End::Stopped, cut_at, operator_asked }, vec![CloseListeners])
-            }
+            Event::Deadline => closing,
+            // Whom we waited for no longer listens, so no connection can be kept by waiting.
+            Event::PredecessorClosed if handed_back => closing,
             _ => self.leaving(event, now, t),
         }
     }
@@ -245,7 +144,9 @@ impl State {
             Event::Drained | Event::Deadline => (self, vec![Leave(end)]),
             Event::ChildExited(Exit::Crashed) if end == End::Retired => (
                 self,
-                vec![Note("the successor is gone and this generation no longer listens: nobody serves")],
+                vec![Note(
+                    "the successor crashed after this generation had closed its listener: it cannot help any more",
+                )],
             ),
             _ => self.leaving(event, now, t),
         }
@@ -263,8 +164,8 @@ impl State {
             Event::StopAsked { by: Asker::Operator, .. } => {
                 let cut_at = cut_at.min(now + t.stop_timeout);
                 let next = match self {
-                    State::Lingering { until, .. } => {
-                        State::Lingering { until, cut_at, operator_asked: true }
+                    State::Lingering { until, handed_back, .. } => {
+                        State::Lingering { until, cut_at, handed_back, operator_asked: true }
                     }
                     _ => State::Draining { end, cut_at, operator_asked: true },
                 };
@@ -324,6 +225,7 @@ fn serving(
             let next = State::Lingering {
                 until: now + t.standby,
                 cut_at: now + t.stop_timeout.max(t.standby),
+                handed_back: predecessor_listens,
                 operator_asked: by == Asker::Operator,
             };
             let steer = if predecessor_listens { vec![HandBack] } else { vec![] };
@@ -385,8 +287,9 @@ fn withdrawing(
             State::Withdrawing { kill_at, queued: true },
             vec![Note("restart queued: a failed successor is leaving")],
         ),
+        // It may have got connections before it heard that it is to leave, so it gets the time of a stop.
         Event::ChildReady => (
-            State::Withdrawing { kill_at, queued },
+            State::Withdrawing { kill_at: now + t.standby + t.stop_timeout, queued },
             vec![Hold, Note("the successor became ready after its time was up: it is not used")],
         ),
         Event::ChildExited(_) => {

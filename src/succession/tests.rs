@@ -42,8 +42,8 @@ fn spawning() -> State {
     Spawning { ready_by: after(60), queued: false }
 }
 
-fn lingering(until: u64, cut_at: u64, operator_asked: bool) -> State {
-    Lingering { until: after(until), cut_at: after(cut_at), operator_asked }
+fn lingering(until: u64, cut_at: u64, handed_back: bool, operator_asked: bool) -> State {
+    Lingering { until: after(until), cut_at: after(cut_at), handed_back, operator_asked }
 }
 
 fn draining(end: End, cut_at: u64, operator_asked: bool) -> State {
@@ -103,8 +103,8 @@ fn a_serving_generation_spawns_unless_its_predecessor_still_listens() {
                 (&[ChildReady], same(false), &[Note("a signal of readiness came from no child")]),
                 (OPERATOR_ALONE, draining(End::Stopped, 25, true), &[Treat(Care::Stop), CloseListeners]),
                 (PREDECESSOR_ALONE, draining(End::Stopped, 25, false), &[Treat(Care::Stop), CloseListeners]),
-                (OPERATOR_SHARED, lingering(7, 25, true), &[Treat(Care::Stop)]),
-                (PREDECESSOR_SHARED, lingering(7, 25, false), &[Treat(Care::Stop)]),
+                (OPERATOR_SHARED, lingering(7, 25, false, true), &[Treat(Care::Stop)]),
+                (PREDECESSOR_SHARED, lingering(7, 25, false, false), &[Treat(Care::Stop)]),
             ],
         );
         let (next, actions) = alone(queued, &[Hold, TakeIdentity]);
@@ -115,8 +115,8 @@ fn a_serving_generation_spawns_unless_its_predecessor_still_listens() {
                 (&[RestartAsked], waiting, &[Note("restart queued")]),
                 (&[ChildReady], same(true), &[Note("a signal of readiness came from no child")]),
                 (&[PredecessorClosed], next, &actions),
-                (OPERATOR, lingering(7, 25, true), &[HandBack, Treat(Care::Stop)]),
-                (PREDECESSOR, lingering(7, 25, false), &[HandBack, Treat(Care::Stop)]),
+                (OPERATOR, lingering(7, 25, true, true), &[HandBack, Treat(Care::Stop)]),
+                (PREDECESSOR, lingering(7, 25, true, false), &[HandBack, Treat(Care::Stop)]),
             ],
         );
     }
@@ -159,7 +159,7 @@ fn a_withdrawing_generation_serves_on_once_the_late_successor_is_gone() {
                 (&[RestartAsked], same(true), &[Note("restart queued")]),
                 (
                     &[ChildReady],
-                    same(queued),
+                    Withdrawing { kill_at: after(7 + 25), queued },
                     &[Hold, Note("the successor became ready after its time was up")],
                 ),
                 (EXITED, next, &actions),
@@ -175,7 +175,7 @@ fn a_withdrawing_generation_serves_on_once_the_late_successor_is_gone() {
 fn a_generation_in_standby_serves_again_if_its_successor_crashes() {
     for restarted in [false, true] {
         let same = |restart_passed_on, stop_passed_on| {
-            let (until, cut_at) = (after(3), after(200));
+            let (until, cut_at) = (after(3), after(if stop_passed_on { 25 } else { 200 }));
             Standby { until, cut_at, restart_passed_on, stop_passed_on }
         };
         let (next, actions) = alone(restarted, &[Hold, Treat(Care::Normal)]);
@@ -186,7 +186,7 @@ fn a_generation_in_standby_serves_again_if_its_successor_crashes() {
                 (&[RestartAsked], same(true, false), &[TellChild(Word::Restart)]),
                 (&[ChildExited(Exit::Crashed)], next, &actions),
                 (&[ChildExited(Exit::Told)], draining(End::Stopped, 25, false), stopped),
-                (OPERATOR, same(restarted, true), &[TellChild(Word::Stop)]),
+                (OPERATOR, same(restarted, true), &[TellChild(Word::Stop), Treat(Care::Stop)]),
                 (&[Deadline], draining(End::Retired, 200, false), &[MoveIdentity, CloseListeners]),
             ],
         );
@@ -197,7 +197,7 @@ fn a_generation_in_standby_serves_again_if_its_successor_crashes() {
                 (&[RestartAsked], same(true, true), &[TellChild(Word::Restart)]),
                 (EXITED, draining(End::Stopped, 25, true), stopped),
                 (OPERATOR, draining(End::Stopped, 0, true), at_once),
-                (&[Deadline], draining(End::Retired, 200, true), &[MoveIdentity, CloseListeners]),
+                (&[Deadline], draining(End::Retired, 25, true), &[MoveIdentity, CloseListeners]),
             ],
         );
     }
@@ -206,26 +206,31 @@ fn a_generation_in_standby_serves_again_if_its_successor_crashes() {
 #[test]
 fn a_lingering_generation_listens_until_its_time_is_up_or_its_predecessor_closes() {
     for (cut_at, sooner) in [(9, 9), (200, 25)] {
-        for asked in [false, true] {
-            let same = lingering(3, cut_at, asked);
+        for (asked, back) in [(false, false), (true, false), (false, true), (true, true)] {
+            let same = lingering(3, cut_at, back, asked);
+            let closing = draining(End::Stopped, cut_at, asked);
             let hurry: (_, _, &[Action]) = match asked {
-                false => (OPERATOR, lingering(3, sooner, true), &[Treat(Care::Stop)]),
+                false => (OPERATOR, lingering(3, sooner, back, true), &[Treat(Care::Stop)]),
                 true => (OPERATOR, same, &[CloseListeners, Leave(End::Stopped)]),
             };
+            let closed = if back { (closing, &[CloseListeners][..]) } else { (same, &[][..]) };
             table(
                 same,
                 &[
                     (&[RestartAsked], same, &[Note("restart refused: this generation is stopping")]),
-                    (
-                        &[PredecessorClosed, Deadline],
-                        draining(End::Stopped, cut_at, asked),
-                        &[CloseListeners],
-                    ),
+                    (&[Deadline], closing, &[CloseListeners]),
+                    (&[PredecessorClosed], closed.0, closed.1),
                     hurry,
                 ],
             );
         }
     }
+}
+
+#[test]
+fn a_hurried_generation_lingers_no_longer_than_its_stop_may_take() {
+    assert_eq!(lingering(60, 25, true, true).deadline(), Some(after(25)));
+    assert_eq!(lingering(7, 25, true, true).deadline(), Some(after(7)));
 }
 
 #[test]
@@ -241,7 +246,7 @@ fn a_draining_generation_refuses_restarts_and_leaves_now_if_asked_twice() {
                 let (refused, gone): (_, &[Action]) = match end {
                     End::Stopped => ("restart refused: this generation is stopping", &[]),
                     End::Retired => {
-                        ("restart refused: this generation has retired", &[Note("the successor is gone")])
+                        ("restart refused: this generation has retired", &[Note("the successor crashed")])
                     }
                 };
                 table(
@@ -264,5 +269,5 @@ fn connections_are_never_cut_before_a_long_standby_is_over() {
     let (until, cut_at) = (after(999), after(999));
     let standby = Standby { until, cut_at, restart_passed_on: false, stop_passed_on: false };
     assert_eq!(spawning().on(ChildReady, after(0), &t).0, standby);
-    assert_eq!(SERVING.on(OPERATOR_SHARED[0], after(0), &t).0, lingering(999, 999, true));
+    assert_eq!(SERVING.on(OPERATOR_SHARED[0], after(0), &t).0, lingering(999, 999, false, true));
 }

@@ -157,7 +157,7 @@ fn a_successor_that_crashes_after_standby_does_not_take_the_old_generation_with_
     client.send("/slow?ms=2500");
     faulty.next_is("exit-after-ready=1000");
     signal(faulty.server.first_pid(), Signal::SIGHUP);
-    faulty.server.log().wait_for("nobody serves");
+    faulty.server.log().wait_for("cannot help any more");
     assert!(client.answer().contains("generation=1 "));
 }
 

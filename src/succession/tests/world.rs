@@ -163,9 +163,9 @@ impl World {
                 }
             }
             PredecessorClosed => {
-                self.predecessor_listens = false;
+                let closed = std::mem::take(&mut self.predecessor_listens);
                 self.steered_to = if self.steered_to == Who::Predecessor { Who::Us } else { self.steered_to };
-                self.keep_open_until = if self.child.is_none() { self.now } else { self.keep_open_until };
+                self.keep_open_until = if closed && self.child.is_none() { self.now } else { self.keep_open_until };
             }
             StopAsked { by, shared } => {
                 self.stopping |= by == Asker::Operator || !matches!(self.state, Standby { .. });

@@ -1,0 +1,111 @@
+//! The vocabulary of the state machine: what can happen, and what can be done about it.
+
+use std::fmt;
+
+/// Why a generation leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum End {
+    /// A successor took over.
+    Retired,
+    /// It was told to stop.
+    Stopped,
+}
+
+/// Who asked for a stop. The predecessor passes on what its operator asked of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asker {
+    Operator,
+    Predecessor,
+}
+
+/// How a child left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// With status 0: it was told to stop.
+    Told,
+    /// With another status or by a signal.
+    Crashed,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// This generation's own start is complete: it accepts, and new connections are steered to it.
+    Ready {
+        predecessor_listens: bool,
+    },
+    RestartAsked,
+    /// The child serves and new connections are steered to it.
+    ChildReady,
+    SpawnFailed,
+    ChildExited(Exit),
+    /// The predecessor closed its listener, or is dead.
+    PredecessorClosed,
+    /// `shared`: another process listens on one of our addresses.
+    StopAsked {
+        by: Asker,
+        shared: bool,
+    },
+    /// Listeners closed and the last connection gone.
+    Drained,
+    Deadline,
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Event::Ready { .. } => "ready",
+            Event::RestartAsked => "restart asked",
+            Event::ChildReady => "successor ready",
+            Event::SpawnFailed => "successor not started",
+            Event::ChildExited(Exit::Told) => "successor left",
+            Event::ChildExited(Exit::Crashed) => "successor crashed",
+            Event::PredecessorClosed => "predecessor closed its listener",
+            Event::StopAsked { by: Asker::Operator, .. } => "stop asked",
+            Event::StopAsked { by: Asker::Predecessor, .. } => "stop asked by predecessor",
+            Event::Drained => "drained",
+            Event::Deadline => "deadline",
+        })
+    }
+}
+
+/// What the child is told; the `signals` module knows by which signal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Word {
+    Restart,
+    Stop,
+}
+
+/// How connections are treated from now on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Care {
+    /// Keep-alive as the client likes.
+    Normal,
+    /// Lame duck, with the patience of a handover: the successor serves, nobody waits for us.
+    Handover,
+    /// Lame duck, with the patience of a stop.
+    Stop,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Action {
+    Spawn,
+    TellChild(Word),
+    KillChild,
+    /// Steer new connections to us, whoever else listens.
+    Hold,
+    /// Steer new connections to the predecessor, which still listens.
+    HandBack,
+    Treat(Care),
+    /// The pid that stands for the service becomes the child's.
+    MoveIdentity,
+    /// The pid that stands for the service becomes ours.
+    TakeIdentity,
+    /// Accept until the queue is empty, then close.
+    CloseListeners,
+    /// Not ready in time: leave with an error.
+    GiveUp,
+    /// Abort what is left and leave.
+    Leave(End),
+    /// One line for the log about an event that changed nothing.
+    Note(&'static str),
+}
