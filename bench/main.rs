@@ -1,7 +1,8 @@
 //! `cargo bench`: handovers under load, and what they cost.
 //!
 //! Starts the playground as a process of its own, loads it from here, hands over again and again, and counts. Exit
-//! status 1 if a single request failed. `cargo bench -- --quick` makes 5 handovers for each workload instead of 20.
+//! status 1 if a single request failed. `cargo bench -- fresh` runs one workload (fresh, keep-alive or throughput), and
+//! `--quick` makes 5 handovers instead of 20.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -31,26 +32,35 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let quick = args.iter().any(|arg| arg == "--quick");
+    // Cargo itself adds `--bench`.
+    let chosen: Vec<String> = args.into_iter().filter(|arg| !arg.starts_with('-')).collect();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let failed = runtime.expect("a runtime").block_on(bench(if quick { 5 } else { 20 }));
+    let failed = runtime.expect("a runtime").block_on(bench(if quick { 5 } else { 20 }, &chosen));
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-async fn bench(handovers: u32) -> u64 {
+async fn bench(handovers: u32, chosen: &[String]) -> u64 {
     build_playground();
-    let ten = Duration::from_millis(10);
+    let runs = |name: &str| chosen.is_empty() || chosen.iter().any(|c| c == name);
+    let pause = Duration::from_millis(10);
     let mut failed = 0;
-    failed += workload("64 clients, a connection for each request", Clients::Fresh, 64, handovers).await;
-    failed +=
-        workload("256 clients, keep-alive, 10 ms pauses", Clients::KeepAlive { pause: ten }, 256, handovers)
-            .await;
-    throughput(if handovers < 20 { 11 } else { 41 }).await;
+    if runs("fresh") {
+        let title = "fresh: 64 clients, a connection for each request";
+        failed += workload(title, Clients::Fresh, 64, handovers).await;
+    }
+    if runs("keep-alive") {
+        let title = "keep-alive: 256 clients, 10 ms pauses";
+        failed += workload(title, Clients::KeepAlive { pause }, 256, handovers).await;
+    }
+    if runs("throughput") {
+        throughput(2 * handovers + 1).await;
+    }
     println!("\nfailed requests in all: {failed}");
     failed
 }
 
-async fn workload(name: &str, clients: Clients, count: usize, handovers: u32) -> u64 {
-    println!("\n{name}: {handovers} handovers");
+async fn workload(title: &str, clients: Clients, count: usize, handovers: u32) -> u64 {
+    println!("\n{title}, {handovers} handovers");
     let server = start_playground();
     let load = Load::start(server.address(), clients, count);
     let mut pid = server.first_pid();
@@ -120,7 +130,7 @@ fn rss_mib(pid: u32) -> f64 {
 /// Both servers get the same load by turns, so that noise meets both, and each time as a new process, because how
 /// memory and threads happen to lie makes several percent for the whole life of a process.
 async fn throughput(rounds: u32) {
-    println!("\n64 clients, keep-alive, no pauses: throughput beside bare hyper, {rounds} rounds");
+    println!("\nthroughput: 64 clients, keep-alive, no pauses, beside bare hyper, {rounds} rounds");
     let mut rates = Vec::new();
     for _ in 0..rounds {
         let ours = rate(start_playground()).await;

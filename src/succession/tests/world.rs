@@ -165,7 +165,8 @@ impl World {
             PredecessorClosed => {
                 let closed = std::mem::take(&mut self.predecessor_listens);
                 self.steered_to = if self.steered_to == Who::Predecessor { Who::Us } else { self.steered_to };
-                self.keep_open_until = if closed && self.child.is_none() { self.now } else { self.keep_open_until };
+                self.keep_open_until =
+                    if closed && self.child.is_none() { self.now } else { self.keep_open_until };
             }
             StopAsked { by, shared } => {
                 self.stopping |= by == Asker::Operator || !matches!(self.state, Standby { .. });
