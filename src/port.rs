@@ -247,4 +247,23 @@ mod tests {
         let text = error.to_string();
         assert!(text.contains(&format!("pid {}", std::process::id())), "{text}");
     }
+
+    #[tokio::test]
+    async fn a_listener_that_closes_accepts_what_is_queued_first() {
+        let mut port = Port::open(&[addr("127.0.0.1:0")], None, 64).expect("a free port");
+        let local = port.addresses()[0].actual;
+        let queued: Vec<_> =
+            (0..50).map(|_| std::net::TcpStream::connect(local).expect("it listens")).collect();
+        let delivered = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let sink: Sink = Arc::new({
+            let delivered = Arc::clone(&delivered);
+            move |stream, _| delivered.lock().expect("nobody panics with it").push(stream)
+        });
+        // This test's runtime has one thread, so the accept loop first runs when it is told to close already.
+        port.accept(&sink);
+        port.begin_close();
+        port.closed().await;
+        assert_eq!(delivered.lock().expect("nobody panics with it").len(), queued.len());
+        std::net::TcpStream::connect(local).expect_err("it is closed");
+    }
 }
