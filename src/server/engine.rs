@@ -87,7 +87,8 @@ impl Engine {
         };
         engine.publish();
         engine.warn_unless(steered);
-        debug!(generation = engine.generation.number, pid = std::process::id(), "listening, not ready yet");
+        let (generation, pid) = (engine.generation.number, std::process::id());
+        debug!(generation, pid, listen = engine.listen(), "listening, not ready yet");
         Ok(engine)
     }
 
@@ -97,10 +98,10 @@ impl Engine {
         ready: impl Future<Output = Result<(), Error>>,
     ) -> Result<Outcome, Error> {
         let mut ready = pin!(ready);
-        let mut checking = true;
         loop {
             let deadline = self.state.deadline().map(Instant::from_std);
             let closing = !self.port.is_open() && !self.port_closed;
+            let starting = matches!(self.state, State::Starting { .. });
             // Whoever stops takes a successor that was starting along.
             let draining = self.port_closed && (self.child.is_none() || self.has_retired());
             let input = {
@@ -111,7 +112,7 @@ impl Engine {
                     Some(command) = commands.recv() => Input::Command(command),
                     exit = exited(child) => Input::ChildExited(exit),
                     () = dead(generation.predecessor.as_ref()) => Input::PredecessorDead,
-                    checked = &mut ready, if checking => Input::Checked(checked),
+                    checked = &mut ready, if starting => Input::Checked(checked),
                     () = port.closed(), if closing => Input::PortClosed,
                     () = drain.empty(), if draining => Input::Drained,
                     () = at(deadline) => Input::Deadline,
@@ -136,8 +137,9 @@ impl Engine {
                     self.generation.predecessor = None;
                     Some(Event::PredecessorClosed)
                 }
+                // Told to stop in the same instant: whoever stops takes nothing over.
+                Input::Checked(_) if !matches!(self.state, State::Starting { .. }) => None,
                 Input::Checked(result) => {
-                    checking = false;
                     result?;
                     Some(Event::Ready { predecessor_listens: self.take_over()? })
                 }
@@ -225,6 +227,10 @@ impl Engine {
 
     fn addresses(&self) -> Vec<SocketAddr> {
         self.port.addresses().iter().map(|a| a.actual).collect()
+    }
+
+    fn listen(&self) -> String {
+        self.addresses().iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(" ")
     }
 
     fn publish(&self) {

@@ -55,6 +55,37 @@ fn a_hup_while_the_first_generation_starts_is_not_lost() {
 }
 
 #[test]
+fn a_generation_that_is_stopped_while_it_starts_never_takes_over() {
+    let server = Server::launch(crate::harness::playground(&["-v", "--fault", "slow-start=600"]));
+    let listening = server.log().wait_for("not ready yet");
+    let address = listening.json["listen"].as_str().and_then(|a| a.parse().ok()).expect("an address");
+    let mut client = crate::harness::Client::connect(address);
+    client.send("/slow?ms=1200");
+    wait_until("the request has arrived", &server, || get(address, "/").contains("generation=1"));
+    signal(server.first_pid(), Signal::SIGTERM);
+    assert!(client.answer().contains("generation=1 "));
+    server.log().wait_for("stopped");
+    assert_eq!(generations(&server), 0, "{}", server.log().history());
+}
+
+#[test]
+fn a_term_to_a_starting_successor_changes_nothing() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let fault = dir.path().join("fault");
+    let server = start(&["-v", "--fault-file", fault.to_str().expect("UTF-8")]);
+    std::fs::write(&fault, "hang-before-ready").expect("writable");
+    signal(server.first_pid(), Signal::SIGHUP);
+    let successor = server.log().wait("the successor listens", |line| {
+        (line.generation() == 2 && line.message().contains("not ready yet")).then(|| line.pid())
+    });
+    signal(successor, Signal::SIGTERM);
+    server.log().wait_for("handover failed");
+    std::fs::write(&fault, "").expect("writable");
+    signal(server.first_pid(), Signal::SIGHUP);
+    server.wait_serving(2);
+}
+
+#[test]
 fn a_term_that_the_child_did_not_send_is_a_stop() {
     let mut server = start(&["--standby", "2s"]);
     signal(server.first_pid(), Signal::SIGTERM);

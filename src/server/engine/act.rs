@@ -1,7 +1,6 @@
 //! What the loop does to the world: one function for each action that is more than a call.
 
 use std::io;
-use std::net::SocketAddr;
 use std::process::ExitStatus;
 use std::time::Duration;
 
@@ -86,7 +85,7 @@ impl Engine {
                     "handover failed: the successor left before it was ready; this generation goes on serving"
                 );
             }
-            State::Standby { .. } if !told => {
+            State::Standby { stop_passed_on: false, .. } if !told => {
                 error!(
                     generation,
                     pid, successor, status, "the successor crashed; this generation serves again"
@@ -102,15 +101,15 @@ impl Engine {
     pub(super) fn take_over(&mut self) -> Result<bool, Error> {
         self.port.check_crowd()?;
         let (generation, pid) = (self.generation.number, std::process::id());
-        let listen = self.addresses().iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(" ");
+        let listen = self.listen();
         let Some(predecessor) = &self.generation.predecessor else {
             info!(generation, pid, listen, "serving; `kill -HUP {pid}` restarts");
             return Ok(false);
         };
         let from = predecessor.parent.pid();
         let steered = self.port.flip();
-        info!(generation, pid, listen, predecessor = from, "serving, took over; `kill -HUP {pid}` restarts");
         let told = predecessor.parent.signal(signals::READY);
+        info!(generation, pid, listen, predecessor = from, "serving, took over; `kill -HUP {pid}` restarts");
         self.warn_unless(steered);
         match told {
             Ok(()) => Ok(true),
