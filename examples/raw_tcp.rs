@@ -21,7 +21,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     while let Some(conn) = listener.accept().await {
         let retiring = listener.retiring();
         tokio::spawn(async move {
-            let peer = conn.connect_info().remote;
+            let peer = conn.connect_info().remote();
             if let Err(error) = echo(conn, retiring).await {
                 tracing::debug!(%error, %peer, "a connection ended early");
             }

@@ -1,100 +1,226 @@
 //! Connections from accept to drop: how many there are, and how each is treated once a successor serves.
 //!
-//! [`Drain`] is the one place that decides; [`Conn`] counts, and closes an idle HTTP connection when its time has
-//! come; [`Attended`] marks requests in flight and says `Connection: close`. Nothing here knows processes or states.
+//! [`Drain`] is the one place that decides; `conn` counts and is the I/O of a connection; `farewell` knows when it may be
+//! closed; `requests` what it has in flight; `service` says `Connection: close`; `serve` speaks HTTP on it. Nothing here
+//! knows processes or states.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 mod conn;
+mod farewell;
+mod requests;
+mod serve;
 mod service;
 
-pub use conn::{Conn, ConnectInfo};
-pub(crate) use service::Attended;
+pub use conn::Conn;
+pub use requests::ConnectInfo;
 
 /// The treatment in force. A lame duck is served normally, but its responses say `Connection: close`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
     Normal,
     LameDuck { since: Instant, idle_grace: Duration },
+    Cut,
 }
 
-/// All connections of one generation.
+const NORMAL: u8 = 0;
+const LAME_DUCK: u8 = 1;
+const CUT: u8 = 2;
+
+/// How long a connection that is cut may take to notice. Those that take longer end with the process.
+const CUT_GRACE: Duration = Duration::from_secs(1);
+
+/// All connections of a server, and the way to end each as its protocol allows.
+///
+/// [`Server`](crate::Server) has one of its own. With it an accept loop of one's own drains as well as `Server` does:
+///
+/// ```no_run
+/// # use {hyper::{Request, Response, body::Incoming, service::service_fn}, std::{convert::Infallible, time::Duration}};
+/// # async fn hello(_: Request<Incoming>) -> Result<Response<String>, Infallible> { Ok(Response::new("".into())) }
+/// # async fn run() -> std::io::Result<()> {
+/// # async fn told_to_stop() {}
+/// let listener = tokio::net::TcpListener::bind("127.0.0.1:8080").await?;
+/// let drain = handover::Drain::new();
+/// loop {
+///     tokio::select! {
+///         accepted = listener.accept() => {
+///             let (stream, remote) = accepted?;
+///             tokio::spawn(drain.conn(stream, remote).serve(service_fn(hello)));
+///         }
+///         () = told_to_stop() => break,
+///     }
+/// }
+/// drop(listener);
+/// drain.lame_duck(Duration::from_secs(5));
+/// let drained = drain.finish(Duration::from_secs(25)).await;
+/// println!("{} connections finished, {} cut", drained.finished, drained.cut);
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone)]
-pub(crate) struct Drain(Arc<Shared>);
+pub struct Drain(Arc<Shared>);
+
+/// What became of the connections of a generation that left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Drained {
+    /// Connections that ended by themselves after the drain began.
+    pub finished: u64,
+    /// Connections that were still open at the deadline, or at a second request to stop.
+    pub cut: u64,
+    /// Requests in flight on those.
+    pub requests_cut: u64,
+    /// From the beginning of the drain to its end.
+    pub took: Duration,
+}
 
 #[derive(Debug)]
 struct Shared {
     mode: watch::Sender<Mode>,
     /// How often `mode` was set; raised just before.
     turns: AtomicUsize,
-    /// The same as `mode`, for the path that every response takes.
-    lame_duck: AtomicBool,
+    /// The kind of `mode`, for the path that every request takes.
+    kind: AtomicU8,
     open: AtomicUsize,
     closed: AtomicU64,
     /// `closed` when lame duck began.
     closed_before: AtomicU64,
-    last_gone: Notify,
+    requests_cut: AtomicU64,
+    /// Told when the last connection is gone, and when there is room again.
+    gone: Notify,
+    /// At this many open connections a new one has to wait.
+    limit: usize,
+}
+
+impl Default for Drain {
+    fn default() -> Drain {
+        Drain::new()
+    }
 }
 
 impl Drain {
-    pub(crate) fn new() -> Drain {
+    /// Without connections, and with keep-alive as clients like it.
+    pub fn new() -> Drain {
+        Drain::with_limit(usize::MAX)
+    }
+
+    pub(crate) fn with_limit(limit: usize) -> Drain {
         Drain(Arc::new(Shared {
             mode: watch::Sender::new(Mode::Normal),
             turns: AtomicUsize::new(0),
-            lame_duck: AtomicBool::new(false),
+            kind: AtomicU8::new(NORMAL),
             open: AtomicUsize::new(0),
             closed: AtomicU64::new(0),
             closed_before: AtomicU64::new(0),
-            last_gone: Notify::new(),
+            requests_cut: AtomicU64::new(0),
+            gone: Notify::new(),
+            limit,
         }))
     }
 
-    /// From now on every response says `Connection: close`, and a connection without a request in flight is closed
-    /// once it has been quiet for `idle_grace`. Called again, it changes the grace and keeps the count.
-    pub(crate) fn lame_duck(&self, idle_grace: Duration) {
-        if !self.0.lame_duck.swap(true, Ordering::SeqCst) {
+    /// Takes care of an accepted connection from now until it is dropped.
+    pub fn conn(&self, stream: TcpStream, remote: std::net::SocketAddr) -> Conn {
+        // Fails only if the connection is dead by now; the first read will say so.
+        let local = stream.local_addr().unwrap_or(remote);
+        Conn::new(stream, remote, local, self, conn::is_readable)
+    }
+
+    /// The same for any stream, such as one from [`tokio::io::duplex`].
+    pub fn stream<T: AsyncRead + AsyncWrite + Unpin>(
+        &self,
+        stream: T,
+        remote: std::net::SocketAddr,
+    ) -> Conn<T> {
+        Conn::new(stream, remote, remote, self, |_| false)
+    }
+
+    /// From now on connections are lame ducks: HTTP/1 responses say `Connection: close`, an HTTP/1 connection without a
+    /// request is closed once it has been quiet for `idle_grace`, HTTP/2 clients get GOAWAY, and [`Retiring`] tells the
+    /// application. Called again, it changes the grace and keeps the count.
+    pub fn lame_duck(&self, idle_grace: Duration) {
+        if self.0.kind.load(Ordering::SeqCst) == NORMAL {
             self.0.closed_before.store(self.0.closed.load(Ordering::SeqCst), Ordering::SeqCst);
         }
-        self.turn(Mode::LameDuck { since: Instant::now(), idle_grace });
+        let since = match *self.0.mode.borrow() {
+            Mode::LameDuck { since, .. } => since,
+            Mode::Normal | Mode::Cut => Instant::now(),
+        };
+        self.turn(LAME_DUCK, Mode::LameDuck { since, idle_grace });
     }
 
-    /// Keep-alive again: nobody took over after all.
-    pub(crate) fn normal(&self) {
-        self.0.lame_duck.store(false, Ordering::SeqCst);
-        self.turn(Mode::Normal);
+    /// Keep-alive again: nobody took over after all. Connections that have not been told anything live on.
+    pub fn normal(&self) {
+        self.turn(NORMAL, Mode::Normal);
     }
 
-    fn turn(&self, mode: Mode) {
+    /// Waits until every connection is gone; after `deadline` cuts what is left. Says what became of them.
+    pub async fn finish(self, deadline: Duration) -> Drained {
+        let _ = timeout(deadline, self.empty()).await;
+        self.cut().await
+    }
+
+    /// Cuts what is left, and says what became of all connections since lame duck began.
+    pub(crate) async fn cut(&self) -> Drained {
+        let began = match *self.0.mode.borrow() {
+            Mode::LameDuck { since, .. } => since,
+            Mode::Normal | Mode::Cut => Instant::now(),
+        };
+        let (finished, cut, took) = (self.finished(), self.open() as u64, began.elapsed());
+        self.cut_now();
+        // What does not notice ends with the process; there is nothing more to wait for.
+        let _ = timeout(CUT_GRACE, self.empty()).await;
+        Drained { finished, cut, requests_cut: self.0.requests_cut.load(Ordering::SeqCst), took }
+    }
+
+    pub(crate) fn cut_now(&self) {
+        self.turn(CUT, Mode::Cut);
+    }
+
+    fn turn(&self, kind: u8, mode: Mode) {
+        self.0.kind.store(kind, Ordering::SeqCst);
         self.0.turns.fetch_add(1, Ordering::SeqCst);
         self.0.mode.send_replace(mode);
+        self.0.gone.notify_waiters();
     }
 
-    pub(crate) fn open(&self) -> usize {
+    /// Connections that are open now.
+    pub fn open(&self) -> usize {
         self.0.open.load(Ordering::SeqCst)
     }
 
-    /// Connections that ended since lame duck began.
-    pub(crate) fn finished(&self) -> u64 {
+    fn finished(&self) -> u64 {
         self.0.closed.load(Ordering::SeqCst) - self.0.closed_before.load(Ordering::SeqCst)
     }
 
     /// Returns when no connection is open. Cancel safe.
     pub(crate) async fn empty(&self) {
-        while self.open() > 0 {
-            let gone = self.0.last_gone.notified();
-            if self.open() == 0 {
+        self.wait_until(|| self.open() == 0).await;
+    }
+
+    /// Returns when one more connection may be accepted. A lame duck always may: its listener is steered away from or
+    /// will close, and what is in the queue of a listener when it closes is lost. Cancel safe.
+    pub(crate) async fn room(&self) {
+        self.wait_until(|| self.open() < self.0.limit || !self.is(NORMAL)).await;
+    }
+
+    async fn wait_until(&self, done: impl Fn() -> bool) {
+        while !done() {
+            let gone = self.0.gone.notified();
+            if done() {
                 return;
             }
             gone.await;
         }
     }
 
-    pub(crate) fn retiring(&self) -> Retiring {
+    /// Tells the application when this server is on its way out.
+    pub fn retiring(&self) -> Retiring {
         Retiring(self.0.mode.subscribe())
     }
 
@@ -103,8 +229,8 @@ impl Drain {
         Counted(Arc::clone(&self.0))
     }
 
-    fn is_lame_duck(&self) -> bool {
-        self.0.lame_duck.load(Ordering::Relaxed)
+    fn is(&self, kind: u8) -> bool {
+        self.0.kind.load(Ordering::Relaxed) == kind
     }
 }
 
@@ -115,8 +241,9 @@ struct Counted(Arc<Shared>);
 impl Drop for Counted {
     fn drop(&mut self) {
         self.0.closed.fetch_add(1, Ordering::SeqCst);
-        if self.0.open.fetch_sub(1, Ordering::SeqCst) == 1 {
-            self.0.last_gone.notify_waiters();
+        let before = self.0.open.fetch_sub(1, Ordering::SeqCst);
+        if before == 1 || before == self.0.limit {
+            self.0.gone.notify_waiters();
         }
     }
 }
@@ -125,9 +252,9 @@ impl Drop for Counted {
 /// stop. What the application holds open by itself (streams, its own protocol) should end soon; the drain deadline is
 /// the last word.
 ///
-/// If the successor crashes while this generation is in standby, it serves again and [`is_retiring`] is false again.
-///
-/// [`is_retiring`]: Retiring::is_retiring
+/// From [`Listener::retiring`](crate::Listener::retiring), [`Drain::retiring`], or for a request from its
+/// [`ConnectInfo`]. If the successor crashes while this generation is in standby, it serves again and
+/// [`is_retiring`](Retiring::is_retiring) is false again.
 #[derive(Debug, Clone)]
 pub struct Retiring(watch::Receiver<Mode>);
 

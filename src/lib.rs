@@ -27,7 +27,7 @@
 //!     }
 //! });
 //! let outcome = server.serve(service_fn(hello)).await?;
-//! println!("{:?}: {} connections finished, {} cut", outcome.end, outcome.finished, outcome.cut);
+//! println!("{:?}: {} connections finished, {} cut", outcome.end, outcome.drained.finished, outcome.drained.cut);
 //! # Ok(()) }
 //! ```
 //!
@@ -103,7 +103,7 @@ mod steering;
 mod succession;
 
 #[cfg(target_os = "linux")]
-pub use drain::{Conn, ConnectInfo, Retiring};
+pub use drain::{Conn, ConnectInfo, Drain, Drained, Retiring};
 #[cfg(target_os = "linux")]
 pub use error::Error;
 #[cfg(target_os = "linux")]

@@ -11,6 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::drain::Drain;
 use crate::error::{Error, Kind};
 use crate::generation::{Address, Predecessor};
 use crate::steering::Steering;
@@ -61,9 +62,14 @@ impl Port {
 
     /// Starts the accept loops. A listener that can be steered to must always be accepted from: if it stops, its
     /// share of the connections waits in vain.
-    pub(crate) fn accept(&mut self, sink: &Sink) {
+    pub(crate) fn accept(&mut self, sink: &Sink, drain: &Drain) {
         for listener in &self.listeners {
-            let task = accept::run(Arc::clone(&listener.socket), self.close.subscribe(), Arc::clone(sink));
+            let task = accept::run(
+                Arc::clone(&listener.socket),
+                self.close.subscribe(),
+                drain.clone(),
+                Arc::clone(sink),
+            );
             self.acceptors.spawn(task);
         }
     }
@@ -260,7 +266,7 @@ mod tests {
             move |stream, _| delivered.lock().expect("nobody panics with it").push(stream)
         });
         // This test's runtime has one thread, so the accept loop first runs when it is told to close already.
-        port.accept(&sink);
+        port.accept(&sink, &Drain::new());
         port.begin_close();
         port.closed().await;
         assert_eq!(delivered.lock().expect("nobody panics with it").len(), queued.len());

@@ -4,18 +4,16 @@ use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::body::{Body, Incoming};
-use hyper::server::conn::http1;
 use hyper::service::Service;
 use hyper::{Request, Response};
-use hyper_util::rt::TokioIo;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinHandle;
 
-use crate::drain::{Attended, Conn, Drain, Retiring};
+use crate::drain::{Conn, Drain, Retiring};
 use crate::error::{Error, Kind};
 use crate::handle::{Handle, Remote};
 use crate::outcome::Outcome;
@@ -57,12 +55,10 @@ struct Config {
     launch: Result<Launch, Error>,
     timings: Timings,
     idle_grace: Duration,
+    stop_idle_grace: Duration,
     backlog: u32,
     pid_file: Option<PathBuf>,
 }
-
-/// A stop has less patience with idle connections than a handover, because nobody serves after it.
-const STOP_IDLE_GRACE: Duration = Duration::from_secs(5);
 
 impl Server {
     /// Listens on `address`, or on every address it resolves to, once [`serve`](Server::serve) or
@@ -80,6 +76,7 @@ impl Server {
                     stop_timeout: Duration::from_secs(25),
                 },
                 idle_grace: Duration::from_secs(30),
+                stop_idle_grace: Duration::from_secs(5),
                 backlog: 4096,
                 pid_file: None,
             },
@@ -119,6 +116,12 @@ impl Server {
     /// Longer is safer: a client that does not know yet may have its next request on the wire. Default 30 s.
     pub fn idle_grace(mut self, grace: Duration) -> Server {
         self.config.idle_grace = grace;
+        self
+    }
+
+    /// The same when the server was told to stop; shorter, because nobody serves after it. Default 5 s.
+    pub fn stop_idle_grace(mut self, grace: Duration) -> Server {
+        self.config.stop_idle_grace = grace;
         self
     }
 
@@ -184,27 +187,19 @@ impl Server {
         B::Error: Into<BoxError>,
     {
         let drain = Drain::new();
-        let connections = Arc::new(Mutex::new(JoinSet::new()));
         let sink: Sink = Arc::new({
-            let (drain, connections) = (drain.clone(), Arc::clone(&connections));
-            move |stream, peer| {
-                let conn = Conn::new(stream, peer, &drain).speaks_http();
-                let service = Attended::new(service.clone(), &conn);
-                let mut connections = connections.lock().unwrap_or_else(PoisonError::into_inner);
-                connections.spawn(async move {
-                    let served =
-                        http1::Builder::new().serve_connection(TokioIo::new(conn), service).with_upgrades();
+            let drain = drain.clone();
+            move |stream, remote| {
+                let served = drain.conn(stream, remote).serve(service.clone());
+                tokio::spawn(async move {
                     if let Err(error) = served.await {
-                        tracing::debug!(%error, %peer, "a connection ended early");
+                        tracing::debug!(%error, %remote, "a connection ended early");
                     }
                 });
-                while connections.try_join_next().is_some() {}
             }
         });
         let engine = Engine::start(self.config, self.remote, drain, &sink)?;
-        let outcome = engine.run(checked(self.check)).await;
-        connections.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
-        outcome
+        engine.run(checked(self.check)).await
     }
 
     /// Listens for any protocol over TCP; the program accepts, says when it is ready, and serves each connection itself.
@@ -220,7 +215,7 @@ impl Server {
         let sink: Sink = Arc::new({
             let drain = drain.clone();
             // The queue has no bound because its listener must never be left alone while connections are steered to it.
-            move |stream, peer| drop(accepted.send(Conn::new(stream, peer, &drain)))
+            move |stream, peer| drop(accepted.send(drain.conn(stream, peer)))
         });
         let retiring = drain.retiring();
         let engine = Engine::start(self.config, self.remote, drain, &sink)?;

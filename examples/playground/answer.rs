@@ -25,7 +25,7 @@ pub(crate) async fn answer(
         (&Method::GET, "/") => Reply::text(who()),
         (&Method::GET, "/addresses") => {
             let info: &ConnectInfo = request.extensions().get().expect("the server puts it there");
-            Reply::text(format!("remote={} local={}\n", info.remote, info.local))
+            Reply::text(format!("remote={} local={}\n", info.remote(), info.local()))
         }
         (&Method::GET, "/slow") => {
             sleep(Duration::from_millis(number("ms"))).await;

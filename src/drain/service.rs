@@ -5,24 +5,23 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use hyper::body::{Body, Frame, Incoming, SizeHint};
-use hyper::header::{CONNECTION, HeaderValue};
+use hyper::header::{CONNECTION, HeaderMap, HeaderValue};
 use hyper::service::Service;
 use hyper::{Method, Request, Response, StatusCode, Version};
 use pin_project_lite::pin_project;
 
-use super::conn::{Conn, ConnectInfo, InFlight, Requests};
+use super::requests::{ConnectInfo, InFlight, Protocol, Requests};
 
 /// Wraps the application's service for one connection.
 #[derive(Debug)]
-pub(crate) struct Attended<S> {
+pub(super) struct Attended<S> {
     service: S,
-    info: ConnectInfo,
     requests: Arc<Requests>,
 }
 
 impl<S> Attended<S> {
-    pub(crate) fn new(service: S, conn: &Conn) -> Attended<S> {
-        Attended { service, info: conn.connect_info(), requests: Arc::clone(conn.requests()) }
+    pub(super) fn new(service: S, requests: Arc<Requests>) -> Attended<S> {
+        Attended { service, requests }
     }
 }
 
@@ -35,21 +34,32 @@ where
     type Future = AttendedFuture<S::Future>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        request.extensions_mut().insert(self.info);
+        if says_close(request.headers()) || request.version() == Version::HTTP_10 {
+            self.requests.set_client_closes();
+        }
+        request.extensions_mut().insert(ConnectInfo(Arc::clone(&self.requests)));
         AttendedFuture {
-            version: request.version(),
-            connect: request.method() == Method::CONNECT,
+            is_http1: request.version() < Version::HTTP_2,
+            has_body: !request.body().is_end_stream(),
+            is_connect: request.method() == Method::CONNECT,
             in_flight: Some(self.requests.begin()),
             future: self.service.call(request),
         }
     }
 }
 
+fn says_close(headers: &HeaderMap) -> bool {
+    let tokens =
+        headers.get_all(CONNECTION).into_iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(','));
+    tokens.into_iter().any(|token| token.trim().eq_ignore_ascii_case("close"))
+}
+
 pin_project! {
     #[derive(Debug)]
-    pub(crate) struct AttendedFuture<F> {
-        version: Version,
-        connect: bool,
+    pub(super) struct AttendedFuture<F> {
+        is_http1: bool,
+        has_body: bool,
+        is_connect: bool,
         in_flight: Option<InFlight>,
         #[pin]
         future: F,
@@ -66,12 +76,17 @@ where
         let this = self.project();
         let mut response = ready!(this.future.poll(cx))?;
         let in_flight = this.in_flight.take();
-        let upgrade = response.status() == StatusCode::SWITCHING_PROTOCOLS
-            || (*this.connect && response.status().is_success());
-        if upgrade {
-            in_flight.iter().for_each(InFlight::upgraded);
-        } else if *this.version < Version::HTTP_2 && in_flight.as_ref().is_some_and(InFlight::is_lame_duck) {
-            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        if let Some(InFlight(requests)) = &in_flight
+            && *this.is_http1
+        {
+            let status = response.status();
+            if status == StatusCode::SWITCHING_PROTOCOLS || (*this.is_connect && status.is_success()) {
+                requests.set_protocol(Protocol::Other);
+            } else if requests.is_lame_duck() && (*this.has_body || requests.is_nothing_more()) {
+                // No client may pipeline behind a request that is not safe to repeat (RFC 9112, section 9.3.2), so
+                // behind a body nothing is looked for; it may not even have arrived yet.
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
         }
         Poll::Ready(Ok(response.map(|body| AttendedBody { _in_flight: in_flight, body })))
     }
@@ -80,7 +95,7 @@ where
 pin_project! {
     /// A response body; while it exists its request is in flight.
     #[derive(Debug)]
-    pub(crate) struct AttendedBody<B> {
+    pub(super) struct AttendedBody<B> {
         _in_flight: Option<InFlight>,
         #[pin]
         body: B,

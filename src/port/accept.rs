@@ -10,6 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 use super::Sink;
+use crate::drain::Drain;
 
 /// How long accepting pauses when the process or the system is out of descriptors or memory. The connections wait
 /// in the queue meanwhile.
@@ -17,11 +18,19 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
 /// How often an exhaustion that lasts is logged.
 const EXHAUSTED_LOG: Duration = Duration::from_secs(10);
 
-pub(super) async fn run(listener: Arc<TcpListener>, mut close: watch::Receiver<bool>, sink: Sink) {
+/// Accepts as long as there is room. A pause lets connections wait in the queue, and that is safe while this generation
+/// serves, because it is the one that accepts again. A listener that was flipped away from, or closes, is never paused:
+/// what waits in its queue would be lost with it (and `room` returns at once for a lame duck).
+pub(super) async fn run(
+    listener: Arc<TcpListener>,
+    mut close: watch::Receiver<bool>,
+    drain: Drain,
+    sink: Sink,
+) {
     let mut exhausted = Exhausted { logged: None };
     while !*close.borrow_and_update() {
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = async { drain.room().await; listener.accept().await } => accepted,
             _ = close.changed() => break,
         };
         match accepted {

@@ -29,6 +29,7 @@ pub(super) struct Engine {
     state: State,
     timings: Timings,
     idle_grace: Duration,
+    stop_idle_grace: Duration,
     generation: Generation,
     launch: Launch,
     identity: Identity,
@@ -36,7 +37,6 @@ pub(super) struct Engine {
     /// The last listener is closed, its queue was empty.
     port_closed: bool,
     drain: Drain,
-    drain_began: Option<Instant>,
     child: Option<Child>,
     /// That connections cannot be steered was said.
     warned: bool,
@@ -67,18 +67,18 @@ impl Engine {
         let addresses = distinct(&config.addresses.map_err(Kind::NoAddress)?);
         let mut port = Port::open(&addresses, generation.predecessor.as_ref(), config.backlog)?;
         let steered = port.hold_own();
-        port.accept(sink);
+        port.accept(sink, &drain);
         let mut engine = Engine {
             state: State::Starting { give_up: std_now() + config.timings.ready_timeout, queued: false },
             timings: config.timings,
             idle_grace: config.idle_grace,
+            stop_idle_grace: config.stop_idle_grace,
             generation,
             launch,
             identity,
             port,
             port_closed: false,
             drain,
-            drain_began: None,
             child: None,
             warned: false,
             signals,
@@ -281,5 +281,12 @@ async fn at(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => tokio::time::sleep_until(deadline).await,
         None => std::future::pending().await,
+    }
+}
+
+impl Drop for Engine {
+    /// Also when the future of the server is dropped before its end.
+    fn drop(&mut self) {
+        self.drain.cut_now();
     }
 }

@@ -2,12 +2,9 @@
 
 use std::io;
 use std::process::ExitStatus;
-use std::time::Duration;
 
-use tokio::time::Instant;
 use tracing::{error, info, warn};
 
-use super::super::STOP_IDLE_GRACE;
 use super::Engine;
 use crate::error::{Error, Kind};
 use crate::outcome::Outcome;
@@ -32,17 +29,12 @@ impl Engine {
         }
     }
 
-    fn treat(&mut self, care: Care) {
+    fn treat(&self, care: Care) {
         match care {
-            Care::Normal => {
-                self.drain.normal();
-                self.drain_began = None;
-                return;
-            }
+            Care::Normal => self.drain.normal(),
             Care::Handover => self.drain.lame_duck(self.idle_grace),
-            Care::Stop => self.drain.lame_duck(self.idle_grace.min(STOP_IDLE_GRACE)),
+            Care::Stop => self.drain.lame_duck(self.stop_idle_grace),
         }
-        self.drain_began.get_or_insert_with(Instant::now);
     }
 
     pub(super) fn spawn(&mut self) -> Option<Event> {
@@ -133,21 +125,21 @@ impl Engine {
             }
             self.identity.give_up();
         }
-        let took = self.drain_began.map_or(Duration::ZERO, |began| began.elapsed());
-        let outcome = Outcome { end, finished: self.drain.finished(), cut: self.drain.open() as u64, took };
+        let drained = self.drain.cut().await;
         info!(
             generation = self.generation.number,
             pid = std::process::id(),
-            finished = outcome.finished,
-            cut = outcome.cut,
-            took = ?took,
+            finished = drained.finished,
+            cut = drained.cut,
+            requests_cut = drained.requests_cut,
+            took = ?drained.took,
             "{}",
             match end {
                 End::Retired => "retired",
                 End::Stopped => "stopped",
             }
         );
-        outcome
+        Outcome { end, drained }
     }
 
     pub(super) fn warn_unless(&mut self, steered: io::Result<()>) {

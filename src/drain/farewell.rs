@@ -1,0 +1,125 @@
+//! When a connection may be closed from our side. It is asked whenever the connection waits for its client, and has the
+//! task woken when the answer may have changed: by the mode, by a deadline, by the socket, and by the end of a request,
+//! after which hyper reads again.
+
+use std::pin::Pin;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::requests::{Protocol, Requests};
+use super::{Drain, Mode};
+
+/// From the first byte of a request to the end of its head. hyper's own timer would also end a connection that is merely
+/// idle, in the middle of nothing, and is set anew for every request.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long an HTTP/2 client may take to acknowledge GOAWAY before its connection is closed between two streams.
+const GOAWAY_TIMEOUT: Duration = Duration::from_secs(5);
+
+pub(super) struct Farewell {
+    changed: Pin<Box<dyn Future<Output = watch::Receiver<Mode>> + Send + Sync>>,
+    /// Who is woken by `changed`.
+    waker: Option<Waker>,
+    /// [`Shared::turns`](super::Shared) when `mode` was learnt.
+    turn: usize,
+    mode: Mode,
+    last_byte: Instant,
+    head_began: Option<Instant>,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+/// What is to be done with a connection that waits.
+pub(super) enum Verdict {
+    /// Close it, unless something has arrived by now.
+    Close,
+    /// Its head has been begun for too long; nothing can come of it.
+    GiveUp,
+    Cut,
+}
+
+async fn changed(mut mode: watch::Receiver<Mode>) -> watch::Receiver<Mode> {
+    if mode.changed().await.is_err() {
+        // The generation has left; nothing will change any more.
+        std::future::pending::<()>().await;
+    }
+    mode
+}
+
+impl Farewell {
+    pub(super) fn new(drain: &Drain) -> Farewell {
+        // In this order: a turn that is missed is learnt of at the first poll.
+        let turn = drain.0.turns.load(Ordering::SeqCst);
+        let mut mode = drain.0.mode.subscribe();
+        let now = *mode.borrow_and_update();
+        Farewell {
+            changed: Box::pin(changed(mode)),
+            waker: None,
+            turn,
+            mode: now,
+            last_byte: Instant::now(),
+            head_began: None,
+            timer: None,
+        }
+    }
+
+    /// The time of the last byte matters only to a lame duck; before that, its grace begins with the lame duck.
+    pub(super) fn note_byte(&mut self, requests: &Requests) {
+        if !requests.is_normal() {
+            self.last_byte = Instant::now();
+        }
+    }
+
+    pub(super) fn poll(&mut self, requests: &Requests, cx: &mut Context<'_>) -> Poll<Verdict> {
+        self.learn(requests.drain().0.turns.load(Ordering::SeqCst), cx);
+        if self.mode == Mode::Cut {
+            return Poll::Ready(Verdict::Cut);
+        }
+        if requests.are_in_flight() || requests.protocol() == Protocol::Other {
+            return Poll::Pending;
+        }
+        let Some((deadline, verdict)) = self.deadline(requests) else {
+            self.timer = None;
+            return Poll::Pending;
+        };
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        if timer.deadline() != deadline {
+            timer.as_mut().reset(deadline);
+        }
+        ready!(timer.as_mut().poll(cx));
+        Poll::Ready(verdict)
+    }
+
+    /// Until when a connection without a request in flight may live.
+    fn deadline(&mut self, requests: &Requests) -> Option<(Instant, Verdict)> {
+        if requests.protocol() != Protocol::Http2 && requests.has_head_begun() {
+            let began = *self.head_began.get_or_insert_with(Instant::now);
+            return Some((began + HEADER_TIMEOUT, Verdict::GiveUp));
+        }
+        self.head_began = None;
+        match (self.mode, requests.protocol()) {
+            (Mode::LameDuck { since, .. }, Protocol::Http2) => Some((since + GOAWAY_TIMEOUT, Verdict::Close)),
+            (Mode::LameDuck { since, idle_grace }, _) => {
+                Some((self.last_byte.max(since) + idle_grace, Verdict::Close))
+            }
+            (Mode::Normal | Mode::Cut, _) => None,
+        }
+    }
+
+    /// Brings `mode` up to date and has the task woken at its next change. This runs for every request, and polling
+    /// `changed` takes a lock, so it is polled only if there was a change or the task is another one.
+    fn learn(&mut self, turn: usize, cx: &mut Context<'_>) {
+        let known = self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
+        if known && self.turn == turn {
+            return;
+        }
+        self.waker = Some(cx.waker().clone());
+        while let Poll::Ready(mut mode) = self.changed.as_mut().poll(cx) {
+            self.turn = turn;
+            self.mode = *mode.borrow_and_update();
+            self.changed = Box::pin(changed(mode));
+        }
+    }
+}

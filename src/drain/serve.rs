@@ -1,0 +1,98 @@
+//! HTTP on one connection: which version it is, and how it ends.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::Poll;
+
+use hyper::body::{Body, Incoming};
+use hyper::server::conn::{http1, http2};
+use hyper::service::Service;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::Conn;
+use super::requests::Protocol;
+use super::service::Attended;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// How an HTTP/2 connection begins (RFC 9113, section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Conn<T> {
+    /// Serves HTTP/1 or HTTP/2, whichever the client speaks, until the connection ends, and lets it end as its version
+    /// allows once its [`Drain`](crate::Drain) is a lame duck. Upgrades work, and what is upgraded counts on.
+    ///
+    /// # Errors
+    ///
+    /// When the client broke the protocol or went away in the middle of an exchange.
+    pub async fn serve<S, B>(mut self, service: S) -> Result<(), BoxError>
+    where
+        S: Service<Request<Incoming>, Response = Response<B>> + Send + 'static,
+        S::Future: Send,
+        S::Error: Into<BoxError>,
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<BoxError>,
+    {
+        self.requests().set_protocol(Protocol::Unknown);
+        let protocol = self.find_out_protocol().await?;
+        let requests = Arc::clone(self.requests());
+        requests.set_protocol(protocol);
+        let service = Attended::new(service, Arc::clone(&requests));
+        let io = TokioIo::new(self);
+        if protocol == Protocol::Http1 {
+            let mut conn = pin!(http1::Builder::new().serve_connection(io, service).with_upgrades());
+            return poll_fn(|cx| match requests.is_cut() {
+                true => Poll::Ready(Ok(())),
+                false => conn.as_mut().poll(cx).map_err(Into::into),
+            })
+            .await;
+        }
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        let mut conn = pin!(builder.timer(TokioTimer::new()).serve_connection(io, service));
+        let mut told = false;
+        poll_fn(|cx| {
+            loop {
+                if requests.is_cut() {
+                    return Poll::Ready(Ok(()));
+                }
+                let tell = requests.is_lame_duck() && !told;
+                if tell {
+                    // GOAWAY, and a PING whose acknowledgement shows that no stream is on its way any more.
+                    conn.as_mut().graceful_shutdown();
+                    told = true;
+                }
+                let polled = conn.as_mut().poll(cx).map_err(Into::into);
+                // The mode may have turned after it was looked at and before the connection asked to be woken for it.
+                if polled.is_ready() || told || !requests.is_lame_duck() {
+                    return polled;
+                }
+            }
+        })
+        .await
+    }
+
+    /// Reads until the first bytes differ from an HTTP/2 preface, or are one, and gives them back.
+    async fn find_out_protocol(&mut self) -> io::Result<Protocol> {
+        let mut received = Vec::with_capacity(1024);
+        let mut chunk = [0; 1024];
+        let protocol = loop {
+            let mut buf = ReadBuf::new(&mut chunk);
+            poll_fn(|cx| Pin::new(&mut *self).poll_read(cx, &mut buf)).await?;
+            received.extend_from_slice(buf.filled());
+            let n = received.len().min(PREFACE.len());
+            if received[..n] != PREFACE[..n] || buf.filled().is_empty() {
+                break Protocol::Http1;
+            }
+            if n == PREFACE.len() {
+                break Protocol::Http2;
+            }
+        };
+        self.unread(received);
+        Ok(protocol)
+    }
+}
