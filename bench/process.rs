@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) struct Server {
     first: Child,
     log: Log,
+    mark: String,
 }
 
 /// Every line so far, from all generations.
@@ -57,6 +59,9 @@ impl Server {
 
     /// Starts `command` without waiting for anything.
     pub(crate) fn launch(mut command: Command) -> Server {
+        static SERVERS: AtomicU64 = AtomicU64::new(0);
+        let mark = format!("{}.{}", std::process::id(), SERVERS.fetch_add(1, Ordering::Relaxed));
+        command.env(MARK, &mark);
         let mut first = command.stderr(Stdio::piped()).spawn().expect("the server's binary starts");
         let log = Log::default();
         let (lines, stderr) = (log.clone(), first.stderr.take().expect("stderr is a pipe"));
@@ -65,7 +70,7 @@ impl Server {
                 lines.push(text);
             }
         });
-        Server { first, log }
+        Server { first, log, mark }
     }
 
     pub(crate) fn log(&self) -> &Log {
@@ -113,35 +118,41 @@ impl Server {
             std::thread::sleep(Duration::from_millis(5));
         }
     }
-
-    /// Every pid that was a generation of this server, dead or alive.
-    fn pids(&self) -> Vec<u32> {
-        let lines = self.log.lines();
-        let successors = lines.iter().filter_map(|line| line.json["successor"].as_u64()?.try_into().ok());
-        let mut pids: Vec<u32> = successors.collect();
-        pids.push(self.first.id());
-        pids
-    }
 }
 
 impl Drop for Server {
+    /// Ends every generation, also one that another starts meanwhile. The mark in their environment makes sure that no
+    /// process is ended that merely got the pid of one.
     fn drop(&mut self) {
-        let ours =
-            |pid: u32| std::fs::read(format!("/proc/{pid}/environ")).is_ok_and(|e| find(&e, MARK.as_bytes()));
-        for pid in self.pids().into_iter().filter(|&pid| ours(pid)) {
-            signal(pid, Signal::SIGKILL);
+        loop {
+            let alive = marked(&self.mark);
+            if alive.is_empty() {
+                break;
+            }
+            alive.into_iter().for_each(|pid| signal(pid, Signal::SIGKILL));
+            let _ = self.first.try_wait();
         }
         let _ = self.first.wait();
     }
 }
 
-/// In the environment of every process that this harness starts, so that it never ends another that got its pid.
-const MARK: &str = "HANDOVER_HARNESS=";
+/// The name of the mark; its value is another for each server.
+const MARK: &str = "HANDOVER_HARNESS";
 
-/// A command for `program`, marked as ours.
+/// The processes that have the mark and still run.
+fn marked(mark: &str) -> Vec<u32> {
+    let entry = format!("{MARK}={mark}\0");
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = processes.filter_map(|process| process.file_name().to_str()?.parse().ok());
+    // The environment of a zombie is empty.
+    pids.filter(|pid| std::fs::read(format!("/proc/{pid}/environ")).is_ok_and(|e| find(&e, entry.as_bytes())))
+        .collect()
+}
+
+/// A command for `program` that logs all it has to say and nothing else.
 pub(crate) fn command(program: impl Into<PathBuf>) -> Command {
     let mut command = Command::new(program.into());
-    command.env("HANDOVER_HARNESS", std::process::id().to_string()).env_remove("RUST_LOG");
+    command.env_remove("RUST_LOG");
     command.stdin(Stdio::null()).stdout(Stdio::null());
     command
 }

@@ -22,6 +22,9 @@ use site::Site;
 struct Cli {
     /// The directory to serve; without it, a page that says who answers
     root: Option<PathBuf>,
+    /// Answer GET /healthz (200 while alive) and GET /readyz (503 once told to stop) ahead of ROOT
+    #[arg(long)]
+    probes: bool,
     #[command(flatten)]
     server: ServerOptions,
     #[command(flatten)]
@@ -48,7 +51,7 @@ fn serve(cli: Cli) -> Result<(), Box<dyn std::error::Error>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let server = cli.server.server();
-        let site = Site::new(cli.root, server.handle());
+        let site = Site::new(cli.root, cli.probes, server.handle());
         server.serve(site).await
     })?;
     Ok(())

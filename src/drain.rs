@@ -15,6 +15,7 @@ use tokio::time::{Instant, timeout};
 
 mod conn;
 mod farewell;
+mod frames;
 mod requests;
 mod serve;
 mod service;
@@ -48,13 +49,14 @@ const CUT_GRACE: Duration = Duration::from_secs(1);
 /// # async fn told_to_stop() {}
 /// let listener = tokio::net::TcpListener::bind("127.0.0.1:8080").await?;
 /// let drain = handover::Drain::new();
+/// let mut told = std::pin::pin!(told_to_stop());
 /// loop {
 ///     tokio::select! {
 ///         accepted = listener.accept() => {
 ///             let (stream, remote) = accepted?;
 ///             tokio::spawn(drain.conn(stream, remote).serve(service_fn(hello)));
 ///         }
-///         () = told_to_stop() => break,
+///         () = &mut told => break,
 ///     }
 /// }
 /// drop(listener);
@@ -206,7 +208,11 @@ impl Drain {
     /// Returns when one more connection may be accepted. A lame duck always may: its listener is steered away from or
     /// will close, and what is in the queue of a listener when it closes is lost. Cancel safe.
     pub(crate) async fn room(&self) {
-        self.wait_until(|| self.open() < self.0.limit || !self.is(NORMAL)).await;
+        self.wait_until(|| !self.is_full()).await;
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.open() >= self.0.limit && self.is(NORMAL)
     }
 
     async fn wait_until(&self, done: impl Fn() -> bool) {
@@ -270,3 +276,6 @@ impl Retiring {
         let _ = self.0.wait_for(|mode| *mode != Mode::Normal).await;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -30,6 +30,7 @@ pub(crate) enum Command {
 #[derive(Debug, Clone)]
 pub(crate) struct Status {
     pub(crate) phase: Phase,
+    pub(crate) stopping: bool,
     pub(crate) generation: u64,
     pub(crate) addresses: Vec<SocketAddr>,
 }
@@ -51,7 +52,12 @@ pub(crate) struct Remote {
 impl Handle {
     pub(crate) fn new() -> (Handle, Remote) {
         let (sender, commands) = mpsc::unbounded_channel();
-        let status = watch::Sender::new(Status { phase: Phase::Starting, generation: 0, addresses: vec![] });
+        let status = watch::Sender::new(Status {
+            phase: Phase::Starting,
+            stopping: false,
+            generation: 0,
+            addresses: vec![],
+        });
         (Handle { commands: sender, status: status.subscribe() }, Remote { commands, status })
     }
 
@@ -69,6 +75,11 @@ impl Handle {
     /// What the generation is doing now.
     pub fn phase(&self) -> Phase {
         self.status.borrow().phase
+    }
+
+    /// Whether the service was told to stop. A generation that merely retires is not stopping: its successor serves.
+    pub fn is_stopping(&self) -> bool {
+        self.status.borrow().stopping
     }
 
     /// The number of this generation, from 1; 0 until it listens.

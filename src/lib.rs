@@ -38,11 +38,11 @@
 //! | state | restart asked | successor ready | successor exits | deadline | stop asked |
 //! |---|---|---|---|---|---|
 //! | starting | queue | | | give up, with an error | drain |
-//! | serving | spawn; queue while the predecessor still listens | warn | | | drain; while another process listens on the port: lingering |
+//! | serving | spawn; queue while the predecessor still listens | warn | | | drain; with a stop delay, or while another process listens on the port: lingering |
 //! | spawning | queue | standby | serve on, say why it failed | tell the successor to leave: withdrawing | tell the successor to stop, drain |
 //! | withdrawing | queue | too late | serve on | kill it | drain |
 //! | standby | pass it on | | crashed: **serve again**; left with status 0: it was told to stop, so drain | move the identity, close the listener, drain | pass it on; asked twice: leave now |
-//! | lingering: stopping while another process listens on the port | refuse | | | close the listener, drain | be quick; asked twice: leave now |
+//! | lingering: stopping, still accepting | refuse | | | close the listener, drain | be quick; asked twice: leave now |
 //! | draining | refuse | | say so | cut what is left, leave | be quick; asked twice: leave now |
 //!
 //! A restart that is passed on to a successor which then crashes is done by the old generation instead: the last
@@ -64,7 +64,7 @@
 //! - TCP only: Unix sockets have no `SO_REUSEPORT`.
 //! - Both generations run as the same user in the same network namespace, and spell an address the same way.
 //! - The successor must be the process that was started, or replace it by `exec`: a wrapper that forks is not believed.
-//! - HTTP/1 only in [`Server::serve`] so far.
+//! - HTTP/1 and HTTP/2 with prior knowledge; no TLS yet.
 //! - An HTTP/1 client that stays quiet for the whole idle grace and sends its next request in the very moment we close
 //!   loses that request, as with every server that ever closes an idle connection.
 //!

@@ -12,7 +12,9 @@ use std::process::ExitStatus;
 
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
-use rustix::process::{PidfdFlags, getppid, pidfd_open, pidfd_send_signal};
+use rustix::process::{
+    PidfdFlags, Resource, Rlimit, getppid, getrlimit, pidfd_open, pidfd_send_signal, setrlimit,
+};
 use tokio::io::unix::AsyncFd;
 use tokio::process::Command;
 
@@ -144,6 +146,16 @@ impl Parent {
     pub(crate) async fn dead(&self) {
         let _ = self.pidfd.readable().await;
     }
+}
+
+/// Raises the soft limit of file descriptors to the hard one, and gives how many are free then.
+pub(crate) fn raise_descriptor_limit() -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    // An unprivileged process may always do this; if a sandbox forbids it, the soft limit stays in force.
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }).is_ok();
+    let limit = if raised { limit.maximum } else { limit.current };
+    let open = fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
+    limit.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX)).saturating_sub(open)
 }
 
 /// When a process started, in clock ticks after boot (field 22 of proc_pid_stat(5)); no clock step changes it.

@@ -18,7 +18,7 @@ use crate::error::{Error, Kind};
 use crate::handle::{Handle, Remote};
 use crate::outcome::Outcome;
 use crate::port::Sink;
-use crate::process::Launch;
+use crate::process::{self, Launch};
 use crate::succession::Timings;
 
 mod engine;
@@ -57,7 +57,15 @@ struct Config {
     idle_grace: Duration,
     stop_idle_grace: Duration,
     backlog: u32,
+    max_connections: Option<usize>,
     pid_file: Option<PathBuf>,
+}
+
+impl Config {
+    fn drain(&self) -> Drain {
+        let descriptors = process::raise_descriptor_limit();
+        Drain::with_limit(self.max_connections.unwrap_or_else(|| (descriptors / 2).max(1)))
+    }
 }
 
 impl Server {
@@ -74,10 +82,12 @@ impl Server {
                     standby: Duration::from_secs(5),
                     drain_timeout: Duration::from_secs(5 * 60),
                     stop_timeout: Duration::from_secs(25),
+                    stop_delay: Duration::ZERO,
                 },
                 idle_grace: Duration::from_secs(30),
                 stop_idle_grace: Duration::from_secs(5),
                 backlog: 4096,
+                max_connections: None,
                 pid_file: None,
             },
             check: None,
@@ -139,6 +149,21 @@ impl Server {
         self
     }
 
+    /// How long the server goes on accepting after it was told to stop, with every response saying `Connection: close`,
+    /// so that a load balancer can take it out first (see [`Handle::is_stopping`]). Default 0.
+    pub fn stop_delay(mut self, delay: Duration) -> Server {
+        self.config.timings.stop_delay = delay;
+        self
+    }
+
+    /// At so many open connections a new one waits in the accept queue until another has ended. Default: half of the file
+    /// descriptors that are free when the server starts, because a connection often needs a second one. For that the
+    /// soft limit of descriptors (RLIMIT_NOFILE) is raised to the hard one in any case.
+    pub fn max_connections(mut self, connections: usize) -> Server {
+        self.config.max_connections = Some(connections.max(1));
+        self
+    }
+
     /// The length of the accept queue of each address; the kernel caps it at `net.core.somaxconn`. Default 4096.
     pub fn backlog(mut self, connections: u32) -> Server {
         self.config.backlog = connections;
@@ -186,7 +211,7 @@ impl Server {
         B::Data: Send,
         B::Error: Into<BoxError>,
     {
-        let drain = Drain::new();
+        let drain = self.config.drain();
         let sink: Sink = Arc::new({
             let drain = drain.clone();
             move |stream, remote| {
@@ -210,7 +235,7 @@ impl Server {
     ///
     /// When an address cannot be listened on or the pid file cannot be written.
     pub async fn listen(self) -> Result<Listener, Error> {
-        let drain = Drain::new();
+        let drain = self.config.drain();
         let (accepted, connections) = mpsc::unbounded_channel();
         let sink: Sink = Arc::new({
             let drain = drain.clone();

@@ -20,6 +20,7 @@ pub(crate) struct Timings {
     pub(crate) standby: Duration,
     pub(crate) drain_timeout: Duration,
     pub(crate) stop_timeout: Duration,
+    pub(crate) stop_delay: Duration,
 }
 
 /// Where one generation is in its life. Each variant owns the data of its phase.
@@ -35,7 +36,8 @@ pub(crate) enum State {
     Withdrawing { kill_at: Instant, queued: bool },
     /// The successor serves; our listener is open and steered away from.
     Standby { until: Instant, cut_at: Instant, restart_passed_on: bool, stop_passed_on: bool },
-    /// Stopping, but another process listens on our port: it gets the new connections, we finish handshakes.
+    /// Stopping, but still accepting: a load balancer is to notice first, or another process listens on our port, gets
+    /// the new connections, and we finish handshakes.
     Lingering { until: Instant, cut_at: Instant, handed_back: bool, operator_asked: bool },
     /// The listener is closing or closed; what is left are connections.
     Draining { end: End, cut_at: Instant, operator_asked: bool },
@@ -58,6 +60,16 @@ impl State {
             | State::Draining { cut_at: at, .. } => Some(at),
             State::Lingering { until, cut_at, .. } => Some(until.min(cut_at)),
         }
+    }
+
+    /// Whether the service is on its way out, and not merely this generation.
+    pub(crate) fn is_stopping(&self) -> bool {
+        matches!(
+            self,
+            State::Lingering { .. }
+                | State::Draining { end: End::Stopped, .. }
+                | State::Standby { stop_passed_on: true, .. }
+        )
     }
 
     pub(crate) fn name(&self) -> &'static str {
@@ -194,7 +206,10 @@ fn starting(give_up: Instant, queued: bool, event: Event, now: Instant, t: &Timi
             State::Starting { give_up, queued: true },
             vec![Note("restart queued: this generation is still starting")],
         ),
-        Event::StopAsked { by, .. } => stop(by, now, t, vec![CloseListeners]),
+        Event::StopAsked { by, .. } => {
+            // Nobody was sent here yet who would have to be sent elsewhere.
+            stop(by, now, &Timings { stop_delay: Duration::ZERO, ..*t }, Duration::ZERO, false)
+        }
         Event::Deadline => (State::Starting { give_up, queued }, vec![GiveUp]),
         _ => (State::Starting { give_up, queued }, vec![]),
     }
@@ -221,17 +236,13 @@ fn serving(
             let next = serve_or_spawn(queued, now, t, &mut actions);
             (next, actions)
         }
-        Event::StopAsked { by, shared } if shared || predecessor_listens => {
-            let next = State::Lingering {
-                until: now + t.standby,
-                cut_at: now + t.stop_timeout.max(t.standby),
-                handed_back: predecessor_listens,
-                operator_asked: by == Asker::Operator,
-            };
-            let steer = if predecessor_listens { vec![HandBack] } else { vec![] };
-            (next, [steer, vec![Treat(Care::Stop)]].concat())
+        Event::StopAsked { by, shared } => {
+            let linger = if shared || predecessor_listens { t.standby } else { Duration::ZERO };
+            let handed_back = predecessor_listens && t.stop_delay.is_zero();
+            let steer = if handed_back { vec![HandBack] } else { vec![] };
+            let (next, actions) = stop(by, now, t, linger, handed_back);
+            (next, [steer, actions].concat())
         }
-        Event::StopAsked { by, .. } => stop(by, now, t, vec![CloseListeners]),
         Event::ChildReady => {
             (same, vec![Note("a signal of readiness came from no child of this generation")])
         }
@@ -270,7 +281,10 @@ fn spawning(
             let next = State::Withdrawing { kill_at: now + KILL_GRACE, queued };
             (next, vec![Hold, TellChild(Word::Stop)])
         }
-        Event::StopAsked { by, .. } => stop(by, now, t, vec![TellChild(Word::Stop), CloseListeners]),
+        Event::StopAsked { by, .. } => {
+            let (next, actions) = stop(by, now, t, Duration::ZERO, false);
+            (next, [vec![TellChild(Word::Stop)], actions].concat())
+        }
         _ => (State::Spawning { ready_by, queued }, vec![]),
     }
 }
@@ -298,7 +312,7 @@ fn withdrawing(
             (next, actions)
         }
         Event::Deadline => (State::Withdrawing { kill_at: now + KILL_GRACE, queued }, vec![KillChild]),
-        Event::StopAsked { by, .. } => stop(by, now, t, vec![CloseListeners]),
+        Event::StopAsked { by, .. } => stop(by, now, t, Duration::ZERO, false),
         _ => (State::Withdrawing { kill_at, queued }, vec![]),
     }
 }
@@ -313,13 +327,19 @@ fn serve_or_spawn(queued: bool, now: Instant, t: &Timings, actions: &mut Vec<Act
     }
 }
 
-fn stop(by: Asker, now: Instant, t: &Timings, then: Vec<Action>) -> (State, Vec<Action>) {
-    let next = State::Draining {
-        end: End::Stopped,
-        cut_at: now + t.stop_timeout,
-        operator_asked: by == Asker::Operator,
-    };
-    (next, [vec![Treat(Care::Stop)], then].concat())
+/// Leaving without a successor: at once, or after `linger` or the delay that is set for load balancers.
+fn stop(by: Asker, now: Instant, t: &Timings, linger: Duration, handed_back: bool) -> (State, Vec<Action>) {
+    let operator_asked = by == Asker::Operator;
+    let until = now + t.stop_delay.max(linger);
+    let cut_at = until.max(now + t.stop_delay + t.stop_timeout);
+    if until > now {
+        (State::Lingering { until, cut_at, handed_back, operator_asked }, vec![Treat(Care::Stop)])
+    } else {
+        (
+            State::Draining { end: End::Stopped, cut_at, operator_asked },
+            vec![Treat(Care::Stop), CloseListeners],
+        )
+    }
 }
 
 #[cfg(test)]

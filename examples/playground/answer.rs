@@ -11,6 +11,10 @@ use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::time::{Interval, interval, sleep};
 
+// The bench includes this file by its path, from where `mod lasting;` would mean another one.
+#[path = "lasting.rs"]
+mod lasting;
+
 pub(crate) async fn answer(
     request: Request<Incoming>,
     generation: u64,
@@ -33,8 +37,13 @@ pub(crate) async fn answer(
         }
         (&Method::GET, "/bytes") => Reply::bytes(number("n")),
         (&Method::GET, "/stream") => Reply::stream(number("n"), Duration::from_millis(number("ms").max(1))),
+        (&Method::GET, "/events") => {
+            let ms = Some(number("ms")).filter(|ms| *ms > 0).unwrap_or(100);
+            return Ok(lasting::events(&request, Duration::from_millis(ms)));
+        }
+        (&Method::GET, "/ws") => return Ok(lasting::websocket(request)),
         (&Method::POST, "/echo") => Reply::Echo(request.into_body()),
-        (_, "/" | "/addresses" | "/slow" | "/bytes" | "/stream" | "/echo") => {
+        (_, "/" | "/addresses" | "/slow" | "/bytes" | "/stream" | "/events" | "/ws" | "/echo") => {
             return Ok(status(StatusCode::METHOD_NOT_ALLOWED));
         }
         _ => return Ok(status(StatusCode::NOT_FOUND)),
@@ -49,11 +58,11 @@ fn status(status: StatusCode) -> Response<Reply> {
 }
 
 /// The bodies of the playground.
-#[derive(Debug)]
 pub(crate) enum Reply {
     Text(Option<Bytes>),
     Whole(VecDeque<Bytes>),
     Stream { left: u64, tick: Box<Interval> },
+    Events(Box<lasting::Events>),
     Echo(Incoming),
 }
 
@@ -93,6 +102,7 @@ impl Body for Reply {
                 *left -= 1;
                 Poll::Ready(Some(Ok(Frame::data(format!("{left} to go\n").into()))))
             }
+            Reply::Events(events) => Pin::new(events).poll_frame(cx),
             Reply::Echo(body) => Pin::new(body).poll_frame(cx),
         }
     }
@@ -102,6 +112,7 @@ impl Body for Reply {
             Reply::Text(text) => text.is_none(),
             Reply::Whole(chunks) => chunks.is_empty(),
             Reply::Stream { left, .. } => *left == 0,
+            Reply::Events(events) => events.is_end_stream(),
             Reply::Echo(body) => body.is_end_stream(),
         }
     }
@@ -110,7 +121,7 @@ impl Body for Reply {
         match self {
             Reply::Text(text) => SizeHint::with_exact(text.iter().map(|t| t.len() as u64).sum()),
             Reply::Whole(chunks) => SizeHint::with_exact(chunks.iter().map(|c| c.len() as u64).sum()),
-            Reply::Stream { .. } => SizeHint::default(),
+            Reply::Stream { .. } | Reply::Events(_) => SizeHint::default(),
             Reply::Echo(body) => body.size_hint(),
         }
     }

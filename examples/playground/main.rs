@@ -10,6 +10,8 @@
 //! | `GET /slow?ms=` | the same as `/`, after a while |
 //! | `GET /bytes?n=` | that many bytes, at once |
 //! | `GET /stream?n=&ms=` | that many chunks, so far apart |
+//! | `GET /events?ms=` | server-sent events, so far apart (100 ms), until this generation retires |
+//! | `GET /ws` | a WebSocket that echoes, closed with 1001 (going away) when this generation retires |
 //! | `POST /echo` | what was sent |
 //!
 //! `--fault` makes this generation fail in a way a successor can fail. A successor reads its command line anew, so the

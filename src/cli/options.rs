@@ -28,6 +28,15 @@ pub(crate) struct ServerOptions {
     /// When a stopping generation cuts what is left
     #[arg(long, value_name = "TIME", default_value = "25s", value_parser = humantime::parse_duration)]
     stop_timeout: Duration,
+    /// How long a quiet keep-alive connection is kept by a stopping generation
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
+    stop_idle_grace: Duration,
+    /// How long a stopping generation goes on accepting, for load balancers that need to notice
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = humantime::parse_duration)]
+    stop_delay: Duration,
+    /// At so many connections new ones wait [default: half of the descriptors that the hard limit allows]
+    #[arg(long, value_name = "CONNECTIONS")]
+    max_connections: Option<usize>,
     /// Length of the accept queue of each address
     #[arg(long, value_name = "CONNECTIONS", default_value_t = 4096, allow_negative_numbers = true)]
     backlog: u32,
@@ -44,7 +53,13 @@ impl ServerOptions {
             .idle_grace(self.idle_grace)
             .drain_timeout(self.drain_timeout)
             .stop_timeout(self.stop_timeout)
+            .stop_idle_grace(self.stop_idle_grace)
+            .stop_delay(self.stop_delay)
             .backlog(self.backlog);
+        let server = match self.max_connections {
+            Some(connections) => server.max_connections(connections),
+            None => server,
+        };
         match &self.pid_file {
             Some(path) => server.pid_file(path),
             None => server,

@@ -1,6 +1,6 @@
 //! What the binary serves: the files of ROOT, or a page that says who answers.
 
-use std::io;
+use std::convert::Infallible;
 use std::path::PathBuf;
 use std::pin::Pin;
 
@@ -9,36 +9,59 @@ use http_body_util::{Either, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::service::Service;
-use hyper::{Request, Response};
+use hyper::{Method, Request, Response, StatusCode};
 use tower_http::services::ServeDir;
 use tower_http::services::fs::ServeFileSystemResponseBody;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Site {
     files: Option<ServeDir>,
+    probes: bool,
     handle: Handle,
 }
 
 type Body = Either<ServeFileSystemResponseBody, Full<Bytes>>;
 
 impl Site {
-    pub(crate) fn new(root: Option<PathBuf>, handle: Handle) -> Site {
+    pub(crate) fn new(root: Option<PathBuf>, probes: bool, handle: Handle) -> Site {
         let files = |root| ServeDir::new(root).precompressed_br().precompressed_gzip().precompressed_zstd();
-        Site { files: root.map(files), handle }
+        Site { files: root.map(files), probes, handle }
+    }
+}
+
+impl Site {
+    /// A generation that retires says 200: the address is served. Only the end of the service is a reason to look elsewhere.
+    fn probe(&self, request: &Request<Incoming>) -> Option<Response<Full<Bytes>>> {
+        if !self.probes || !matches!(*request.method(), Method::GET | Method::HEAD) {
+            return None;
+        }
+        let (status, text) = match request.uri().path() {
+            "/readyz" if self.handle.is_stopping() => (StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
+            "/healthz" | "/readyz" => (StatusCode::OK, "ok\n"),
+            _ => return None,
+        };
+        let mut response = plain(text.to_owned());
+        *response.status_mut() = status;
+        Some(response)
     }
 }
 
 impl Service<Request<Incoming>> for Site {
     type Response = Response<Body>;
-    type Error = io::Error;
-    type Future = Pin<Box<dyn Future<Output = io::Result<Response<Body>>> + Send>>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
+        if let Some(probe) = self.probe(&request) {
+            return Box::pin(async { Ok(probe.map(Either::Right)) });
+        }
         let Some(mut files) = self.files.clone() else {
             let page = page(&request, &self.handle);
             return Box::pin(async { Ok(page.map(Either::Right)) });
         };
-        Box::pin(async move { Ok(files.try_call(request).await?.map(Either::Left)) })
+        // What goes wrong with a file becomes a response here, 404 or 500.
+        let found = tower_service::Service::call(&mut files, request);
+        Box::pin(async { found.await.map(|response| response.map(Either::Left)) })
     }
 }
 
@@ -53,20 +76,27 @@ fn page(request: &Request<Incoming>, handle: &Handle) -> Response<Full<Bytes>> {
          handover --help            all options\n"
     );
     let accept = request.headers().get(ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    let (kind, body) = if accept.contains("text/html") {
-        let style = "color-scheme: light dark; font: 1rem/1.6 system-ui; max-width: 44rem; margin: 15vh auto; padding: 0 1rem";
-        let html = format!(
-            "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content=\"width=device-width\">\
-             <title>handover</title><body style=\"{style}\"><pre style=\"overflow: auto\">{text}</pre>\n"
-        );
-        ("text/html; charset=utf-8", html)
-    } else {
-        ("text/plain; charset=utf-8", text)
-    };
+    if !accept.contains("text/html") {
+        return plain(text);
+    }
+
+    let style = "color-scheme: light dark; font: 1rem/1.6 system-ui; max-width: 44rem; margin: 15vh auto; padding: 0 1rem";
+    let html = format!(
+        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content=\"width=device-width\">\
+         <title>handover</title><body style=\"{style}\"><pre style=\"overflow: auto\">{text}</pre>\n"
+    );
+    uncached(html, "text/html; charset=utf-8")
+}
+
+fn plain(text: String) -> Response<Full<Bytes>> {
+    uncached(text, "text/plain; charset=utf-8")
+}
+
+/// The next answer may come from another generation.
+fn uncached(body: String, kind: &'static str) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::from(body));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-    // The next answer may come from another generation.
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }

@@ -106,8 +106,11 @@ impl<T> Conn<T> {
             Poll::Ready(verdict) => verdict,
             Poll::Pending => {
                 if self.requests.are_in_flight() {
-                    let arrived = self.requests.is_lame_duck() && (self.is_readable)(&self.stream);
-                    self.requests.set_nothing_more(!arrived);
+                    let lame_duck = self.requests.is_lame_duck();
+                    self.requests.set_nothing_more(!(lame_duck && (self.is_readable)(&self.stream)));
+                    if lame_duck {
+                        self.requests.wait(cx);
+                    }
                 }
                 return Poll::Pending;
             }
@@ -153,7 +156,9 @@ impl<T: AsyncRead + Unpin> AsyncRead for Conn<T> {
             return this.poll_wait(cx);
         }
         if buf.filled().len() > before {
-            this.requests.received();
+            let bytes = &buf.filled()[before..];
+            this.requests.received(bytes);
+            this.farewell.received(bytes, this.requests.protocol());
             this.note_byte();
         } else {
             this.ended = true;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::frames::Frames;
 use super::requests::{Protocol, Requests};
 use super::{Drain, Mode};
 
@@ -28,6 +29,7 @@ pub(super) struct Farewell {
     mode: Mode,
     last_byte: Instant,
     head_began: Option<Instant>,
+    frames: Frames,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
@@ -61,6 +63,7 @@ impl Farewell {
             mode: now,
             last_byte: Instant::now(),
             head_began: None,
+            frames: Frames::default(),
             timer: None,
         }
     }
@@ -69,6 +72,12 @@ impl Farewell {
     pub(super) fn note_byte(&mut self, requests: &Requests) {
         if !requests.is_normal() {
             self.last_byte = Instant::now();
+        }
+    }
+
+    pub(super) fn received(&mut self, bytes: &[u8], protocol: Protocol) {
+        if matches!(protocol, Protocol::Unknown | Protocol::Http2) {
+            self.frames.read(bytes);
         }
     }
 
@@ -99,10 +108,16 @@ impl Farewell {
             return Some((began + HEADER_TIMEOUT, Verdict::GiveUp));
         }
         self.head_began = None;
+        let quiet_since =
+            |lame_duck: Instant| self.last_byte.max(lame_duck).max(requests.last_end().unwrap_or(lame_duck));
         match (self.mode, requests.protocol()) {
-            (Mode::LameDuck { since, .. }, Protocol::Http2) => Some((since + GOAWAY_TIMEOUT, Verdict::Close)),
+            // Acknowledged, h2 closes by itself when the last stream is written, which only it knows.
+            (Mode::LameDuck { .. }, Protocol::Http2) if self.frames.acknowledged => None,
+            (Mode::LameDuck { since, .. }, Protocol::Http2) => {
+                Some((quiet_since(since) + GOAWAY_TIMEOUT, Verdict::Close))
+            }
             (Mode::LameDuck { since, idle_grace }, _) => {
-                Some((self.last_byte.max(since) + idle_grace, Verdict::Close))
+                Some((quiet_since(since) + idle_grace, Verdict::Close))
             }
             (Mode::Normal | Mode::Cut, _) => None,
         }

@@ -2,8 +2,11 @@
 //! process share costs more than everything else here.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Waker};
+
+use tokio::time::Instant;
 
 use super::{CUT, Drain, LAME_DUCK, NORMAL, Retiring};
 
@@ -43,6 +46,14 @@ pub(super) enum Protocol {
     Other,
 }
 
+/// A connection that waits for its requests to end.
+#[derive(Debug, Default)]
+struct Waiting {
+    /// Who is told when none is in flight any more: hyper does not always read again by itself then.
+    waker: Option<Waker>,
+    last_end: Option<Instant>,
+}
+
 #[derive(Debug)]
 pub(super) struct Requests {
     drain: Drain,
@@ -50,10 +61,13 @@ pub(super) struct Requests {
     local: SocketAddr,
     protocol: AtomicU8,
     in_flight: AtomicUsize,
+    /// The request in flight has a body, so what arrives is not the next head.
+    has_body: AtomicBool,
+    waiting: Mutex<Waiting>,
     /// Since the last request was handed out hyper has asked for more, and there was nothing. It asks only when its own
     /// buffer is empty, so there is no pipelined request that a `Connection: close` would leave unanswered.
     nothing_more: AtomicBool,
-    /// Bytes were received since the last request was handed out, while none was in flight.
+    /// The next head was begun since the last request was handed out.
     head_begun: AtomicBool,
     /// The client said that its request is the last.
     client_closes: AtomicBool,
@@ -67,6 +81,8 @@ impl Requests {
             local,
             protocol: AtomicU8::new(Protocol::Other as u8),
             in_flight: AtomicUsize::new(0),
+            has_body: AtomicBool::new(false),
+            waiting: Mutex::default(),
             nothing_more: AtomicBool::new(false),
             head_begun: AtomicBool::new(false),
             client_closes: AtomicBool::new(false),
@@ -89,7 +105,8 @@ impl Requests {
         self.drain.is(CUT)
     }
 
-    pub(super) fn begin(self: &Arc<Self>) -> InFlight {
+    pub(super) fn begin(self: &Arc<Self>, has_body: bool) -> InFlight {
+        self.has_body.store(has_body, Ordering::Relaxed);
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         self.nothing_more.store(false, Ordering::Relaxed);
         self.head_begun.store(false, Ordering::Relaxed);
@@ -100,11 +117,26 @@ impl Requests {
         self.in_flight.load(Ordering::Relaxed) > 0
     }
 
-    pub(super) fn received(&self) {
+    pub(super) fn received(&self, bytes: &[u8]) {
         self.nothing_more.store(false, Ordering::Relaxed);
-        if !self.are_in_flight() {
+        let is_body = self.are_in_flight() && self.has_body.load(Ordering::Relaxed);
+        // Empty lines before a request are to be ignored (RFC 9112, section 2.2).
+        if !is_body && bytes.iter().any(|byte| !matches!(byte, b'\r' | b'\n')) {
             self.head_begun.store(true, Ordering::Relaxed);
         }
+    }
+
+    /// Has the task woken when no request is in flight any more.
+    pub(super) fn wait(&self, cx: &Context<'_>) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if !waiting.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            waiting.waker = Some(cx.waker().clone());
+        }
+    }
+
+    /// When the last request of a lame duck ended. What it answered may not be written yet.
+    pub(super) fn last_end(&self) -> Option<Instant> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).last_end
     }
 
     pub(super) fn has_head_begun(&self) -> bool {
@@ -144,9 +176,24 @@ pub(super) struct InFlight(pub(super) Arc<Requests>);
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
-        if self.0.is_cut() {
-            self.0.drain.0.requests_cut.fetch_add(1, Ordering::SeqCst);
+        let requests = &self.0;
+        let last = requests.in_flight.fetch_sub(1, Ordering::Relaxed) == 1;
+        // hyper did not ask for more, so it has some of the next head already.
+        if last && !requests.has_body.load(Ordering::Relaxed) && !requests.is_nothing_more() {
+            requests.head_begun.store(true, Ordering::Relaxed);
+        }
+        if requests.is_normal() {
+            return;
+        }
+        if requests.is_cut() {
+            requests.drain.0.requests_cut.fetch_add(1, Ordering::SeqCst);
+        }
+        if last {
+            let mut waiting = requests.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            waiting.last_end = Some(Instant::now());
+            if let Some(waker) = waiting.waker.take() {
+                waker.wake();
+            }
         }
     }
 }

@@ -14,13 +14,11 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::Conn;
+use super::frames::PREFACE;
 use super::requests::Protocol;
 use super::service::Attended;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
-
-/// How an HTTP/2 connection begins (RFC 9113, section 3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Conn<T> {
     /// Serves HTTP/1 or HTTP/2, whichever the client speaks, until the connection ends, and lets it end as its version

@@ -38,11 +38,12 @@ where
             self.requests.set_client_closes();
         }
         request.extensions_mut().insert(ConnectInfo(Arc::clone(&self.requests)));
+        let has_body = !request.body().is_end_stream();
         AttendedFuture {
             is_http1: request.version() < Version::HTTP_2,
-            has_body: !request.body().is_end_stream(),
+            has_body,
             is_connect: request.method() == Method::CONNECT,
-            in_flight: Some(self.requests.begin()),
+            in_flight: Some(self.requests.begin(has_body)),
             future: self.service.call(request),
         }
     }

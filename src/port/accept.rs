@@ -28,7 +28,11 @@ pub(super) async fn run(
     sink: Sink,
 ) {
     let mut exhausted = Exhausted { logged: None };
+    let mut full = Exhausted { logged: None };
     while !*close.borrow_and_update() {
+        if drain.is_full() {
+            full.log(|| tracing::warn!(open = drain.open(), "as many connections as allowed: new ones wait"));
+        }
         let accepted = tokio::select! {
             accepted = async { drain.room().await; listener.accept().await } => accepted,
             _ = close.changed() => break,
@@ -75,10 +79,16 @@ impl Exhausted {
             tracing::debug!(%error, "a connection was gone before it was accepted");
             return;
         }
+        self.log(|| {
+            tracing::error!(%error, "cannot accept: connections wait until descriptors or memory are free again");
+        });
+        tokio::time::sleep(EXHAUSTED_PAUSE).await;
+    }
+
+    fn log(&mut self, line: impl Fn()) {
         if self.logged.is_none_or(|at| at.elapsed() >= EXHAUSTED_LOG) {
             self.logged = Some(Instant::now());
-            tracing::error!(%error, "cannot accept: connections wait until descriptors or memory are free again");
+            line();
         }
-        tokio::time::sleep(EXHAUSTED_PAUSE).await;
     }
 }

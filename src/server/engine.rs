@@ -193,16 +193,20 @@ impl Engine {
             let before = self.state;
             let (state, actions) = before.on(event, std_now(), &self.timings);
             self.state = state;
-            self.report(before, event);
             for action in actions {
                 match action {
-                    Action::Leave(end) => return Ok(Some(self.leave(end).await)),
+                    Action::Leave(end) => {
+                        self.report(before, event);
+                        return Ok(Some(self.leave(end).await));
+                    }
                     Action::GiveUp => return Err(Kind::ReadyTimeout(self.timings.ready_timeout).into()),
                     Action::Spawn => next = self.spawn(),
                     action => self.perform(action),
                 }
             }
             self.publish();
+            // Last, so that what the line says is true when it is read.
+            self.report(before, event);
         }
         Ok(None)
     }
@@ -242,8 +246,9 @@ impl Engine {
             State::Lingering { .. } | State::Draining { .. } => Phase::Draining,
         };
         self.status.send_if_modified(|status| {
-            let changed = status.phase != phase || status.generation == 0;
-            status.phase = phase;
+            let stopping = self.state.is_stopping();
+            let changed = status.phase != phase || status.stopping != stopping || status.generation == 0;
+            (status.phase, status.stopping) = (phase, stopping);
             if status.generation == 0 {
                 status.generation = self.generation.number;
                 status.addresses = self.addresses();

@@ -17,6 +17,7 @@ const TIMINGS: Timings = Timings {
     standby: Duration::from_secs(7),
     drain_timeout: Duration::from_secs(300),
     stop_timeout: Duration::from_secs(25),
+    stop_delay: Duration::ZERO,
 };
 const READY_ALONE: &[Event] = &[Ready { predecessor_listens: false }];
 const READY_SECOND: &[Event] = &[Ready { predecessor_listens: true }];
@@ -131,7 +132,7 @@ fn a_spawning_generation_hands_over_or_serves_on() {
         let handed_over = [Treat(Care::Handover), TellChild(Word::Restart)];
         let (next, actions) = alone(queued, &[Hold]);
         let late = Withdrawing { kill_at: after(5), queued };
-        let stopped = &[Treat(Care::Stop), TellChild(Word::Stop), CloseListeners];
+        let stopped = &[TellChild(Word::Stop), Treat(Care::Stop), CloseListeners];
         table(
             same(queued),
             &[
@@ -270,4 +271,20 @@ fn connections_are_never_cut_before_a_long_standby_is_over() {
     let standby = Standby { until, cut_at, restart_passed_on: false, stop_passed_on: false };
     assert_eq!(spawning().on(ChildReady, after(0), &t).0, standby);
     assert_eq!(SERVING.on(OPERATOR_SHARED[0], after(0), &t).0, lingering(999, 999, false, true));
+}
+
+#[test]
+fn a_stop_goes_on_accepting_for_its_delay_and_its_timeout_counts_from_there() {
+    let t = Timings { stop_delay: Duration::from_secs(10), ..TIMINGS };
+    let delayed = (lingering(10, 35, false, true), vec![Treat(Care::Stop)]);
+    for event in OPERATOR {
+        assert_eq!(SERVING.on(*event, after(0), &t), delayed);
+    }
+    // The delay is longer than the standby of whoever listens beside us, so nothing is handed back to it.
+    let beside = Serving { predecessor_listens: true, queued: false };
+    assert_eq!(beside.on(OPERATOR[0], after(0), &t), delayed);
+    let (state, actions) = spawning().on(OPERATOR[0], after(0), &t);
+    assert_eq!((state, &actions[..]), (delayed.0, &[TellChild(Word::Stop), Treat(Care::Stop)][..]));
+    let starting = Starting { give_up: after(60), queued: false };
+    assert_eq!(starting.on(OPERATOR[0], after(0), &t).0, draining(End::Stopped, 25, true));
 }

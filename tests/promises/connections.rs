@@ -97,8 +97,12 @@ fn a_stop_waits_for_requests_under_way_and_a_second_one_does_not() {
 #[test]
 fn running_out_of_descriptors_delays_connections_and_loses_none() {
     let mut limited = Command::new("sh");
-    limited.args(["-c", "ulimit -n 24; exec \"$@\"", "sh"]).arg(example("playground")).args(QUICK);
-    limited.env("HANDOVER_HARNESS", "limited").stdout(std::process::Stdio::null());
+    limited
+        .args(["-c", "ulimit -n 24; exec \"$@\"", "sh"])
+        .arg(example("playground"))
+        .args(QUICK)
+        .args(["--max-connections", "1000"]);
+    limited.stdout(std::process::Stdio::null());
     let server = Server::start(limited);
     let idle: Vec<_> = (0..40).map(|_| Client::connect(server.address())).collect();
     server.log().wait_for("cannot accept");
@@ -141,6 +145,11 @@ fn the_directory_is_served_with_ranges_and_conditional_requests() {
     assert!(whole.starts_with("HTTP/1.1 200") && whole.ends_with("0123456789"), "{whole}");
     let part = get("range: bytes=2-4\r\n");
     assert!(part.starts_with("HTTP/1.1 206") && part.ends_with("\r\n\r\n234"), "{part}");
+    let missing = {
+        let mut client = Client::connect(server.address());
+        client.get("/no/such/file")
+    };
+    assert!(missing.starts_with("HTTP/1.1 404"), "{missing}");
     let modified = whole.lines().find_map(|line| line.strip_prefix("last-modified: ")).expect("a date");
     assert!(get(&format!("if-modified-since: {modified}\r\n")).starts_with("HTTP/1.1 304"));
 }

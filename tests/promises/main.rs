@@ -6,6 +6,8 @@ mod bad_input;
 mod connections;
 mod failures;
 mod harness;
+mod kinds;
+mod lasting;
 mod launch;
 #[path = "../../bench/load.rs"]
 mod load;

@@ -45,3 +45,21 @@ fn another_protocol_is_handed_over_and_its_connections_learn_of_it() {
     assert!(server.first_exit().success());
     server.log().wait_for("retired");
 }
+
+#[test]
+fn a_loop_without_server_drains_too() {
+    let mut started = command(example("own_loop"));
+    started.arg("127.0.0.1:0");
+    let mut server = Server::launch(started);
+    let address =
+        server.log().wait("it listens", |line| line.text.strip_prefix("listening on ")?.parse().ok());
+    let mut client = crate::harness::Client::connect(address);
+    assert!(client.get("/").contains("hello"));
+    signal(server.first_pid(), Signal::SIGINT);
+    let refused = || TcpStream::connect::<std::net::SocketAddr>(address).is_err();
+    crate::harness::wait_until("it has closed its listener", &server, refused);
+    assert!(client.get("/").contains("connection: close"));
+    drop(client);
+    assert!(server.first_exit().success());
+    server.log().wait_for("connections finished, 0 cut");
+}

@@ -1,0 +1,178 @@
+//! The drain without sockets, processes or real time: `tokio::io::duplex` and a paused clock. `http1` and `http2` hold
+//! one table each; here are the service that they talk to and what does not depend on a protocol.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use http_body_util::channel::Channel;
+use http_body_util::{BodyExt, Either, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{CONNECTION, UPGRADE};
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{Drain, Drained, LAME_DUCK};
+
+mod http1;
+mod http2;
+
+type Body = Either<Full<Bytes>, Channel<Bytes>>;
+
+fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
+/// The nearest second: clocks tick in milliseconds, and some tables have a slow wire.
+fn rounded(since: Instant) -> u64 {
+    since.elapsed().as_secs_f64().round() as u64
+}
+
+/// Serves `answer` on one end of a pipe and returns the other.
+fn connect(drain: &Drain) -> DuplexStream {
+    let (client, server) = duplex(16 * 1024);
+    let remote = SocketAddr::from(([192, 0, 2, 1], 1));
+    tokio::spawn(drain.stream(server, remote).serve(service_fn(answer)));
+    client
+}
+
+/// `/hours`, `/slow`, `/chunks`, `/echo` (upgrade), `/keep` (upgrade) and `/upload` do what they say; anything else
+/// answers at once. The response repeats the path.
+async fn answer(mut request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+    let path = request.uri().path().to_owned();
+    let mut text = path.clone();
+    match path.as_str() {
+        "/hours" => sleep(secs(7200)).await,
+        "/slow" => sleep(secs(8)).await,
+        "/chunks" => {
+            let (mut sender, body) = Channel::new(1);
+            tokio::spawn(async move {
+                for chunk in ["a", "b", "c"] {
+                    sleep(secs(2)).await;
+                    if sender.send_data(Bytes::from(chunk)).await.is_err() {
+                        return;
+                    }
+                }
+            });
+            return Ok(Response::new(Either::Right(body)));
+        }
+        "/echo" | "/keep" => {
+            let upgrade = hyper::upgrade::on(&mut request);
+            tokio::spawn(async move {
+                let mut io = TokioIo::new(upgrade.await.expect("the connection is upgraded"));
+                if path == "/keep" {
+                    return sleep(secs(60)).await;
+                }
+                let mut buf = [0; 64];
+                while let Ok(n @ 1..) = io.read(&mut buf).await {
+                    io.write_all(&buf[..n]).await.expect("the client reads");
+                }
+            });
+            let mut response = Response::new(Either::Left(Full::default()));
+            *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+            response.headers_mut().insert(CONNECTION, UPGRADE.into());
+            response.headers_mut().insert(UPGRADE, UPGRADE.into());
+            return Ok(response);
+        }
+        "/upload" => {
+            let body = request.into_body().collect().await.expect("the upload arrives").to_bytes();
+            text = format!("{path} {}", String::from_utf8_lossy(&body));
+        }
+        _ => {}
+    }
+    Ok(Response::new(Either::Left(Full::from(text))))
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_says_how_many_connections_finished_and_what_was_cut() {
+    let drain = Drain::new();
+    let get = async |path: &str| {
+        let mut client = connect(&drain);
+        let head = format!("GET {path} HTTP/1.1\r\nconnection: upgrade\r\nupgrade: upgrade\r\n\r\n");
+        client.write_all(head.as_bytes()).await.expect("it is read");
+        client
+    };
+    let early = get("/1").await;
+    sleep(secs(1)).await;
+    drop(early);
+    sleep(secs(1)).await;
+
+    let idle = connect(&drain);
+    let _finishes = (get("/slow").await, get("/1").await);
+    let _keeps = get("/keep").await;
+    let _hours = (get("/hours").await, get("/hours").await);
+    let mut http2 = http2::connect(&drain, usize::MAX, Duration::from_millis(1)).await;
+    let _streams = (http2.get("/hours"), http2.get("/hours"), http2.get("/1"));
+    sleep(secs(2)).await;
+
+    drain.lame_duck(secs(5));
+    drop(idle);
+    sleep(secs(1)).await;
+    drain.lame_duck(secs(4));
+    let Drained { finished, cut, requests_cut, took } = drain.clone().finish(secs(20)).await;
+    assert_eq!((finished, cut, requests_cut, took.as_secs()), (3, 4, 4, 21));
+    assert!(drain.open() <= 1, "only /keep, which looks at nothing, may outlive the cut");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_ends_with_its_last_connection() {
+    let drain = Drain::new();
+    let mut idle = connect(&drain);
+    tokio::spawn(async move { idle.read(&mut [0]).await });
+    drain.lame_duck(secs(5));
+    let Drained { finished, cut, requests_cut, took } = drain.finish(secs(300)).await;
+    assert_eq!((finished, cut, requests_cut, took.as_secs()), (1, 0, 0, 5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_drain_has_room_when_a_connection_goes_or_it_is_a_lame_duck() {
+    let drain = Drain::with_limit(2);
+    let has_room = async || timeout(secs(1), drain.room()).await.is_ok();
+    assert!(has_room().await, "none is open");
+    let first = connect(&drain);
+    assert!(has_room().await, "one is open");
+    let second = connect(&drain);
+    assert!(!has_room().await, "two are open");
+
+    let waiting = tokio::spawn({
+        let drain = drain.clone();
+        async move { drain.room().await }
+    });
+    sleep(secs(1)).await;
+    drop(first);
+    timeout(secs(1), waiting).await.expect("who waits is told").expect("it does not panic");
+
+    let third = connect(&drain);
+    assert!(!has_room().await, "two are open again");
+    let waiting = tokio::spawn({
+        let drain = drain.clone();
+        async move { drain.room().await }
+    });
+    sleep(secs(1)).await;
+    drain.lame_duck(secs(30));
+    timeout(secs(1), waiting).await.expect("a lame duck takes all").expect("it does not panic");
+    assert!(drain.is(LAME_DUCK) && has_room().await);
+
+    let fourth = connect(&drain);
+    drain.normal();
+    assert!(!has_room().await, "three are open");
+    drop(fourth);
+    assert!(!has_room().await, "two are left");
+    drop((second, third));
+    assert!(has_room().await, "none is left");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_application_learns_that_it_retires_and_that_it_came_back() {
+    let drain = Drain::new();
+    let mut retiring = drain.retiring();
+    assert!(!retiring.is_retiring());
+    assert!(timeout(secs(60), retiring.wait()).await.is_err());
+    drain.lame_duck(secs(5));
+    timeout(secs(1), retiring.wait()).await.expect("it has begun");
+    drain.normal();
+    assert!(!retiring.is_retiring());
+}

@@ -1,0 +1,202 @@
+//! HTTP/1: what is sent around the beginning of the lame duck, what comes back, and when it ends.
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt, split};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{connect, rounded, secs};
+use crate::Drain;
+
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Send(&'static str),
+    /// As many bytes of no meaning as the server takes.
+    Flood(usize),
+    /// Sends nothing more, but reads on.
+    Fin,
+    After(u64),
+    /// With this many seconds of grace.
+    LameDuck(u64),
+    Normal,
+    Cut,
+}
+
+use Step::{After, Cut, Fin, Flood, LameDuck, Normal, Send};
+
+/// When, in seconds, the client has read the end, and when the connection is no longer counted. A client goes once it has
+/// read the end, but not before its last step.
+#[derive(Debug, PartialEq)]
+struct Ends(u64, u64);
+
+/// A response that leaves the connection open.
+fn kept(body: &str) -> String {
+    format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+}
+
+/// A response after which the connection is closed.
+fn last(body: &str) -> String {
+    format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+}
+
+fn chunked(connection: &str) -> String {
+    let head = format!("HTTP/1.1 200 OK\r\n{connection}transfer-encoding: chunked\r\n\r\n");
+    head + "1\r\na\r\n1\r\nb\r\n1\r\nc\r\n0\r\n\r\n"
+}
+
+const GET: &str = "GET /1 HTTP/1.1\r\n\r\n";
+const SLOW: &str = "GET /slow HTTP/1.1\r\n\r\n";
+const TWO: &str = "GET /1 HTTP/1.1\r\n\r\nGET /2 HTTP/1.1\r\n\r\n";
+const SLOW_AND_TWO: &str = "GET /slow HTTP/1.1\r\n\r\nGET /1 HTTP/1.1\r\n\r\nGET /2 HTTP/1.1\r\n\r\n";
+const CHUNKS: &str = "GET /chunks HTTP/1.1\r\n\r\n";
+const UPLOAD: &str = "POST /upload HTTP/1.1\r\ncontent-length: 4\r\n\r\n";
+const EXPECT: &str = "POST /upload HTTP/1.1\r\ncontent-length: 4\r\nexpect: 100-continue\r\n\r\n";
+const CLOSE: &str = "GET /1 HTTP/1.1\r\nconnection: close\r\n\r\n";
+const ECHO: &str = "GET /echo HTTP/1.1\r\nconnection: upgrade\r\nupgrade: upgrade\r\n\r\n";
+const KEEP: &str = "GET /keep HTTP/1.1\r\nconnection: upgrade\r\nupgrade: upgrade\r\n\r\n";
+const CONTINUE: &str = "HTTP/1.1 100 Continue\r\n\r\n";
+const SWITCHED: &str = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: upgrade\r\n\r\n";
+
+/// Name, steps, what comes back (without `date`), and when it ends.
+#[rustfmt::skip]
+fn table() -> Vec<(&'static str, Vec<Step>, String, Ends)> {
+    vec![
+        ("nothing is sent", vec![LameDuck(5)], String::new(), Ends(5, 5)),
+        ("nothing is sent before or for long", vec![After(100), LameDuck(5)], String::new(), Ends(105, 105)),
+        ("it is accepted by a lame duck", vec![LameDuck(5), After(4), Send(GET)], last("/1"), Ends(4, 4)),
+        ("no grace at all", vec![LameDuck(0)], String::new(), Ends(0, 0)),
+        ("the grace is made shorter", vec![LameDuck(30), After(2), LameDuck(5)], String::new(), Ends(5, 5)),
+        ("idle after a response", vec![Send(GET), After(10), LameDuck(5)], kept("/1"), Ends(15, 15)),
+        ("a request within the grace", vec![Send(GET), After(10), LameDuck(5), After(4), Send(GET)],
+            kept("/1") + &last("/1"), Ends(14, 14)),
+        ("a request at the very moment", vec![Send(GET), After(10), LameDuck(5), Send(GET)],
+            kept("/1") + &last("/1"), Ends(10, 10)),
+
+        ("half a head", vec![Send("GET /1 HT"), After(10), LameDuck(5)], String::new(), Ends(30, 30)),
+        ("half a head to a lame duck", vec![LameDuck(5), After(4), Send("GET /1 HT")], String::new(), Ends(34, 34)),
+        ("half a head though nobody retires", vec![Send("GET /1 HT")], String::new(), Ends(30, 30)),
+        ("a second head that is not completed", vec![Send(GET), After(10), Send("GET /1 HT"), After(5), LameDuck(5)],
+            kept("/1"), Ends(40, 40)),
+        ("a head a line at a time", vec![Send("GET /1 HTTP/1.1\r\n"), After(1), LameDuck(5), After(20),
+            Send("a: b\r\n"), After(8), Send("\r\n")], last("/1"), Ends(29, 29)),
+
+        ("half a body that is completed", vec![Send(UPLOAD), Send("ab"), After(1), LameDuck(5), After(60), Send("cd")],
+            last("/upload abcd"), Ends(61, 61)),
+        ("half a body that is not completed", vec![Send(UPLOAD), Send("ab"), After(1), LameDuck(5), After(99), Cut],
+            String::new(), Ends(100, 100)),
+        ("a request, and a body long after", vec![Send(GET), Send(UPLOAD), LameDuck(5), After(60), Send("abcd")],
+            kept("/1") + &last("/upload abcd"), Ends(60, 60)),
+        ("an upload that asks first", vec![Send(EXPECT), After(1), LameDuck(5), After(20), Send("abcd")],
+            CONTINUE.to_owned() + &last("/upload abcd"), Ends(21, 21)),
+        ("an upload that asks a lame duck", vec![LameDuck(5), Send(EXPECT), After(20), Send("abcd")],
+            CONTINUE.to_owned() + &last("/upload abcd"), Ends(20, 20)),
+
+        ("two requests, then lame duck", vec![Send(TWO), LameDuck(5)], kept("/1") + &last("/2"), Ends(0, 0)),
+        ("lame duck, then two requests", vec![Send(GET), After(1), LameDuck(5), Send(TWO)],
+            kept("/1") + &kept("/1") + &last("/2"), Ends(1, 1)),
+        ("three requests, the first in flight", vec![Send(SLOW_AND_TWO), After(1), LameDuck(5)],
+            kept("/slow") + &kept("/1") + &last("/2"), Ends(8, 8)),
+        ("three requests to a lame duck", vec![LameDuck(5), After(1), Send(SLOW_AND_TWO)],
+            kept("/slow") + &kept("/1") + &last("/2"), Ends(9, 9)),
+        ("a request behind one in flight", vec![Send(SLOW), After(1), LameDuck(5), After(1), Send(GET)],
+            kept("/slow") + &last("/1"), Ends(8, 8)),
+        ("a request and half of the next", vec![LameDuck(5), Send(SLOW), Send("GET /1 HT"), After(10), Send("TP/1.1\r\n\r\n")],
+            kept("/slow") + &last("/1"), Ends(10, 10)),
+
+        ("a slow service", vec![Send(SLOW), After(1), LameDuck(5)], last("/slow"), Ends(8, 8)),
+        ("a slow service at the cut", vec![Send(SLOW), After(1), LameDuck(5), After(3), Cut], String::new(), Ends(4, 4)),
+        ("a response whose head is sent", vec![Send(CHUNKS), After(1), LameDuck(5)], chunked(""), Ends(11, 11)),
+        ("half of the next, late", vec![LameDuck(5), Send(SLOW), Send("GET /1 HT"), After(20), Send("TP/1.1\r\n\r\n")],
+            kept("/slow") + &last("/1"), Ends(20, 20)),
+        ("half of the next to a normal server", vec![Send(SLOW), Send("GET /1 HT"), After(100)],
+            kept("/slow"), Ends(38, 38)),
+        ("an empty line after a request", vec![Send(GET), After(1), Send("\r\n"), After(100), LameDuck(5)],
+            kept("/1"), Ends(106, 106)),
+        ("a response in parts, and a request", vec![Send(CHUNKS), After(1), LameDuck(5), After(7), Send(GET)],
+            chunked("") + &last("/1"), Ends(8, 8)),
+        ("a response in parts by a lame duck", vec![LameDuck(1), Send(CHUNKS)], chunked("connection: close\r\n"), Ends(6, 6)),
+
+        ("an upgraded connection", vec![Send(ECHO), After(1), LameDuck(5), After(99), Send("ping"), After(1), Cut],
+            SWITCHED.to_owned() + "ping", Ends(101, 101)),
+        ("an upgrade by a lame duck", vec![LameDuck(5), Send(ECHO), After(99), Send("ping"), After(1), Fin],
+            SWITCHED.to_owned() + "ping", Ends(100, 100)),
+        ("an upgraded connection that the application keeps", vec![LameDuck(5), Send(KEEP), After(1), Fin],
+            SWITCHED.to_owned(), Ends(60, 60)),
+        ("an upgraded connection that is kept beyond the cut", vec![LameDuck(5), Send(KEEP), After(1), Cut],
+            SWITCHED.to_owned(), Ends(60, 60)),
+
+        ("it came back", vec![Send(GET), After(1), LameDuck(5), After(4), Normal, After(95), Send(GET), Cut],
+            kept("/1"), Ends(100, 100)),
+        ("it came back and answers", vec![Send(GET), After(1), LameDuck(5), After(4), Normal, After(95), Send(GET), After(50), Cut],
+            kept("/1") + &kept("/1"), Ends(150, 150)),
+        ("it came back during a request", vec![Send(SLOW), After(1), LameDuck(5), After(1), Normal, After(98), Cut],
+            kept("/slow"), Ends(100, 100)),
+        ("it came back and retires again", vec![LameDuck(5), After(4), Normal, After(96), LameDuck(5)],
+            String::new(), Ends(105, 105)),
+
+        ("a client that stays", vec![LameDuck(5), After(1), Send(GET), After(60)], last("/1"), Ends(1, 3)),
+        ("a client that stays without a request", vec![LameDuck(5), After(60)], String::new(), Ends(5, 7)),
+        ("a client that stays and sends", vec![LameDuck(5), Send(SLOW), After(9), Send("?"), After(60)],
+            last("/slow"), Ends(8, 10)),
+        ("a client that sends no end", vec![LameDuck(5), Send(GET), After(1), Flood(60 << 20), After(60)],
+            last("/1"), Ends(0, 1)),
+        ("a client that sends no end behind a body", vec![LameDuck(5), Send(UPLOAD), Send("abcd"), Flood(60 << 20), After(60)],
+            last("/upload abcd"), Ends(0, 0)),
+        ("a client that asks for the close", vec![LameDuck(5), Send(CLOSE), After(60)], last("/1"), Ends(0, 0)),
+        ("a client that asks for the close of a normal server", vec![Send(CLOSE), After(60)], last("/1"), Ends(0, 0)),
+        ("a client that has sent its end", vec![LameDuck(5), Send(SLOW), Send("GET /1 HT"), After(1), Fin, After(60)],
+            kept("/slow"), Ends(8, 8)),
+    ]
+}
+
+/// What came back, and when it ended.
+async fn run(steps: &[Step]) -> (String, Ends) {
+    let began = Instant::now();
+    let drain = Drain::new();
+    let (mut reader, mut writer) = split(connect(&drain));
+    let gone = async {
+        drain.empty().await;
+        rounded(began)
+    };
+    let client = async {
+        let reads = async {
+            let mut received = Vec::new();
+            reader.read_to_end(&mut received).await.expect("a pipe has no errors");
+            (received, rounded(began))
+        };
+        let writes = async {
+            for step in steps {
+                // It fails if the server has gone, as some rows want it.
+                match *step {
+                    Send(text) => drop(writer.write_all(text.as_bytes()).await),
+                    Flood(n) => drop(writer.write_all(&vec![b'?'; n]).await),
+                    Fin => drop(writer.shutdown().await),
+                    After(n) => sleep(secs(n)).await,
+                    LameDuck(grace) => drain.lame_duck(secs(grace)),
+                    Normal => drain.normal(),
+                    Cut => drain.cut_now(),
+                }
+            }
+        };
+        let ((received, end), ()) = tokio::join!(reads, writes);
+        drop((reader, writer));
+        (received, end)
+    };
+    let ((received, end), gone) =
+        timeout(secs(3600), async { tokio::join!(client, gone) }).await.unwrap_or(((b"stuck".into(), 0), 0));
+    let received = String::from_utf8_lossy(&received).into_owned();
+    let lines = received.split_inclusive("\r\n").filter(|line| !line.starts_with("date: "));
+    (lines.collect(), Ends(end, gone))
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_http1_connection_ends_when_nothing_can_be_lost_by_it() {
+    let mut failed = Vec::new();
+    for (name, steps, response, ends) in table() {
+        let (actual, actual_ends) = run(&steps).await;
+        if (&actual, &actual_ends) != (&response, &ends) {
+            failed.push(format!(
+                "{name}: {steps:?}\n  {actual:?} {actual_ends:?}\n  not {response:?} {ends:?}"
+            ));
+        }
+    }
+    assert!(failed.is_empty(), "{} failed:\n{}", failed.len(), failed.join("\n"));
+}
