@@ -124,12 +124,13 @@ impl<T> Conn<T> {
         }
     }
 
-    /// A client that has said that it sends nothing more, or has gone, need not be waited for.
+    /// A client that has gone, or has said that it sends nothing more, need not be waited for. One that asked for the
+    /// close of a server that stays is recognised by what it does not send.
     fn must_linger(&self) -> bool {
-        matches!(self.requests.protocol(), Protocol::Http1 | Protocol::Unknown)
-            && !self.ended
-            && !self.requests.client_closes()
-            && !self.requests.is_cut()
+        let requests = &self.requests;
+        matches!(requests.protocol(), Protocol::Http1 | Protocol::Unknown)
+            && !(self.ended || requests.client_closes() || requests.is_cut())
+            && (!requests.is_normal() || requests.had_body() || (self.is_readable)(&self.stream))
     }
 }
 

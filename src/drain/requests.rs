@@ -126,6 +126,11 @@ impl Requests {
         }
     }
 
+    /// The last request had a body, which may still be arriving.
+    pub(super) fn had_body(&self) -> bool {
+        self.has_body.load(Ordering::Relaxed)
+    }
+
     /// Has the task woken when no request is in flight any more.
     pub(super) fn wait(&self, cx: &Context<'_>) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
@@ -164,9 +169,15 @@ impl Requests {
     }
 
     pub(super) fn protocol(&self) -> Protocol {
-        let is = |p: &Protocol| *p as u8 == self.protocol.load(Ordering::Relaxed);
-        let all = [Protocol::Unknown, Protocol::Http1, Protocol::Http2];
-        all.into_iter().find(is).unwrap_or(Protocol::Other)
+        const UNKNOWN: u8 = Protocol::Unknown as u8;
+        const HTTP1: u8 = Protocol::Http1 as u8;
+        const HTTP2: u8 = Protocol::Http2 as u8;
+        match self.protocol.load(Ordering::Relaxed) {
+            UNKNOWN => Protocol::Unknown,
+            HTTP1 => Protocol::Http1,
+            HTTP2 => Protocol::Http2,
+            _ => Protocol::Other,
+        }
     }
 }
 

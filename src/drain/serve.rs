@@ -51,7 +51,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Conn<T> {
             .await;
         }
         let mut builder = http2::Builder::new(TokioExecutor::new());
-        let mut conn = pin!(builder.timer(TokioTimer::new()).serve_connection(io, service));
+        // On the heap too: it is many times as large as what an HTTP/1 connection needs.
+        let mut conn = Box::pin(builder.timer(TokioTimer::new()).serve_connection(io, service));
         let mut told = false;
         poll_fn(|cx| {
             loop {
@@ -77,7 +78,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Conn<T> {
     /// Reads until the first bytes differ from an HTTP/2 preface, or are one, and gives them back.
     async fn find_out_protocol(&mut self) -> io::Result<Protocol> {
         let mut received = Vec::with_capacity(1024);
-        let mut chunk = [0; 1024];
+        // On the heap, or every connection would keep room for it in its task.
+        let mut chunk = vec![0; 1024];
         let protocol = loop {
             let mut buf = ReadBuf::new(&mut chunk);
             poll_fn(|cx| Pin::new(&mut *self).poll_read(cx, &mut buf)).await?;

@@ -33,8 +33,12 @@ where
     type Error = S::Error;
     type Future = AttendedFuture<S::Future>;
 
+    #[inline]
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        if says_close(request.headers()) || request.version() == Version::HTTP_10 {
+        // Only a lame duck needs to know, and looking for a header takes time.
+        if !self.requests.is_normal()
+            && (says_close(request.headers()) || request.version() == Version::HTTP_10)
+        {
             self.requests.set_client_closes();
         }
         request.extensions_mut().insert(ConnectInfo(Arc::clone(&self.requests)));
@@ -73,6 +77,7 @@ where
 {
     type Output = Result<Response<AttendedBody<B>>, E>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let mut response = ready!(this.future.poll(cx))?;
