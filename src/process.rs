@@ -130,7 +130,7 @@ impl Parent {
         // this process has a new parent by now.
         let known = expected_start.is_none_or(|at| started(pid) == Some(at));
         (is_parent() && known).then_some(())?;
-        #[allow(deprecated, reason = "sound for an OwnedFd, and what replaces it is an unsafe fn")]
+        #[allow(deprecated, reason = "sound for an OwnedFd; its replacement cannot be called in this crate")]
         Some(Parent { pid, pidfd: AsyncFd::new(pidfd).ok()? })
     }
 

@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::harness::{QUICK, Traffic, example, get, install, is_alive, playground, start, wait_until};
+use crate::harness::{
+    QUICK, Traffic, example, get, install, is_alive, playground, start, start_copy, wait_until,
+};
 use crate::load::Clients;
-use crate::process::{Server, command, signal};
+use crate::process::{Server, signal};
 
 /// A playground whose successors do what a file says.
 struct Faulty {
@@ -85,10 +87,7 @@ fn a_binary_that_is_missing_or_not_executable_or_not_a_program_changes_nothing()
     use std::os::unix::fs::PermissionsExt;
     let dir = tempfile::tempdir().expect("a directory");
     let program = dir.path().join("server");
-    install(example("playground"), &program);
-    let mut started = command(&program);
-    started.args(QUICK);
-    let server = Server::start(started);
+    let server = start_copy(&program, &QUICK);
     let traffic = Traffic::fresh(&server);
     let fails = |because: &str| {
         signal(server.first_pid(), Signal::SIGHUP);

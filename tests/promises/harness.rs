@@ -78,6 +78,14 @@ pub(crate) fn install(from: impl AsRef<Path>, to: &Path) {
     std::fs::rename(draft, to).expect("writable");
 }
 
+/// The playground, started from a copy that the test may replace.
+pub(crate) fn start_copy(program: &Path, args: &[&str]) -> Server {
+    install(example("playground"), program);
+    let mut command = command(program);
+    command.args(args);
+    Server::start(command)
+}
+
 /// A connection that a test speaks on by itself.
 pub(crate) struct Client(pub(crate) TcpStream);
 

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use nix::sys::signal::Signal;
 
-use crate::harness::{HANDOVER, QUICK, example, get, install, start};
+use crate::harness::{HANDOVER, QUICK, example, get, install, start, start_copy};
 use crate::process::{Server, command, signal};
 
 fn hand_over_to_the_page(server: &Server) {
@@ -19,10 +19,7 @@ fn hand_over_to_the_page(server: &Server) {
 fn a_replaced_binary_is_started_anew() {
     let dir = tempfile::tempdir().expect("a directory");
     let program = dir.path().join("server");
-    install(example("playground"), &program);
-    let mut started = command(&program);
-    started.args(QUICK);
-    let server = Server::start(started);
+    let server = start_copy(&program, &QUICK);
     install(HANDOVER, &program);
     hand_over_to_the_page(&server);
 }
@@ -81,19 +78,12 @@ fn release(dir: &Path, flags: &str) {
     std::fs::rename(draft, dir.join("server")).expect("writable");
 }
 
-fn started_from(dir: &Path, args: &[&str]) -> Server {
-    install(example("playground"), &dir.join("server"));
-    let mut started = command(dir.join("server"));
-    started.args(args);
-    Server::start(started)
-}
-
 #[test]
 fn addresses_may_be_added_and_removed_by_the_next_generation() {
     let dir = tempfile::tempdir().expect("a directory");
     let listen =
         ["--listen", "127.0.0.1:0", "--listen", "127.0.0.1:0", "--log-format", "json", "--standby", "300ms"];
-    let server = started_from(dir.path(), &listen);
+    let server = start_copy(&dir.path().join("server"), &listen);
     let before = server.addresses(1);
     let (kept, removed) = (before[0], before[1]);
     release(dir.path(), &format!("--listen {kept} --listen [::1]:0 --log-format json --standby 300ms"));
@@ -113,7 +103,7 @@ fn addresses_may_be_added_and_removed_by_the_next_generation() {
 #[test]
 fn another_spelling_of_the_address_is_refused_and_explained() {
     let dir = tempfile::tempdir().expect("a directory");
-    let server = started_from(dir.path(), &QUICK);
+    let server = start_copy(&dir.path().join("server"), &QUICK);
     release(dir.path(), &format!("--listen 0.0.0.0:{} --log-format json", server.address().port()));
     signal(server.first_pid(), Signal::SIGHUP);
     server.log().wait_for("spell it the same way");
