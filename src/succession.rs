@@ -108,7 +108,7 @@ impl State {
                 (next, vec![TellChild(Word::Restart)])
             }
             Event::ChildExited(Exit::Crashed) if !stop_passed_on => {
-                let mut actions = vec![Hold, Treat(Care::Normal)];
+                let mut actions = vec![Hold, Treat(Care::Normal), Note("this generation serves again")];
                 let next = serve_or_spawn(restart_passed_on, now, t, &mut actions);
                 (next, actions)
             }

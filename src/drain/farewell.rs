@@ -28,7 +28,7 @@ pub(super) struct Farewell {
     turn: usize,
     mode: Mode,
     last_byte: Instant,
-    head_began: Option<Instant>,
+    head_began: Instant,
     frames: Frames,
     timer: Option<Pin<Box<Sleep>>>,
 }
@@ -62,7 +62,7 @@ impl Farewell {
             turn,
             mode: now,
             last_byte: Instant::now(),
-            head_began: None,
+            head_began: Instant::now(),
             frames: Frames::default(),
             timer: None,
         }
@@ -104,10 +104,11 @@ impl Farewell {
     /// Until when a connection without a request in flight may live.
     fn deadline(&mut self, requests: &Requests) -> Option<(Instant, Verdict)> {
         if requests.protocol() != Protocol::Http2 && requests.has_head_begun() {
-            let began = *self.head_began.get_or_insert_with(Instant::now);
-            return Some((began + HEADER_TIMEOUT, Verdict::GiveUp));
+            if requests.is_new_head() {
+                self.head_began = Instant::now();
+            }
+            return Some((self.head_began + HEADER_TIMEOUT, Verdict::GiveUp));
         }
-        self.head_began = None;
         let quiet_since =
             |lame_duck: Instant| self.last_byte.max(lame_duck).max(requests.last_end().unwrap_or(lame_duck));
         match (self.mode, requests.protocol()) {

@@ -46,6 +46,11 @@ pub(super) enum Protocol {
     Other,
 }
 
+/// What has come of the next head: nothing, a part, a part whose time runs.
+const NOTHING: u8 = 0;
+const BEGUN: u8 = 1;
+const KNOWN: u8 = 2;
+
 /// A connection that waits for its requests to end.
 #[derive(Debug, Default)]
 struct Waiting {
@@ -67,8 +72,8 @@ pub(super) struct Requests {
     /// Since the last request was handed out hyper has asked for more, and there was nothing. It asks only when its own
     /// buffer is empty, so there is no pipelined request that a `Connection: close` would leave unanswered.
     nothing_more: AtomicBool,
-    /// The next head was begun since the last request was handed out.
-    head_begun: AtomicBool,
+    /// Of the request after the last one that was handed out.
+    next_head: AtomicU8,
     /// The client said that its request is the last.
     client_closes: AtomicBool,
 }
@@ -84,7 +89,7 @@ impl Requests {
             has_body: AtomicBool::new(false),
             waiting: Mutex::default(),
             nothing_more: AtomicBool::new(false),
-            head_begun: AtomicBool::new(false),
+            next_head: AtomicU8::new(NOTHING),
             client_closes: AtomicBool::new(false),
         }
     }
@@ -109,7 +114,7 @@ impl Requests {
         self.has_body.store(has_body, Ordering::Relaxed);
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         self.nothing_more.store(false, Ordering::Relaxed);
-        self.head_begun.store(false, Ordering::Relaxed);
+        self.next_head.store(NOTHING, Ordering::Relaxed);
         InFlight(Arc::clone(self))
     }
 
@@ -121,8 +126,8 @@ impl Requests {
         self.nothing_more.store(false, Ordering::Relaxed);
         let is_body = self.are_in_flight() && self.has_body.load(Ordering::Relaxed);
         // Empty lines before a request are to be ignored (RFC 9112, section 2.2).
-        if !is_body && bytes.iter().any(|byte| !matches!(byte, b'\r' | b'\n')) {
-            self.head_begun.store(true, Ordering::Relaxed);
+        if !is_body && !self.has_head_begun() && bytes.iter().any(|byte| !matches!(byte, b'\r' | b'\n')) {
+            self.next_head.store(BEGUN, Ordering::Relaxed);
         }
     }
 
@@ -145,7 +150,12 @@ impl Requests {
     }
 
     pub(super) fn has_head_begun(&self) -> bool {
-        self.head_begun.load(Ordering::Relaxed)
+        self.next_head.load(Ordering::Relaxed) != NOTHING
+    }
+
+    /// Whether a head has begun that was not asked about before.
+    pub(super) fn is_new_head(&self) -> bool {
+        self.next_head.compare_exchange(BEGUN, KNOWN, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
     pub(super) fn set_nothing_more(&self, nothing: bool) {
@@ -191,7 +201,7 @@ impl Drop for InFlight {
         let last = requests.in_flight.fetch_sub(1, Ordering::Relaxed) == 1;
         // hyper did not ask for more, so it has some of the next head already.
         if last && !requests.has_body.load(Ordering::Relaxed) && !requests.is_nothing_more() {
-            requests.head_begun.store(true, Ordering::Relaxed);
+            requests.next_head.store(BEGUN, Ordering::Relaxed);
         }
         if requests.is_normal() {
             return;

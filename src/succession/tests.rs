@@ -179,7 +179,8 @@ fn a_generation_in_standby_serves_again_if_its_successor_crashes() {
             let (until, cut_at) = (after(3), after(if stop_passed_on { 25 } else { 200 }));
             Standby { until, cut_at, restart_passed_on, stop_passed_on }
         };
-        let (next, actions) = alone(restarted, &[Hold, Treat(Care::Normal)]);
+        let (next, actions) =
+            alone(restarted, &[Hold, Treat(Care::Normal), Note("this generation serves again")]);
         let stopped = &[Treat(Care::Stop), CloseListeners];
         table(
             same(restarted, false),

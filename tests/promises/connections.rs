@@ -153,3 +153,15 @@ fn the_directory_is_served_with_ranges_and_conditional_requests() {
     let modified = whole.lines().find_map(|line| line.strip_prefix("last-modified: ")).expect("a date");
     assert!(get(&format!("if-modified-since: {modified}\r\n")).starts_with("HTTP/1.1 304"));
 }
+
+#[test]
+fn a_response_of_any_size_arrives_whole() {
+    let server = start(&[]);
+    let mut client = Client::connect(server.address());
+    // Around the size up to which head and body are sent from one buffer, and far above it.
+    for n in (0..1100).chain([100_000]) {
+        let answer = client.get(&format!("/bytes?n={n}"));
+        let (_, body) = answer.split_once("\r\n\r\n").expect("a head");
+        assert_eq!(body, "x".repeat(n));
+    }
+}

@@ -103,7 +103,8 @@ impl Client {
     }
 
     pub(crate) fn send(&mut self, target: &str) {
-        write!(self.0, "GET {target} HTTP/1.1\r\nhost: test\r\n\r\n").expect("the connection is open");
+        let request = format!("GET {target} HTTP/1.1\r\nhost: test\r\n\r\n");
+        self.0.write_all(request.as_bytes()).expect("the connection is open");
     }
 
     pub(crate) fn answer(&mut self) -> String {

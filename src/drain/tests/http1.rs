@@ -78,6 +78,9 @@ fn table() -> Vec<(&'static str, Vec<Step>, String, Ends)> {
         ("a head a line at a time", vec![Send("GET /1 HTTP/1.1\r\n"), After(1), LameDuck(5), After(20),
             Send("a: b\r\n"), After(8), Send("\r\n")], last("/1"), Ends(29, 29)),
 
+        ("every head begins behind a request", vec![Send("GET /1 HT"), After(20), Send("TP/1.1\r\n\r\nGET /2 HT"), After(20),
+            Send("TP/1.1\r\n\r\n"), After(60), Cut], kept("/1") + &kept("/2"), Ends(100, 100)),
+
         ("half a body that is completed", vec![Send(UPLOAD), Send("ab"), After(1), LameDuck(5), After(60), Send("cd")],
             last("/upload abcd"), Ends(61, 61)),
         ("half a body that is not completed", vec![Send(UPLOAD), Send("ab"), After(1), LameDuck(5), After(99), Cut],

@@ -78,10 +78,7 @@ impl Engine {
                 );
             }
             State::Standby { stop_passed_on: false, .. } if !told => {
-                error!(
-                    generation,
-                    pid, successor, status, "the successor crashed; this generation serves again"
-                );
+                error!(generation, pid, successor, status, "the successor crashed");
             }
             _ => info!(generation, pid, successor, status, "the successor has left"),
         }
