@@ -3,6 +3,8 @@
 //! Its clients behave as real ones do: they keep a connection as long as the server lets them, look whether it was
 //! closed before they send the next request, and open a new one if so. Anything that goes wrong after that is a failure.
 
+#![allow(dead_code, reason = "the tests need less of it than the bench")]
+
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
@@ -20,8 +22,19 @@ use tokio::time::{sleep, timeout};
 pub(crate) enum Clients {
     /// A connection for each request, closed by the server.
     Fresh,
-    /// Many requests on a connection, with pauses that are evenly spread between nothing and twice this mean.
+    /// The same with pauses, evenly spread between nothing and twice this mean.
+    FreshNowAndThen { pause: Duration },
+    /// Many requests on a connection, with such pauses.
     KeepAlive { pause: Duration },
+}
+
+impl Clients {
+    fn pause(self) -> Duration {
+        match self {
+            Clients::Fresh => Duration::ZERO,
+            Clients::FreshNowAndThen { pause } | Clients::KeepAlive { pause } => pause,
+        }
+    }
 }
 
 /// A request takes no longer than this, or it has failed.
@@ -61,7 +74,7 @@ impl Report {
         first
     }
 
-    fn add(&mut self, other: Report) {
+    pub(crate) fn add(&mut self, other: Report) {
         self.samples.extend(other.samples);
         for (kind, n) in other.failures {
             *self.failures.entry(kind).or_default() += n;
@@ -111,9 +124,8 @@ async fn client(addr: SocketAddr, clients: Clients, stop: Arc<AtomicBool>) -> Re
                 sleep(Duration::from_millis(10)).await;
             }
         }
-        if let Clients::KeepAlive { pause } = clients
-            && pause > Duration::ZERO
-        {
+        let pause = clients.pause();
+        if pause > Duration::ZERO {
             sleep(pause.mul_f64(2.0 * random.f64())).await;
         }
     }
@@ -132,7 +144,9 @@ async fn exchange(
         None => connect(addr).await?,
     };
     let request: &[u8] = match clients {
-        Clients::Fresh => b"GET / HTTP/1.1\r\nhost: load\r\nconnection: close\r\n\r\n",
+        Clients::Fresh | Clients::FreshNowAndThen { .. } => {
+            b"GET / HTTP/1.1\r\nhost: load\r\nconnection: close\r\n\r\n"
+        }
         Clients::KeepAlive { .. } => b"GET / HTTP/1.1\r\nhost: load\r\n\r\n",
     };
     stream.write_all(request).await.map_err(|e| broken(&e, "reset while sending"))?;
@@ -146,7 +160,7 @@ async fn exchange(
         }
     };
     match clients {
-        Clients::Fresh => match stream.read(&mut [0; 1]).await {
+        Clients::Fresh | Clients::FreshNowAndThen { .. } => match stream.read(&mut [0; 1]).await {
             Ok(0) => {}
             _ => return Err("not closed properly after the answer"),
         },

@@ -1,7 +1,7 @@
 //! `cargo bench`: handovers under load, and what they cost.
 //!
 //! Starts the playground as a process of its own, loads it from here, hands over again and again, and counts. Exit
-//! status 1 if a single request failed. `cargo bench -- fresh` runs one workload (fresh, keep-alive or throughput), and
+//! status 1 if a single request failed. `cargo bench -- fresh` runs one workload (fresh, keep-alive, idle or throughput), and
 //! `--quick` makes 5 handovers instead of 20.
 
 use std::process::ExitCode;
@@ -14,6 +14,7 @@ use tokio::time::sleep;
 #[path = "../examples/playground/answer.rs"]
 mod answer;
 mod bare;
+mod idle;
 mod load;
 mod process;
 
@@ -52,6 +53,9 @@ async fn bench(handovers: u32, chosen: &[String]) -> u64 {
         let title = "keep-alive: 256 clients, 10 ms pauses";
         failed += workload(title, Clients::KeepAlive { pause }, 256, handovers).await;
     }
+    if runs("idle") {
+        failed += idle::idle(handovers.div_ceil(4)).await;
+    }
     if runs("throughput") {
         throughput(2 * handovers + 1).await;
     }
@@ -61,7 +65,7 @@ async fn bench(handovers: u32, chosen: &[String]) -> u64 {
 
 async fn workload(title: &str, clients: Clients, count: usize, handovers: u32) -> u64 {
     println!("\n{title}, {handovers} handovers");
-    let server = start_playground();
+    let server = start_playground(&[]);
     let load = Load::start(server.address(), clients, count);
     let mut pid = server.first_pid();
     let mut asked = Vec::new();
@@ -133,7 +137,7 @@ async fn throughput(rounds: u32) {
     println!("\nthroughput: 64 clients, keep-alive, no pauses, beside bare hyper, {rounds} rounds");
     let mut rates = Vec::new();
     for _ in 0..rounds {
-        let ours = rate(start_playground()).await;
+        let ours = rate(start_playground(&[])).await;
         let bare = rate(bare::start()).await;
         rates.push((ours, bare));
     }
@@ -162,10 +166,10 @@ fn median(mut rates: Vec<f64>) -> f64 {
     rates[rates.len() / 2]
 }
 
-fn start_playground() -> Server {
+fn start_playground(args: &[&str]) -> Server {
     let mut command = command(playground());
     let standby = format!("{}ms", STANDBY.as_millis());
-    command.args(["--listen", "127.0.0.1:0", "--log-format", "json", "--standby", &standby]);
+    command.args(["--listen", "127.0.0.1:0", "--log-format", "json", "--standby", &standby]).args(args);
     Server::start(command)
 }
 

@@ -91,6 +91,13 @@ impl Server {
         });
     }
 
+    /// Waits for a generation to leave because its successor took over.
+    pub(crate) fn wait_retired(&self, generation: u64) {
+        self.log.wait(&format!("generation {generation} retires"), |line| {
+            (line.generation() == generation && line.message() == "retired").then_some(())
+        });
+    }
+
     /// Where a generation listens.
     pub(crate) fn addresses(&self, generation: u64) -> Vec<SocketAddr> {
         self.log.wait("its addresses", |line| {

@@ -1,8 +1,8 @@
 //! Connections from accept to drop: how many there are, and how each is treated once a successor serves.
 //!
 //! [`Drain`] is the one place that decides; `conn` counts and is the I/O of a connection; `farewell` knows when it may be
-//! closed; `requests` what it has in flight; `service` says `Connection: close`; `serve` speaks HTTP on it. Nothing here
-//! knows processes or states.
+//! closed; `requests` what it has in flight; `service` says `Connection: close`; `serve` speaks HTTP on it; `waves` tells
+//! them when that turns. Nothing here knows processes or states.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
 
@@ -19,9 +20,11 @@ mod frames;
 mod requests;
 mod serve;
 mod service;
+mod waves;
 
 pub use conn::Conn;
 pub use requests::ConnectInfo;
+use waves::{FEW, Waves};
 
 /// The treatment in force. A lame duck is served normally, but its responses say `Connection: close`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,7 +88,8 @@ pub struct Drained {
 #[derive(Debug)]
 struct Shared {
     mode: watch::Sender<Mode>,
-    /// How often `mode` was set; raised just before.
+    waves: Waves,
+    /// How often `mode` was set; raised just after.
     turns: AtomicUsize,
     /// The kind of `mode`, for the path that every request takes.
     kind: AtomicU8,
@@ -115,6 +119,7 @@ impl Drain {
     pub(crate) fn with_limit(limit: usize) -> Drain {
         Drain(Arc::new(Shared {
             mode: watch::Sender::new(Mode::Normal),
+            waves: Waves::new(),
             turns: AtomicUsize::new(0),
             kind: AtomicU8::new(NORMAL),
             open: AtomicUsize::new(0),
@@ -149,7 +154,7 @@ impl Drain {
         if self.0.kind.load(Ordering::SeqCst) == NORMAL {
             self.0.closed_before.store(self.0.closed.load(Ordering::SeqCst), Ordering::SeqCst);
         }
-        let since = match *self.0.mode.borrow() {
+        let since = match self.mode() {
             Mode::LameDuck { since, .. } => since,
             Mode::Normal | Mode::Cut => Instant::now(),
         };
@@ -169,7 +174,7 @@ impl Drain {
 
     /// Cuts what is left, and says what became of all connections since lame duck began.
     pub(crate) async fn cut(&self) -> Drained {
-        let began = match *self.0.mode.borrow() {
+        let began = match self.mode() {
             Mode::LameDuck { since, .. } => since,
             Mode::Normal | Mode::Cut => Instant::now(),
         };
@@ -186,9 +191,26 @@ impl Drain {
 
     fn turn(&self, kind: u8, mode: Mode) {
         self.0.kind.store(kind, Ordering::SeqCst);
-        self.0.turns.fetch_add(1, Ordering::SeqCst);
         self.0.mode.send_replace(mode);
+        let turn = self.0.turns.fetch_add(1, Ordering::SeqCst) + 1;
         self.0.gone.notify_waiters();
+        match Handle::try_current() {
+            Ok(runtime) if kind == LAME_DUCK && self.open() > FEW => {
+                let drain = self.clone();
+                runtime.spawn(async move {
+                    drain.0.waves.tell_slowly(drain.open(), || drain.turns() == turn).await;
+                });
+            }
+            _ => self.0.waves.tell_all(),
+        }
+    }
+
+    fn turns(&self) -> usize {
+        self.0.turns.load(Ordering::SeqCst)
+    }
+
+    fn mode(&self) -> Mode {
+        *self.0.mode.borrow()
     }
 
     /// Connections that are open now.

@@ -3,11 +3,12 @@
 //! after which hyper reads again.
 
 use std::pin::Pin;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::Notify;
+use tokio::sync::futures::OwnedNotified;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::frames::Frames;
@@ -21,12 +22,16 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 const GOAWAY_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(super) struct Farewell {
-    changed: Pin<Box<dyn Future<Output = watch::Receiver<Mode>> + Send + Sync>>,
-    /// Who is woken by `changed`.
+    /// Where this connection is told that there is a new mode.
+    wave: Arc<Notify>,
+    told: Pin<Box<OwnedNotified>>,
+    /// Who is woken by `told`.
     waker: Option<Waker>,
     /// [`Shared::turns`](super::Shared) when `mode` was learnt.
     turn: usize,
     mode: Mode,
+    /// When a connection that is a lame duck became one.
+    since: Instant,
     last_byte: Instant,
     head_began: Instant,
     frames: Frames,
@@ -42,25 +47,19 @@ pub(super) enum Verdict {
     Cut,
 }
 
-async fn changed(mut mode: watch::Receiver<Mode>) -> watch::Receiver<Mode> {
-    if mode.changed().await.is_err() {
-        // The generation has left; nothing will change any more.
-        std::future::pending::<()>().await;
-    }
-    mode
-}
-
 impl Farewell {
     pub(super) fn new(drain: &Drain) -> Farewell {
+        let wave = drain.0.waves.next();
         // In this order: a turn that is missed is learnt of at the first poll.
-        let turn = drain.0.turns.load(Ordering::SeqCst);
-        let mut mode = drain.0.mode.subscribe();
-        let now = *mode.borrow_and_update();
+        let told = Box::pin(Arc::clone(&wave).notified_owned());
+        let turn = drain.turns();
         Farewell {
-            changed: Box::pin(changed(mode)),
+            wave,
+            told,
             waker: None,
             turn,
-            mode: now,
+            mode: drain.mode(),
+            since: Instant::now(),
             last_byte: Instant::now(),
             head_began: Instant::now(),
             frames: Frames::default(),
@@ -82,7 +81,7 @@ impl Farewell {
     }
 
     pub(super) fn poll(&mut self, requests: &Requests, cx: &mut Context<'_>) -> Poll<Verdict> {
-        self.learn(requests.drain().0.turns.load(Ordering::SeqCst), cx);
+        self.learn(requests.drain(), cx);
         if self.mode == Mode::Cut {
             return Poll::Ready(Verdict::Cut);
         }
@@ -109,33 +108,44 @@ impl Farewell {
             }
             return Some((self.head_began + HEADER_TIMEOUT, Verdict::GiveUp));
         }
-        let quiet_since =
-            |lame_duck: Instant| self.last_byte.max(lame_duck).max(requests.last_end().unwrap_or(lame_duck));
+        let quiet_since = || self.last_byte.max(self.since).max(requests.last_end().unwrap_or(self.since));
         match (self.mode, requests.protocol()) {
             // Acknowledged, h2 closes by itself when the last stream is written, which only it knows.
             (Mode::LameDuck { .. }, Protocol::Http2) if self.frames.acknowledged => None,
-            (Mode::LameDuck { since, .. }, Protocol::Http2) => {
-                Some((quiet_since(since) + GOAWAY_TIMEOUT, Verdict::Close))
+            (Mode::LameDuck { .. }, Protocol::Http2) => {
+                Some((quiet_since() + GOAWAY_TIMEOUT, Verdict::Close))
             }
-            (Mode::LameDuck { since, idle_grace }, _) => {
-                Some((quiet_since(since) + idle_grace, Verdict::Close))
-            }
+            (Mode::LameDuck { idle_grace, .. }, _) => Some((quiet_since() + idle_grace, Verdict::Close)),
             (Mode::Normal | Mode::Cut, _) => None,
         }
     }
 
     /// Brings `mode` up to date and has the task woken at its next change. This runs for every request, and polling
-    /// `changed` takes a lock, so it is polled only if there was a change or the task is another one.
-    fn learn(&mut self, turn: usize, cx: &mut Context<'_>) {
+    /// `told` takes a lock, so it is polled only if there was a change or the task is another one.
+    fn learn(&mut self, drain: &Drain, cx: &mut Context<'_>) {
         let known = self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
-        if known && self.turn == turn {
+        if known && self.turn == drain.turns() {
             return;
         }
         self.waker = Some(cx.waker().clone());
-        while let Poll::Ready(mut mode) = self.changed.as_mut().poll(cx) {
-            self.turn = turn;
-            self.mode = *mode.borrow_and_update();
-            self.changed = Box::pin(changed(mode));
+        loop {
+            let turn = drain.turns();
+            if self.turn != turn {
+                self.turn = turn;
+                self.turned(drain.mode());
+            }
+            if self.told.as_mut().poll(cx).is_pending() {
+                return;
+            }
+            self.told.set(Arc::clone(&self.wave).notified_owned());
         }
+    }
+
+    fn turned(&mut self, mode: Mode) {
+        let is_same = matches!((self.mode, mode), (Mode::LameDuck { since, .. }, Mode::LameDuck { since: now, .. }) if since == now);
+        if !is_same {
+            self.since = Instant::now();
+        }
+        self.mode = mode;
     }
 }

@@ -128,6 +128,47 @@ async fn a_drain_ends_with_its_last_connection() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn many_connections_are_told_one_after_the_other_and_each_has_its_whole_grace() {
+    let drain = Drain::new();
+    let idle: Vec<_> = (0..5000).map(|_| connect(&drain)).collect();
+    sleep(secs(1)).await;
+    let began = Instant::now();
+    drain.lame_duck(secs(5));
+    let mut ends = Vec::new();
+    for mut client in idle {
+        let closed = timeout(secs(60), client.read(&mut [0])).await;
+        assert!(matches!(closed, Ok(Ok(0))), "{closed:?}");
+        ends.push(began.elapsed());
+    }
+    let (first, last) = (ends.iter().min().expect("many"), ends.iter().max().expect("many"));
+    assert!(
+        *first >= secs(5) && *last >= *first + secs(5000) / 32_000 && *last < secs(7),
+        "{first:?} to {last:?}"
+    );
+    drain.empty().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_connections_live_on_if_it_came_back_while_they_were_told() {
+    let drain = Drain::new();
+    let mut idle: Vec<_> = (0..5000).map(|_| connect(&drain)).collect();
+    sleep(secs(1)).await;
+    drain.lame_duck(secs(5));
+    sleep(Duration::from_millis(100)).await;
+    drain.normal();
+    sleep(secs(60)).await;
+    assert_eq!(drain.open(), 5000);
+    for client in &mut idle {
+        client.write_all(b"GET /1 HTTP/1.1\r\n\r\n").await.expect("it is read");
+        let mut answer = [0; 512];
+        let n = client.read(&mut answer).await.expect("an answer");
+        assert!(!String::from_utf8_lossy(&answer[..n]).contains("close"));
+    }
+    drain.cut_now();
+    timeout(secs(1), drain.empty()).await.expect("all are told of the cut at once");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_full_drain_has_room_when_a_connection_goes_or_it_is_a_lame_duck() {
     let drain = Drain::with_limit(2);
     let has_room = async || timeout(secs(1), drain.room()).await.is_ok();
