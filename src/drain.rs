@@ -24,6 +24,7 @@ mod waves;
 
 pub use conn::Conn;
 pub use requests::ConnectInfo;
+use requests::Requests;
 use waves::{FEW, Waves};
 
 /// The treatment in force. A lame duck is served normally, but its responses say `Connection: close`.
@@ -252,9 +253,9 @@ impl Drain {
         Retiring(self.0.mode.subscribe())
     }
 
-    fn count(&self) -> Counted {
+    fn count(&self, requests: &Arc<Requests>) -> Counted {
         self.0.open.fetch_add(1, Ordering::SeqCst);
-        Counted(Arc::clone(&self.0))
+        Counted { shared: Arc::clone(&self.0), requests: Arc::clone(requests) }
     }
 
     fn is(&self, kind: u8) -> bool {
@@ -264,14 +265,22 @@ impl Drain {
 
 /// One open connection. What is counted is the I/O object, so an upgraded connection counts for as long as it lives.
 #[derive(Debug)]
-struct Counted(Arc<Shared>);
+struct Counted {
+    shared: Arc<Shared>,
+    requests: Arc<Requests>,
+}
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.closed.fetch_add(1, Ordering::SeqCst);
-        let before = self.0.open.fetch_sub(1, Ordering::SeqCst);
-        if before == 1 || before == self.0.limit {
-            self.0.gone.notify_waiters();
+        let shared = &self.shared;
+        // A connection goes before the requests on it do, so here they can still be counted.
+        if shared.kind.load(Ordering::SeqCst) == CUT {
+            shared.requests_cut.fetch_add(self.requests.in_flight() as u64, Ordering::SeqCst);
+        }
+        shared.closed.fetch_add(1, Ordering::SeqCst);
+        let before = shared.open.fetch_sub(1, Ordering::SeqCst);
+        if before == 1 || before == shared.limit {
+            shared.gone.notify_waiters();
         }
     }
 }

@@ -65,16 +65,17 @@ impl<T> Conn<T> {
         drain: &Drain,
         is_readable: fn(&T) -> bool,
     ) -> Conn<T> {
+        let requests = Arc::new(Requests::new(drain, remote, local));
         Conn {
             stream,
             is_readable,
-            requests: Arc::new(Requests::new(drain, remote, local)),
+            _counted: drain.count(&requests),
+            requests,
             farewell: Farewell::new(drain),
             received: Vec::new(),
             write_blocked: false,
             ended: false,
             linger: Linger::NotYet,
-            _counted: drain.count(),
         }
     }
 

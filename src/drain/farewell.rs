@@ -3,16 +3,14 @@
 //! after which hyper reads again.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use tokio::sync::Notify;
-use tokio::sync::futures::OwnedNotified;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::frames::Frames;
 use super::requests::{Protocol, Requests};
+use super::waves::Seat;
 use super::{Drain, Mode};
 
 /// From the first byte of a request to the end of its head. hyper's own timer would also end a connection that is merely
@@ -23,9 +21,8 @@ const GOAWAY_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(super) struct Farewell {
     /// Where this connection is told that there is a new mode.
-    wave: Arc<Notify>,
-    told: Pin<Box<OwnedNotified>>,
-    /// Who is woken by `told`.
+    seat: Seat,
+    /// Who is told.
     waker: Option<Waker>,
     /// [`Shared::turns`](super::Shared) when `mode` was learnt.
     turn: usize,
@@ -49,13 +46,9 @@ pub(super) enum Verdict {
 
 impl Farewell {
     pub(super) fn new(drain: &Drain) -> Farewell {
-        let wave = drain.0.waves.next();
-        // In this order: a turn that is missed is learnt of at the first poll.
-        let told = Box::pin(Arc::clone(&wave).notified_owned());
         let turn = drain.turns();
         Farewell {
-            wave,
-            told,
+            seat: drain.0.waves.seat(),
             waker: None,
             turn,
             mode: drain.mode(),
@@ -120,24 +113,18 @@ impl Farewell {
         }
     }
 
-    /// Brings `mode` up to date and has the task woken at its next change. This runs for every request, and polling
-    /// `told` takes a lock, so it is polled only if there was a change or the task is another one.
-    fn learn(&mut self, drain: &Drain, cx: &mut Context<'_>) {
-        let known = self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
-        if known && self.turn == drain.turns() {
-            return;
+    /// Brings `mode` up to date and has the task woken at its next change. This runs for every request, and taking the
+    /// seat takes a lock, so it is taken only if the task is another one.
+    fn learn(&mut self, drain: &Drain, cx: &Context<'_>) {
+        if !self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            self.seat.take(cx.waker().clone());
+            self.waker = Some(cx.waker().clone());
         }
-        self.waker = Some(cx.waker().clone());
-        loop {
-            let turn = drain.turns();
-            if self.turn != turn {
-                self.turn = turn;
-                self.turned(drain.mode());
-            }
-            if self.told.as_mut().poll(cx).is_pending() {
-                return;
-            }
-            self.told.set(Arc::clone(&self.wave).notified_owned());
+        // In this order: a turn after this look wakes.
+        let turn = drain.turns();
+        if self.turn != turn {
+            self.turn = turn;
+            self.turned(drain.mode());
         }
     }
 

@@ -118,8 +118,12 @@ impl Requests {
         InFlight(Arc::clone(self))
     }
 
+    pub(super) fn in_flight(&self) -> usize {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
     pub(super) fn are_in_flight(&self) -> bool {
-        self.in_flight.load(Ordering::Relaxed) > 0
+        self.in_flight() > 0
     }
 
     pub(super) fn received(&self, bytes: &[u8]) {
@@ -203,13 +207,7 @@ impl Drop for InFlight {
         if last && !requests.has_body.load(Ordering::Relaxed) && !requests.is_nothing_more() {
             requests.next_head.store(BEGUN, Ordering::Relaxed);
         }
-        if requests.is_normal() {
-            return;
-        }
-        if requests.is_cut() {
-            requests.drain.0.requests_cut.fetch_add(1, Ordering::SeqCst);
-        }
-        if last {
+        if last && !requests.is_normal() {
             let mut waiting = requests.waiting.lock().unwrap_or_else(PoisonError::into_inner);
             waiting.last_end = Some(Instant::now());
             if let Some(waker) = waiting.waker.take() {

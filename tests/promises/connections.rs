@@ -1,5 +1,7 @@
 //! What happens to a connection while its generation retires or stops.
 
+use std::io::Read;
+use std::net::SocketAddr;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -7,6 +9,7 @@ use nix::sys::signal::Signal;
 
 use crate::harness::{Client, QUICK, example, get, start, wait_until};
 use crate::process::{Server, command, signal};
+use crate::websocket::WebSocket;
 
 #[test]
 fn responses_say_close_from_the_flip_on() {
@@ -25,16 +28,20 @@ fn an_idle_connection_is_kept_for_its_grace_and_closed_properly() {
     let server = start(&["--idle-grace", "1s"]);
     let mut idle = Client::connect(server.address());
     idle.get("/");
-    let mut silent = Client::connect(server.address());
-    wait_until("the silent connection is accepted", &server, || {
-        get(server.address(), "/").contains("generation=1")
-    });
+    let silent = accepted(server.address(), "");
     let began = Instant::now();
     signal(server.first_pid(), Signal::SIGHUP);
     server.wait_state(1, "standby");
-    idle.wait_closed();
-    assert!(began.elapsed() >= Duration::from_secs(1), "closed after {:?}", began.elapsed());
-    silent.wait_closed();
+    let closed = [idle, silent].map(|mut client| {
+        std::thread::spawn(move || {
+            client.wait_closed();
+            began.elapsed()
+        })
+    });
+    for closed in closed {
+        let after = closed.join().expect("it is closed properly");
+        assert!(after >= Duration::from_secs(1), "closed after {after:?}");
+    }
     server.log().wait_for("retired");
 }
 
@@ -49,28 +56,77 @@ fn a_request_sent_within_the_grace_is_answered() {
     assert!(answer.contains("generation=1 ") && answer.contains("connection: close"), "{answer}");
 }
 
-#[test]
-fn a_drain_ends_with_its_last_connection_and_not_later() {
-    let mut server = start(&["--idle-grace", "1h"]);
-    let mut client = Client::connect(server.address());
-    client.get("/");
-    signal(server.first_pid(), Signal::SIGHUP);
-    server.wait_state(1, "draining");
-    drop(client);
-    let gone = Instant::now();
-    assert!(server.first_exit().success());
-    assert!(gone.elapsed() < Duration::from_secs(1), "it took {:?}", gone.elapsed());
+/// Begins something with the server, from which a client may go away at any time.
+type Begin = fn(SocketAddr) -> Client;
+
+fn begun(addr: SocketAddr, request: &str) -> Client {
+    let mut client = accepted(addr, request);
+    client.0.read_exact(&mut [0; 60]).expect("the beginning of an answer");
+    client
+}
+
+fn accepted(addr: SocketAddr, request: &str) -> Client {
+    let mut client = Client::connect(addr);
+    client.write(request);
+    // Connections are accepted in their order.
+    get(addr, "/");
+    client
 }
 
 #[test]
-fn what_is_left_at_the_deadline_is_cut_and_counted() {
-    let mut server = start(&["--drain-timeout", "1s"]);
-    let mut client = Client::connect(server.address());
-    client.send("/slow?ms=60000");
+fn a_drain_ends_with_its_last_client_whatever_that_was_doing_and_not_later() {
+    let clients: [(&str, Begin); 9] = [
+        ("nothing", |addr| accepted(addr, "")),
+        ("half a head", |addr| accepted(addr, "GET / HTTP/1.1\r\nhost: te")),
+        ("between two requests", |addr| begun(addr, "GET / HTTP/1.1\r\nhost: test\r\n\r\n")),
+        ("waiting for an answer", |addr| accepted(addr, "GET /slow?ms=60000 HTTP/1.1\r\nhost: test\r\n\r\n")),
+        ("in the middle of a download", |addr| {
+            begun(addr, "GET /bytes?n=100000000 HTTP/1.1\r\nhost: test\r\n\r\n")
+        }),
+        ("in the middle of an upload", |addr| {
+            begun(addr, "POST /echo HTTP/1.1\r\nhost: test\r\ncontent-length: 100\r\n\r\nand so")
+        }),
+        ("reading events", |addr| begun(addr, "GET /events HTTP/1.1\r\nhost: test\r\n\r\n")),
+        ("in HTTP/2", |addr| accepted(addr, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")),
+        ("in a WebSocket", |addr| WebSocket::connect(addr).0),
+    ];
+    for (what, begin) in clients {
+        let mut server = start(&["--idle-grace", "1h"]);
+        let client = begin(server.address());
+        signal(server.first_pid(), Signal::SIGHUP);
+        server.wait_state(1, "draining");
+        drop(client);
+        let gone = Instant::now();
+        assert!(server.first_exit().success());
+        assert!(gone.elapsed() < Duration::from_secs(1), "{what}: it took {:?}", gone.elapsed());
+        assert_eq!(server.log().wait_for("retired").json["cut"], 0, "{what}");
+    }
+}
+
+#[test]
+fn what_is_left_at_the_deadline_is_cut_and_counted_and_not_before() {
+    let mut server = start(&["--drain-timeout", "3s"]);
+    let _ignores_the_goodbye = WebSocket::connect(server.address());
+    let mut stops_reading = Client::connect(server.address());
+    stops_reading.send(&format!("/bytes?n={}", 64 << 20));
+    let mut waits = Client::connect(server.address());
+    waits.send("/slow?ms=60000");
+    let before_flip = Instant::now();
     signal(server.first_pid(), Signal::SIGHUP);
-    let retired = server.log().wait_for("retired");
-    assert_eq!(retired.json["cut"], 1, "{}", retired.text);
+    server.wait_state(1, "standby");
+    let after_flip = Instant::now();
     assert!(server.first_exit().success());
+    let (at_most, at_least) = (before_flip.elapsed(), after_flip.elapsed());
+    assert!(at_most >= Duration::from_secs(3), "cut after {at_most:?}");
+    // What is cut may take a moment to notice.
+    assert!(at_least < Duration::from_secs(4), "cut after {at_least:?}");
+    let retired = server.log().wait_for("retired");
+    assert_eq!(
+        (&retired.json["cut"], &retired.json["requests_cut"]),
+        (&3.into(), &2.into()),
+        "{}",
+        retired.text
+    );
 }
 
 #[test]
@@ -134,11 +190,7 @@ fn the_directory_is_served_with_ranges_and_conditional_requests() {
     let server = Server::start(served);
     let get = |headers: &str| {
         let mut client = Client::connect(server.address());
-        std::io::Write::write_all(
-            &mut client.0,
-            format!("GET / HTTP/1.1\r\nhost: test\r\n{headers}\r\n").as_bytes(),
-        )
-        .expect("the connection is open");
+        client.write(format!("GET / HTTP/1.1\r\nhost: test\r\n{headers}\r\n"));
         client.answer()
     };
     let whole = get("");

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use tokio::runtime::Runtime;
 
 use crate::load::{Clients, Load, Report};
-use crate::process::{PATIENCE, Server, command};
+use crate::process::{PATIENCE, Server, command, signal};
 
 pub(crate) const HANDOVER: &str = env!("CARGO_BIN_EXE_handover");
 
@@ -32,6 +33,14 @@ pub(crate) fn playground(args: &[&str]) -> Command {
 
 pub(crate) fn start(args: &[&str]) -> Server {
     Server::start(playground(args))
+}
+
+/// Hands over from `generation`, waits until it only drains, and gives the pid of the next one.
+pub(crate) fn hand_over(server: &Server, generation: u64, pid: u32) -> u32 {
+    signal(pid, Signal::SIGHUP);
+    let successor = server.wait_serving(generation + 1);
+    server.wait_state(generation, "draining");
+    successor
 }
 
 /// A load that runs beside the test.
@@ -103,8 +112,11 @@ impl Client {
     }
 
     pub(crate) fn send(&mut self, target: &str) {
-        let request = format!("GET {target} HTTP/1.1\r\nhost: test\r\n\r\n");
-        self.0.write_all(request.as_bytes()).expect("the connection is open");
+        self.write(format!("GET {target} HTTP/1.1\r\nhost: test\r\n\r\n"));
+    }
+
+    pub(crate) fn write(&mut self, bytes: impl AsRef<[u8]>) {
+        self.0.write_all(bytes.as_ref()).expect("the connection is open");
     }
 
     pub(crate) fn answer(&mut self) -> String {
@@ -124,6 +136,14 @@ impl Client {
                 return text;
             }
         }
+    }
+
+    /// All that comes until the server closes, which it must do properly: FIN, not RST.
+    pub(crate) fn rest(mut self) -> String {
+        let mut all = String::new();
+        let end = self.0.read_to_string(&mut all);
+        assert!(end.is_ok(), "not closed properly: {end:?} after {all:?}");
+        all
     }
 
     /// Waits until the server closes, and asserts that it closes properly: FIN, not RST.

@@ -1,228 +1,132 @@
 //! Every kind of exchange in flight over handovers, together, and over a stop.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::thread::{self, JoinHandle, sleep};
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::harness::{Client, start};
+use crate::harness::{hand_over, start};
 use crate::process::{Server, signal};
 
-const STREAMS: usize = 50;
+mod http1;
+mod http2;
+mod lasting;
 
-/// Many exchanges of one kind; the first that fails ends them with what went wrong.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// Clients of one kind. Each does its exchange again and again until `stop`; one that loses anything panics.
 struct Kind {
     name: &'static str,
-    thread: JoinHandle<Result<u64, String>>,
+    clients: Vec<JoinHandle<u64>>,
 }
+
+/// Gives the number of requests that were answered.
+type Exchange = fn(SocketAddr, &Arc<AtomicBool>) -> u64;
 
 impl Kind {
-    /// `exchange` is done again and again until `stop`, each time from the beginning.
-    fn again_and_again(
+    fn start(
         name: &'static str,
+        clients: usize,
+        addr: SocketAddr,
         stop: &Arc<AtomicBool>,
-        mut exchange: impl FnMut() -> Result<(), String> + Send + 'static,
+        exchange: Exchange,
     ) -> Kind {
-        let stop = Arc::clone(stop);
-        let thread = std::thread::spawn(move || {
-            let mut done = 0;
-            while !stop.load(Ordering::SeqCst) {
-                exchange().map_err(|why| format!("after {done}: {why}"))?;
-                done += 1;
-            }
-            Ok(done)
-        });
-        Kind { name, thread }
+        let client = |_| {
+            let stop = Arc::clone(stop);
+            let work = move || {
+                let mut answered = exchange(addr, &stop);
+                while !stop.load(Ordering::SeqCst) {
+                    answered += exchange(addr, &stop);
+                }
+                answered
+            };
+            thread::Builder::new().name(name.to_owned()).spawn(work).expect("a thread")
+        };
+        Kind { name, clients: (0..clients).map(client).collect() }
     }
 
-    fn finish(self, server: &Server) {
-        let done = self.thread.join().unwrap_or_else(|_| Err("it panicked".to_owned()));
-        match done {
-            Ok(done) => assert!(done > 0, "{}: no exchange was completed", self.name),
-            Err(why) => panic!("{}: {why}\n{}", self.name, server.log().history()),
-        }
+    /// Gives the name if anything was lost, or nothing was asked.
+    fn finish(self) -> Option<&'static str> {
+        let answered: thread::Result<u64> = self.clients.into_iter().map(JoinHandle::join).sum();
+        println!("{}: {} requests answered", self.name, answered.as_ref().unwrap_or(&0));
+        answered.map_or(true, |answered| answered == 0).then_some(self.name)
     }
-}
-
-fn text(error: impl std::fmt::Display) -> String {
-    error.to_string()
-}
-
-fn connect(addr: SocketAddr) -> Result<TcpStream, String> {
-    let stream = TcpStream::connect(addr).map_err(text)?;
-    stream.set_read_timeout(Some(Duration::from_secs(30))).map_err(text)?;
-    Ok(stream)
-}
-
-/// Reads everything until the server closes.
-fn rest(mut stream: TcpStream) -> Result<String, String> {
-    let mut all = String::new();
-    stream.read_to_string(&mut all).map_err(text)?;
-    Ok(all)
-}
-
-fn whole(answer: &str, end: &str) -> Result<(), String> {
-    let good = answer.starts_with("HTTP/1.1 200 ") && answer.ends_with(end);
-    if good { Ok(()) } else { Err(format!("not whole: {answer:?}")) }
-}
-
-/// Three requests in one write: all are answered, on this connection.
-fn pipelined(addr: SocketAddr) -> Result<(), String> {
-    let mut stream = connect(addr)?;
-    let one = "GET / HTTP/1.1\r\nhost: test\r\n\r\n";
-    let last = "GET / HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n";
-    stream.write_all(format!("{one}{one}{last}").as_bytes()).map_err(text)?;
-    let answers = rest(stream)?;
-    match answers.matches("generation=").count() {
-        3 => Ok(()),
-        n => Err(format!("{n} of 3 answers: {answers:?}")),
-    }
-}
-
-/// 8 KiB, 1 KiB at a time over `time`, which come back.
-fn slow_upload(addr: SocketAddr, time: Duration) -> Result<(), String> {
-    let mut stream = connect(addr)?;
-    let head = "POST /echo HTTP/1.1\r\nhost: test\r\nconnection: close\r\ncontent-length: 8192\r\n\r\n";
-    stream.write_all(head.as_bytes()).map_err(text)?;
-    for _ in 0..8 {
-        std::thread::sleep(time / 8);
-        stream.write_all(&[b'u'; 1024]).map_err(text)?;
-    }
-    let answer = rest(stream)?;
-    whole(&answer, "uuuuuuuu")?;
-    match answer.matches('u').count() {
-        8192.. => Ok(()),
-        n => Err(format!("{n} of 8192 bytes came back")),
-    }
-}
-
-/// A reader at `rate` bytes a second.
-fn slow_download(addr: SocketAddr, bytes: usize, rate: usize) -> Result<(), String> {
-    let mut stream = connect(addr)?;
-    let request = format!("GET /bytes?n={bytes} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).map_err(text)?;
-    let (mut got, began) = (0, Instant::now());
-    let mut chunk = [0; 16 * 1024];
-    loop {
-        let n = stream.read(&mut chunk).map_err(|e| format!("{e} after {got} bytes"))?;
-        got += n;
-        if n == 0 {
-            return if got > bytes { Ok(()) } else { Err(format!("{got} of {bytes} bytes")) };
-        }
-        let due = Duration::from_secs_f64(got as f64 / rate as f64);
-        std::thread::sleep(due.saturating_sub(began.elapsed()));
-    }
-}
-
-fn chunked(addr: SocketAddr) -> Result<(), String> {
-    let mut stream = connect(addr)?;
-    let request = "GET /stream?n=30&ms=50 HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n";
-    stream.write_all(request.as_bytes()).map_err(text)?;
-    whole(&rest(stream)?, "0 to go\n\r\n0\r\n\r\n")
-}
-
-/// Requests with pauses; looks whether the server has closed before each, as clients do.
-fn pausing(addr: SocketAddr, kept: &mut Option<Client>, pause: Duration) -> Result<(), String> {
-    std::thread::sleep(pause);
-    let open = |client: &Client| {
-        let stream = &client.0;
-        stream.set_nonblocking(true).expect("a socket");
-        let open = matches!(stream.peek(&mut [0; 1]), Err(e) if e.kind() == std::io::ErrorKind::WouldBlock);
-        stream.set_nonblocking(false).expect("a socket");
-        open
-    };
-    let mut client = match kept.take().filter(open) {
-        Some(client) => client,
-        None => Client(connect(addr)?),
-    };
-    let answer = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| client.get("/")));
-    let answer = answer.map_err(|_| "no answer".to_owned())?;
-    whole(&answer, "\n")?;
-    *kept = (!answer.contains("connection: close")).then_some(client);
-    Ok(())
-}
-
-/// One HTTP/2 connection with 50 requests at a time, until the server says GOAWAY. What was sent is answered.
-async fn h2_connection(addr: SocketAddr, stop: &Arc<AtomicBool>) -> Result<(), String> {
-    let stream = tokio::net::TcpStream::connect(addr).await.map_err(text)?;
-    let (client, connection) = h2::client::handshake(stream).await.map_err(text)?;
-    let driver = tokio::spawn(connection);
-    let mut streams = tokio::task::JoinSet::new();
-    for _ in 0..STREAMS {
-        streams.spawn(h2_requests(client.clone(), addr, Arc::clone(stop)));
-    }
-    drop(client);
-    let mut failed = None;
-    while let Some(done) = streams.join_next().await {
-        failed = failed.or(done.map_err(text)?.err());
-    }
-    driver.abort();
-    failed.map_or(Ok(()), Err)
-}
-
-async fn h2_requests(
-    client: h2::client::SendRequest<hyper::body::Bytes>,
-    addr: SocketAddr,
-    stop: Arc<AtomicBool>,
-) -> Result<(), String> {
-    while !stop.load(Ordering::SeqCst) {
-        // Not ready any more: the server has said GOAWAY, before anything was sent.
-        let Ok(mut ready) = client.clone().ready().await else { return Ok(()) };
-        let request = hyper::Request::get(format!("http://{addr}/slow?ms=2")).body(()).expect("a request");
-        let Ok((response, _)) = ready.send_request(request, true) else { return Ok(()) };
-        let mut body = response.await.map_err(|e| format!("sent, not answered: {e}"))?.into_body();
-        while let Some(chunk) = body.data().await {
-            let chunk = chunk.map_err(|e| format!("answered, cut: {e}"))?;
-            body.flow_control().release_capacity(chunk.len()).map_err(text)?;
-        }
-    }
-    Ok(())
-}
-
-fn h2_streams(addr: SocketAddr, stop: &Arc<AtomicBool>) -> Result<(), String> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(text)?;
-    runtime.block_on(h2_connection(addr, stop))
 }
 
 fn all_kinds(addr: SocketAddr, stop: &Arc<AtomicBool>) -> Vec<Kind> {
-    let mut random = fastrand::Rng::with_seed(7);
-    let (mut kept, mut busy) = (None, None);
-    let stopped = Arc::clone(stop);
+    let kind = |name, clients, exchange| Kind::start(name, clients, addr, stop, exchange);
     vec![
-        Kind::again_and_again("keep-alive, pauses up to 3 times the grace", stop, move || {
-            pausing(addr, &mut kept, Duration::from_millis(random.u64(0..1500)))
+        kind("a connection for each request", 2, |addr, _| http1::fresh(addr)),
+        kind("keep-alive, pauses up to 3 times the grace", 2, |addr, stop| {
+            http1::keep_alive(addr, stop, 1, 3 * GRACE)
         }),
-        Kind::again_and_again("keep-alive without pauses", stop, move || {
-            pausing(addr, &mut busy, Duration::ZERO)
+        kind("keep-alive, 100 at a time without a pause", 1, |addr, stop| {
+            http1::keep_alive(addr, stop, 100, GRACE / 4)
         }),
-        Kind::again_and_again("pipelining", stop, move || pipelined(addr)),
-        Kind::again_and_again("upload over 8 s", stop, move || slow_upload(addr, Duration::from_secs(8))),
-        Kind::again_and_again("upload over 1 s", stop, move || slow_upload(addr, Duration::from_secs(1))),
-        Kind::again_and_again("slow reader", stop, move || slow_download(addr, 4 << 20, 512 << 10)),
-        Kind::again_and_again("chunks", stop, move || chunked(addr)),
-        Kind::again_and_again("HTTP/2, 50 streams", stop, move || h2_streams(addr, &stopped)),
+        kind("pipelining", 1, |addr, _| http1::pipelined(addr)),
+        kind("upload over 8 s", 1, |addr, _| http1::upload(addr, Duration::from_secs(8))),
+        kind("upload over 1 s", 1, |addr, _| http1::upload(addr, Duration::from_secs(1))),
+        kind("reader at 512 KiB/s", 1, |addr, _| http1::download(addr, 512 << 10)),
+        kind("chunks", 1, |addr, _| http1::chunks(addr)),
+        kind("events", 4, |addr, _| lasting::events(addr)),
+        kind("WebSocket", 4, |addr, _| lasting::websocket(addr)),
+        kind("HTTP/2, 50 streams", 1, http2::streams),
+        kind("HTTP/2 without acknowledgement", 1, |addr, _| http2::unacknowledged(addr)),
+        kind("a connection without a byte", 4, |addr, _| http1::silent(addr, GRACE)),
+        kind("a client that vanishes", 1, |addr, _| http1::vanish(addr)),
     ]
 }
 
+/// Stops the service in the middle of `kinds` and looks what became of them. It goes on accepting for a while: what has
+/// begun when no more is to begin still finds it.
+fn stop_and_finish(server: &Server, generation: u64, pid: u32, stop: &AtomicBool, kinds: Vec<Kind>) {
+    signal(pid, Signal::SIGTERM);
+    server.wait_state(generation, "lingering");
+    stop.store(true, Ordering::SeqCst);
+    let lost: Vec<_> = kinds.into_iter().filter_map(Kind::finish).collect();
+    assert!(lost.is_empty(), "lost, see above: {lost:?}\n{}", server.log().history());
+    for generation in 1..=generation {
+        let left = server.log().wait(&format!("generation {generation} has left"), |line| {
+            let left = line.generation() == generation && ["retired", "stopped"].contains(&line.message());
+            left.then(|| line.clone())
+        });
+        assert_eq!((&left.json["cut"], &left.json["requests_cut"]), (&0.into(), &0.into()), "{}", left.text);
+    }
+}
+
+const FLAGS: [&str; 8] =
+    ["--idle-grace", "500ms", "--stop-idle-grace", "500ms", "--stop-delay", "2s", "--stop-timeout", "60s"];
+
 #[test]
 fn every_kind_of_exchange_survives_ten_handovers() {
-    let server = start(&["--idle-grace", "500ms"]);
+    let server = start(&FLAGS);
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut kinds = all_kinds(server.address(), &stop);
+    let once = Arc::new(AtomicBool::new(true));
+    kinds.push(Kind::start("reader at 64 KiB/s", 1, server.address(), &once, |addr, _| {
+        http1::download(addr, 64 << 10)
+    }));
+    let last = (1..=10).fold(server.first_pid(), |pid, generation| {
+        sleep(Duration::from_millis(5500));
+        hand_over(&server, generation, pid)
+    });
+    stop_and_finish(&server, 11, last, &stop, kinds);
+    let lines = server.log().lines();
+    let slow = lines.iter().take_while(|line| !(line.generation() == 1 && line.message() == "retired"));
+    let spanned = slow.filter(|line| line.message().starts_with("serving, took over")).count();
+    assert!(spanned > 5, "the slow reader spanned only {spanned} handovers:\n{}", server.log().history());
+}
+
+#[test]
+fn every_kind_of_exchange_survives_a_stop() {
+    let mut server = start(&FLAGS);
     let stop = Arc::new(AtomicBool::new(false));
     let kinds = all_kinds(server.address(), &stop);
-    let mut pid = server.first_pid();
-    for generation in 1..=10 {
-        std::thread::sleep(Duration::from_millis(700));
-        signal(pid, Signal::SIGHUP);
-        pid = server.wait_serving(generation + 1);
-        server.wait_state(generation, "draining");
-    }
-    stop.store(true, Ordering::SeqCst);
-    kinds.into_iter().for_each(|kind| kind.finish(&server));
-    let lines = server.log().lines();
-    let cut: Vec<_> = lines.iter().filter(|l| l.json["cut"].as_u64().is_some_and(|cut| cut > 0)).collect();
-    assert!(cut.is_empty(), "{cut:?}");
+    sleep(Duration::from_secs(2));
+    let pid = server.first_pid();
+    stop_and_finish(&server, 1, pid, &stop, kinds);
+    assert!(server.first_exit().success());
 }

@@ -1,12 +1,12 @@
 //! Exchanges that last, probes, and limits.
 
-use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
 use crate::harness::{Client, HANDOVER, QUICK, get, start, wait_until};
 use crate::process::{Server, command, signal};
+use crate::websocket::{CLOSE, TEXT, WebSocket};
 
 #[test]
 fn a_stream_of_events_ends_itself_when_its_generation_retires() {
@@ -16,39 +16,21 @@ fn a_stream_of_events_ends_itself_when_its_generation_retires() {
     client.send("/events?ms=20");
     wait_until("the request has arrived", &server, || get(server.address(), "/").contains("generation=1"));
     signal(server.first_pid(), Signal::SIGHUP);
-    let mut all = String::new();
-    client.0.read_to_string(&mut all).expect("it ends properly");
+    let all = client.rest();
     assert!(all.contains("data: 0\n\n") && all.contains("data: bye") && all.ends_with("0\r\n\r\n"), "{all}");
     assert!(server.first_exit().success());
     assert_eq!(server.log().wait_for("retired").json["cut"], 0);
 }
 
-/// A text frame from a client, masked with zeros (RFC 6455, section 5.2).
-fn frame(text: &str) -> Vec<u8> {
-    let length = u8::try_from(text.len()).expect("short").to_be_bytes()[0];
-    [&[0x81, 0x80 | length, 0, 0, 0, 0], text.as_bytes()].concat()
-}
-
 #[test]
 fn a_websocket_is_told_goodbye_and_counts_until_it_has_left() {
     let mut server = start(&["--idle-grace", "100ms"]);
-    let mut client = Client::connect(server.address());
-    let handshake = "GET /ws HTTP/1.1\r\nhost: test\r\nupgrade: websocket\r\nconnection: upgrade\r\n\
-                     sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-    client.0.write_all(handshake.as_bytes()).expect("the connection is open");
-    let answer = client.answer();
-    assert!(
-        answer.starts_with("HTTP/1.1 101") && answer.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="),
-        "{answer}"
-    );
-    let mut echoed = [0; 7];
-    client.0.write_all(&frame("hello")).expect("the connection is open");
-    client.0.read_exact(&mut echoed).expect("an echo");
-    assert_eq!(&echoed, b"\x81\x05hello");
+    let mut client = WebSocket::connect(server.address());
+    client.send(TEXT, b"hello");
+    assert_eq!(client.receive(), (TEXT, b"hello".to_vec()));
     signal(server.first_pid(), Signal::SIGHUP);
-    let mut goodbye = [0; 4];
-    client.0.read_exact(&mut goodbye).expect("a close frame");
-    assert_eq!((goodbye[0], u16::from_be_bytes([goodbye[2], goodbye[3]])), (0x88, 1001));
+    let (kind, goodbye) = client.receive();
+    assert_eq!((kind, &goodbye[..2]), (CLOSE, &1001_u16.to_be_bytes()[..]));
     server.wait_state(1, "draining");
     drop(client);
     assert!(server.first_exit().success());

@@ -4,25 +4,20 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::harness::{Client, Traffic, get, start};
+use crate::harness::{Client, Traffic, get, hand_over, start};
 use crate::load::Clients;
 use crate::process::{Server, signal};
 
 /// Hands over `times` times, each as soon as the one before allows.
-fn hand_over(server: &Server, times: u64) {
-    let mut pid = server.first_pid();
-    for generation in 1..=times {
-        signal(pid, Signal::SIGHUP);
-        pid = server.wait_serving(generation + 1);
-        server.wait_state(generation, "draining");
-    }
+fn hand_over_again_and_again(server: &Server, times: u64) {
+    (1..=times).fold(server.first_pid(), |pid, generation| hand_over(server, generation, pid));
 }
 
 #[test]
 fn fresh_connections_lose_nothing_over_ten_handovers() {
     let server = start(&[]);
     let traffic = Traffic::start(server.address(), Clients::Fresh, 32);
-    hand_over(&server, 10);
+    hand_over_again_and_again(&server, 10);
     let report = traffic.stop_lossless(&server);
     assert_eq!(report.first_answers().len(), 11, "every generation served");
 }
@@ -33,7 +28,7 @@ fn keep_alive_clients_lose_nothing_over_ten_handovers() {
     let pause = Duration::from_millis(10);
     let busy = Traffic::start(server.address(), Clients::KeepAlive { pause: Duration::ZERO }, 16);
     let pausing = Traffic::start(server.address(), Clients::KeepAlive { pause }, 64);
-    hand_over(&server, 10);
+    hand_over_again_and_again(&server, 10);
     busy.stop_lossless(&server);
     pausing.stop_lossless(&server);
 }
@@ -76,7 +71,7 @@ fn several_addresses_of_both_families_move_together() {
     let before = server.addresses(1);
     assert_eq!(before.len(), 3, "{before:?}");
     let traffic: Vec<_> = before.iter().map(|addr| Traffic::start(*addr, Clients::Fresh, 4)).collect();
-    hand_over(&server, 2);
+    hand_over_again_and_again(&server, 2);
     assert_eq!(server.addresses(2), before, "the ports that were picked for :0 stay");
     traffic.into_iter().for_each(|t| drop(t.stop_lossless(&server)));
     for addr in before {

@@ -3,8 +3,10 @@
 //! A test waits for an event with a deadline and never sleeps a guess; a failure prints the log of all generations.
 
 mod bad_input;
+mod clients;
 mod connections;
 mod failures;
+mod frames;
 mod harness;
 mod kinds;
 mod lasting;
@@ -15,5 +17,7 @@ mod lossless;
 mod own_loop;
 #[path = "../../bench/process.rs"]
 mod process;
+mod relay;
 mod signals;
 mod traces;
+mod websocket;

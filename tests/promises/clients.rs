@@ -1,0 +1,133 @@
+//! Real clients across handovers: curl and h2load (nghttp2-client in Debian).
+
+use std::process::{Command, Output, Stdio};
+use std::thread::{self, JoinHandle};
+
+use crate::harness::{hand_over, skip, start, wait_until};
+use crate::process::{Server, command};
+use crate::relay::Relay;
+
+/// What `program --version` says, if it is there.
+fn version(program: &str) -> Option<String> {
+    let Output { stdout, .. } = Command::new(program).arg("--version").output().ok()?;
+    Some(String::from_utf8_lossy(&stdout).into_owned())
+}
+
+/// Runs a client beside the test.
+fn run(program: &str, args: &[&str]) -> JoinHandle<Output> {
+    let mut client = command(program);
+    client.args(args).stdout(Stdio::piped()).stderr(Stdio::piped());
+    thread::spawn(move || client.output().expect("it is installed"))
+}
+
+/// What `curl` with these arguments has received.
+fn curl(args: &[&str]) -> JoinHandle<Output> {
+    run("curl", &[&["--fail", "--silent", "--show-error"], args].concat())
+}
+
+/// Hands over again and again as long as the client runs, `at_least` times, and gives what it wrote to stdout.
+fn hand_over_during(client: JoinHandle<Output>, server: &Server, at_least: u64) -> Output {
+    let (mut pid, mut handovers) = (server.first_pid(), 0);
+    while !client.is_finished() {
+        handovers += 1;
+        pid = hand_over(server, handovers, pid);
+    }
+    let output = client.join().expect("it was started");
+    assert!(output.status.success(), "{output:?}\n{}", server.log().history());
+    assert!(handovers >= at_least, "only {handovers} handovers");
+    output
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn curl_gets_every_answer_of_a_long_row_without_trying_again() {
+    if version("curl").is_none() {
+        return skip("curl is not installed");
+    }
+    let server = start(&[]);
+    let urls = format!("http://{}/?[1-2000]", server.address());
+    let output = hand_over_during(curl(&["--verbose", "--rate", "500/s", &urls]), &server, 5);
+    let (answers, said) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(answers.lines().filter(|line| line.starts_with("generation=")).count(), 2000);
+    // curl would repeat a request that was lost with its connection, and says so.
+    assert!(!said.contains("retrying"), "{said}");
+}
+
+#[test]
+fn an_upload_that_curl_announces_arrives_whole_across_handovers() {
+    if version("curl").is_none() {
+        return skip("curl is not installed");
+    }
+    let server = start(&[]);
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("upload");
+    let sent: Vec<u8> = std::iter::repeat_with(|| fastrand::u8(..)).take(4 << 20).collect();
+    std::fs::write(&file, &sent).expect("writable");
+    let (data, url) = (format!("@{}", file.display()), format!("http://{}/echo", server.address()));
+    let upload = ["--header", "expect: 100-continue", "--limit-rate", "2M", "--data-binary"];
+    let output = hand_over_during(curl(&[&upload[..], &[&data, &url]].concat()), &server, 3);
+    assert!(output.stdout == sent, "{} bytes of {} came back, or others", output.stdout.len(), sent.len());
+}
+
+#[test]
+fn a_slow_answer_over_http2_reaches_curl_across_handovers() {
+    if !version("curl").is_some_and(|version| version.contains("HTTP2")) {
+        return skip("no curl that speaks HTTP/2 is installed");
+    }
+    let server = start(&[]);
+    let url = format!("http://{}/slow?ms=1500", server.address());
+    let output = hand_over_during(curl(&["--http2-prior-knowledge", &url]), &server, 3);
+    assert!(text(&output.stdout).starts_with("generation="), "{output:?}");
+}
+
+/// The numbers in the summary of h2load, by name.
+fn requests(output: &Output, name: &str) -> u64 {
+    let text = text(&output.stdout);
+    let line = text.lines().find_map(|line| line.strip_prefix("requests: ")).expect("a summary");
+    let number = line.split(", ").find_map(|part| part.strip_suffix(name)?.trim().parse().ok());
+    number.unwrap_or_else(|| panic!("no {name:?} in {line:?}"))
+}
+
+#[test]
+fn h2load_loses_nothing_over_http1() {
+    if version("h2load").is_none() {
+        return skip("h2load is not installed");
+    }
+    let server = start(&[]);
+    let url = format!("http://{}/", server.address());
+    let output = hand_over_during(run("h2load", &["--h1", "-D", "8", "-c", "20", &url]), &server, 10);
+    let lost = ["failed", "errored", "timeout"].map(|name| requests(&output, name));
+    assert_eq!(lost, [0; 3], "{}\n{}", text(&output.stdout), server.log().history());
+    assert!(requests(&output, "succeeded") > 1000);
+}
+
+#[test]
+fn every_request_that_h2load_sends_over_http2_is_answered() {
+    const CLIENTS: usize = 20;
+    if version("h2load").is_none() {
+        return skip("h2load is not installed");
+    }
+    let server = start(&[]);
+    let relay = Relay::start(server.address());
+    let url = format!("http://{}/", relay.address());
+    let mut pid = server.first_pid();
+    for generation in 1..=10 {
+        // More requests than it can make before GOAWAY ends it.
+        let load = run("h2load", &["-n", "10000000", "-c", &CLIENTS.to_string(), "-m", "50", &url]);
+        wait_until("all its clients are at work", &server, || relay.is_busy(CLIENTS));
+        pid = hand_over(&server, generation, pid);
+        let output = load.join().expect("it was started");
+        let mut sent = 0;
+        for seen in relay.take() {
+            assert_eq!(seen.sent, seen.ended, "{}", server.log().history());
+            assert!(seen.reset.is_empty(), "{:?}", seen.reset);
+            sent += seen.sent.len() as u64;
+        }
+        assert_eq!(requests(&output, "succeeded"), sent, "{}", text(&output.stdout));
+        assert!(sent > 1000, "only {sent} requests");
+        println!("handover {generation}: {sent} requests answered");
+    }
+}
