@@ -34,7 +34,7 @@ struct Cli {
 pub(crate) fn run() -> ExitCode {
     // Prints usage errors itself, and exits with status 2.
     let cli = Cli::parse();
-    cli.log.install();
+    let _flush = cli.log.install();
     match serve(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -49,11 +49,14 @@ fn serve(cli: Cli) -> Result<(), Box<dyn std::error::Error>> {
         check_root(root)?;
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
+    let served = runtime.block_on(async {
         let server = cli.server.server();
         let site = Site::new(cli.root, cli.probes, server.handle());
         server.serve(site).await
-    })?;
+    });
+    // A thread that hangs in a file system must not keep a generation that has retired.
+    runtime.shutdown_background();
+    served?;
     Ok(())
 }
 

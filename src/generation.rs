@@ -45,7 +45,10 @@ pub(crate) struct Address {
 
 impl Generation {
     pub(crate) fn from_env() -> Generation {
-        let var = |name| std::env::var(name).ok();
+        Generation::told_by(|name| std::env::var(name).ok())
+    }
+
+    fn told_by(var: impl Fn(&str) -> Option<String>) -> Generation {
         let successor = || {
             let (pid, started) = parse_parent(&var(PARENT)?)?;
             let number: u64 = var(GENERATION)?.parse().ok()?;
@@ -137,5 +140,67 @@ mod tests {
         let started = process::started(parent).expect("the parent is in /proc");
         assert!(Parent::verified(parent, Some(started)).is_some());
         assert!(Parent::verified(parent, Some(started + 1)).is_none());
+    }
+
+    /// Text that is nearly right, which random bytes never are: pieces of what is right, some of them spoilt.
+    fn nearly(random: &mut fastrand::Rng, right: &str) -> String {
+        let mut text: Vec<char> = right.chars().collect();
+        for _ in 0..random.usize(0..4) {
+            let at = random.usize(..=text.len());
+            match random.u8(0..4) {
+                0 => text.truncate(at),
+                1 => text.insert(at, random.choice(*b"0123456789@=,.:[]-+ \n\0").expect("not empty").into()),
+                2 if at < text.len() => drop(text.remove(at)),
+                _ => text.insert(at, random.char(..)),
+            }
+        }
+        text.into_iter().collect()
+    }
+
+    #[test]
+    fn whatever_the_environment_says_only_the_parent_itself_is_believed() {
+        let ppid = rustix::process::getppid().expect("tests have a parent").as_raw_pid().cast_unsigned();
+        let started = process::started(ppid).expect("the parent is in /proc");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+        let _inside = runtime.enter();
+        let mut random = fastrand::Rng::with_seed(1);
+        let mut believed = 0;
+        for _ in 0..20_000 {
+            let pid = if random.bool() { ppid } else { random.u32(..) };
+            let parent = nearly(&mut random, &format!("{pid}@{started}"));
+            let generation = nearly(&mut random, "41");
+            let listen = nearly(&mut random, "127.0.0.1:0=8080,[::1]:9090");
+            let told = Generation::told_by(|name| match name {
+                PARENT => Some(parent.clone()),
+                GENERATION => Some(generation.clone()),
+                _ => Some(listen.clone()),
+            });
+            let Some(predecessor) = told.predecessor else {
+                assert_eq!(told.number, 1);
+                continue;
+            };
+            believed += 1;
+            let right = [format!("{ppid}@{started}"), ppid.to_string()];
+            // Leading zeros and a plus sign change no number.
+            let plain = |part: &str| part.trim_start_matches('+').trim_start_matches('0').to_owned();
+            let said = parent.split('@').map(plain).collect::<Vec<_>>().join("@");
+            assert!(right.contains(&said), "{parent:?} was believed to be {ppid}@{started}");
+            assert_eq!(predecessor.parent.pid(), ppid);
+            assert_eq!(Some(told.number - 1), generation.parse().ok());
+            let understood = parse_addresses(&format_addresses(&predecessor.addresses));
+            assert!(understood.is_some_and(|a| a.len() == predecessor.addresses.len()), "{listen:?}");
+        }
+        assert!(believed > 200, "only {believed} were right enough to be believed: the others prove little");
+    }
+
+    #[test]
+    fn random_text_is_no_parent_and_no_address() {
+        let mut random = fastrand::Rng::with_seed(2);
+        for _ in 0..20_000 {
+            let text: String = (0..random.usize(0..40)).map(|_| random.char(..)).collect();
+            assert_eq!(parse_parent(&text), None, "{text:?}");
+            let addresses = parse_addresses(&text);
+            assert!(addresses.as_ref().is_none_or(Vec::is_empty), "{text:?} is {addresses:?}");
+        }
     }
 }

@@ -106,6 +106,13 @@ impl Port {
         Ok(())
     }
 
+    /// The first address on which more than `expected` others listen, and who they are.
+    pub(crate) fn crowd(&self, expected: usize) -> Option<(SocketAddr, String)> {
+        self.others()
+            .find(|(_, others)| others.len() > expected)
+            .map(|(listener, others)| (listener.address.actual, members::describe(&others)))
+    }
+
     /// Whether any other socket listens on one of our addresses.
     pub(crate) fn is_shared(&self) -> bool {
         self.others().any(|(_, others)| !others.is_empty())

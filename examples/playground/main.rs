@@ -18,6 +18,7 @@
 //! fault may also be given in a file: `--fault-file FILE`.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::{Arc, OnceLock};
@@ -26,6 +27,7 @@ use std::time::Duration;
 use clap::Parser;
 use handover::Handle;
 use hyper::service::service_fn;
+use tokio::net::TcpSocket;
 use tokio::time::sleep;
 
 mod answer;
@@ -43,7 +45,8 @@ struct Cli {
     server: options::ServerOptions,
     #[command(flatten)]
     log: log::LogOptions,
-    /// exit-before-ready, hang-before-ready, never-accepts, exit-after-ready=MS or slow-start=MS
+    /// exit-before-ready, exit-zero-before-ready, abort-before-ready, panic-in-check, hang-before-ready, never-listens,
+    /// never-accepts, exit-after-ready=MS, exit-zero-after-ready=MS or slow-start=MS
     #[arg(long)]
     fault: Option<Fault>,
     /// Read the fault from this file, if it exists and is not empty
@@ -57,9 +60,14 @@ struct Cli {
 #[derive(Debug, Clone, Copy)]
 enum Fault {
     ExitBeforeReady,
+    ExitZeroBeforeReady,
+    AbortBeforeReady,
+    PanicInCheck,
     HangBeforeReady,
+    NeverListens,
     NeverAccepts,
     ExitAfterReady(Duration),
+    ExitZeroAfterReady(Duration),
     SlowStart(Duration),
 }
 
@@ -71,9 +79,14 @@ impl FromStr for Fault {
         let ms = || ms.parse().map(Duration::from_millis).map_err(|_| format!("{name} needs =MILLISECONDS"));
         match name {
             "exit-before-ready" => Ok(Fault::ExitBeforeReady),
+            "exit-zero-before-ready" => Ok(Fault::ExitZeroBeforeReady),
+            "abort-before-ready" => Ok(Fault::AbortBeforeReady),
+            "panic-in-check" => Ok(Fault::PanicInCheck),
             "hang-before-ready" => Ok(Fault::HangBeforeReady),
+            "never-listens" => Ok(Fault::NeverListens),
             "never-accepts" => Ok(Fault::NeverAccepts),
             "exit-after-ready" => Ok(Fault::ExitAfterReady(ms()?)),
+            "exit-zero-after-ready" => Ok(Fault::ExitZeroAfterReady(ms()?)),
             "slow-start" => Ok(Fault::SlowStart(ms()?)),
             _ => Err(format!("no such fault: {text}")),
         }
@@ -82,7 +95,7 @@ impl FromStr for Fault {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let cli = Cli::parse();
-    cli.log.install();
+    let _flush = cli.log.install();
     let written = cli.fault_file.and_then(|file| std::fs::read_to_string(file).ok());
     let fault = match written.as_deref().map(str::trim) {
         Some(text) if !text.is_empty() => Some(text.parse()?),
@@ -94,6 +107,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
+        if let Some(Fault::NeverListens) = fault {
+            return never_listen().await;
+        }
         let handle = server.handle();
         let server = match fault {
             None => server,
@@ -112,9 +128,24 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             .serve(service_fn(move |request| {
                 answer(request, *generation.get_or_init(|| handle.generation()))
             }))
-            .await
-    })?;
-    Ok(())
+            .await?;
+        Ok(())
+    })
+}
+
+/// Binds where the predecessor listens, without a server.
+async fn never_listen() -> Result<(), Box<dyn std::error::Error>> {
+    let listen = std::env::var("HANDOVER_LISTEN")?;
+    // `ADDR`, or `ADDR=PORT` where port 0 was asked for.
+    let (asked, actual) = listen.split_once('=').unwrap_or((&listen, ""));
+    let mut addr: SocketAddr = asked.parse()?;
+    addr.set_port(actual.parse().unwrap_or(addr.port()));
+    let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.set_reuseport(true)?;
+    socket.bind(addr)?;
+    tracing::info!(generation = 0, listen, "bound, never listens");
+    std::future::pending().await
 }
 
 async fn before_ready(fault: Fault, handle: Handle) -> Result<(), String> {
@@ -122,18 +153,30 @@ async fn before_ready(fault: Fault, handle: Handle) -> Result<(), String> {
         Fault::ExitBeforeReady => return Err("--fault exit-before-ready".into()),
         Fault::HangBeforeReady => std::future::pending().await,
         Fault::SlowStart(time) => sleep(time).await,
+        Fault::ExitZeroBeforeReady => exit_zero(),
+        Fault::AbortBeforeReady => std::process::abort(),
+        Fault::PanicInCheck => panic!("--fault panic-in-check"),
         Fault::ExitAfterReady(time) => {
-            tokio::spawn(crash_after(time, handle));
+            tokio::spawn(end_after(time, handle, || std::process::abort()));
         }
-        Fault::NeverAccepts => {}
+        Fault::ExitZeroAfterReady(time) => {
+            tokio::spawn(end_after(time, handle, exit_zero));
+        }
+        Fault::NeverListens | Fault::NeverAccepts => {}
     }
     Ok(())
 }
 
-async fn crash_after(time: Duration, mut handle: Handle) {
+/// As a program does that believes it has finished.
+#[allow(clippy::exit, reason = "leaving in the midst of things is the fault")]
+fn exit_zero() {
+    std::process::exit(0);
+}
+
+async fn end_after(time: Duration, mut handle: Handle, end: fn()) {
     while handle.phase() == handover::Phase::Starting {
         handle.changed().await;
     }
     sleep(time).await;
-    std::process::abort();
+    end();
 }

@@ -1,6 +1,8 @@
 //! What the binary serves: the files of ROOT, or a page that says who answers.
 
 use std::convert::Infallible;
+use std::fs::Metadata;
+use std::io;
 use std::path::PathBuf;
 use std::pin::Pin;
 
@@ -11,11 +13,13 @@ use hyper::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::service::Service;
 use hyper::{Method, Request, Response, StatusCode};
 use tower_http::services::ServeDir;
-use tower_http::services::fs::ServeFileSystemResponseBody;
+use tower_http::services::fs::{
+    Backend, DefaultServeDirFallback, ServeFileSystemResponseBody, TokioBackend, TokioFile,
+};
 
 #[derive(Debug, Clone)]
 pub(crate) struct Site {
-    files: Option<ServeDir>,
+    files: Option<ServeDir<DefaultServeDirFallback, Files>>,
     probes: bool,
     handle: Handle,
 }
@@ -24,7 +28,9 @@ type Body = Either<ServeFileSystemResponseBody, Full<Bytes>>;
 
 impl Site {
     pub(crate) fn new(root: Option<PathBuf>, probes: bool, handle: Handle) -> Site {
-        let files = |root| ServeDir::new(root).precompressed_br().precompressed_gzip().precompressed_zstd();
+        let files = |root| {
+            ServeDir::with_backend(root, Files).precompressed_br().precompressed_gzip().precompressed_zstd()
+        };
         Site { files: root.map(files), probes, handle }
     }
 }
@@ -46,6 +52,31 @@ impl Site {
     }
 }
 
+/// Regular files only: to open a FIFO waits for its writer, for ever if need be, and takes a thread as long.
+#[derive(Debug, Clone)]
+struct Files;
+
+impl Backend for Files {
+    type File = TokioFile;
+    type Metadata = Metadata;
+    type OpenFuture = Pin<Box<dyn Future<Output = io::Result<TokioFile>> + Send>>;
+    type MetadataFuture = Pin<Box<dyn Future<Output = io::Result<Metadata>> + Send>>;
+
+    fn open(&self, path: PathBuf) -> Self::OpenFuture {
+        let metadata = self.metadata(path.clone());
+        Box::pin(async {
+            match metadata.await?.is_file() {
+                true => TokioBackend.open(path).await,
+                false => Err(io::ErrorKind::NotFound.into()),
+            }
+        })
+    }
+
+    fn metadata(&self, path: PathBuf) -> Self::MetadataFuture {
+        TokioBackend.metadata(path)
+    }
+}
+
 impl Service<Request<Incoming>> for Site {
     type Response = Response<Body>;
     type Error = Infallible;
@@ -59,9 +90,14 @@ impl Service<Request<Incoming>> for Site {
             let page = page(&request, &self.handle);
             return Box::pin(async { Ok(page.map(Either::Right)) });
         };
-        // What goes wrong with a file becomes a response here, 404 or 500.
-        let found = tower_service::Service::call(&mut files, request);
-        Box::pin(async { found.await.map(|response| response.map(Either::Left)) })
+        // `GET name`, which only CONNECT may say (RFC 9112, section 3.2.3).
+        if request.uri().path().is_empty() && matches!(*request.method(), Method::GET | Method::HEAD) {
+            return Box::pin(async { Ok(status(StatusCode::BAD_REQUEST)) });
+        }
+        Box::pin(async move {
+            let found: io::Result<_> = files.try_call(request).await;
+            Ok(found.map_or_else(|error| status(status_of(&error)), |response| response.map(Either::Left)))
+        })
     }
 }
 
@@ -86,6 +122,24 @@ fn page(request: &Request<Incoming>, handle: &Handle) -> Response<Full<Bytes>> {
          <title>handover</title><body style=\"{style}\"><pre style=\"overflow: auto\">{text}</pre>\n"
     );
     uncached(html, "text/html; charset=utf-8")
+}
+
+/// A name that no file has or can have is the client's mistake. Anything else is ours.
+fn status_of(error: &io::Error) -> StatusCode {
+    use io::ErrorKind::{InvalidFilename, NotADirectory, NotFound, PermissionDenied};
+    match error.kind() {
+        NotFound | PermissionDenied | NotADirectory | InvalidFilename => StatusCode::NOT_FOUND,
+        _ => {
+            tracing::debug!(%error, "cannot read a file");
+            StatusCode::INTERNAL_SERVER_ERROR
+        }
+    }
+}
+
+fn status(status: StatusCode) -> Response<Body> {
+    let mut response = Response::new(Either::Right(Full::default()));
+    *response.status_mut() = status;
+    response
 }
 
 fn plain(text: String) -> Response<Full<Bytes>> {

@@ -58,4 +58,53 @@ mod tests {
             assert!(!read(&asked) && read(&answered), "{size} bytes at a time");
         }
     }
+
+    /// The same answer from all bytes at once, with nothing to remember.
+    fn acknowledges(mut frames: &[u8]) -> bool {
+        while let [a, b, c, kind, flags, _, _, _, _, rest @ ..] = frames {
+            if *kind == PING && flags & ACK != 0 {
+                return true;
+            }
+            frames = rest.get(u32::from_be_bytes([0, *a, *b, *c]) as usize..).unwrap_or_default();
+        }
+        false
+    }
+
+    #[test]
+    fn random_bytes_are_read_the_same_however_they_arrive_and_nothing_is_kept_of_them() {
+        let mut random = fastrand::Rng::with_seed(3);
+        let mut seen = [0; 2];
+        for _ in 0..20_000 {
+            let mut bytes = PREFACE.to_vec();
+            for _ in 0..random.usize(0..8) {
+                // Lengths that are right, so that more than one frame is understood; types and flags of all kinds.
+                let payload: Vec<u8> = (0..random.usize(0..40)).map(|_| random.u8(..)).collect();
+                bytes.extend([
+                    0,
+                    0,
+                    payload.len() as u8,
+                    random.u8(0..12),
+                    random.u8(..),
+                    0,
+                    0,
+                    0,
+                    random.u8(..),
+                ]);
+                bytes.extend(payload);
+            }
+            bytes.extend((0..random.usize(0..30)).map(|_| random.u8(..)));
+            bytes.truncate(random.usize(PREFACE.len()..=bytes.len()));
+            let mut frames = Frames::default();
+            let mut rest = &bytes[..];
+            while !rest.is_empty() {
+                let (chunk, more) = rest.split_at(random.usize(1..=rest.len()));
+                frames.read(chunk);
+                assert!(frames.header.len() < 9 && frames.header.capacity() < 64);
+                rest = more;
+            }
+            assert_eq!(frames.acknowledged, acknowledges(&bytes[PREFACE.len()..]), "{bytes:?}");
+            seen[usize::from(frames.acknowledged)] += 1;
+        }
+        assert!(seen.iter().all(|n| *n > 1000), "one answer was too rare to prove anything: {seen:?}");
+    }
 }

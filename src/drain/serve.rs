@@ -51,8 +51,13 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Conn<T> {
             .await;
         }
         let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder.timer(TokioTimer::new());
+        // What hyper has today, said here so that it stays: a client that opens and resets streams without end, or sends
+        // headers without end, is told to go.
+        builder.max_concurrent_streams(200).max_header_list_size(16 * 1024);
+        builder.max_pending_accept_reset_streams(20).max_local_error_reset_streams(1024);
         // On the heap too: it is many times as large as what an HTTP/1 connection needs.
-        let mut conn = Box::pin(builder.timer(TokioTimer::new()).serve_connection(io, service));
+        let mut conn = Box::pin(builder.serve_connection(io, service));
         let mut told = false;
         poll_fn(|cx| {
             loop {

@@ -155,3 +155,6 @@ fn parse(mut bytes: &[u8], port: u16, members: &mut Vec<Member>) -> io::Result<b
     }
     Ok(false)
 }
+
+#[cfg(test)]
+mod tests;

@@ -73,7 +73,7 @@ fn all_kinds(addr: SocketAddr, stop: &Arc<AtomicBool>) -> Vec<Kind> {
         kind("chunks", 1, |addr, _| http1::chunks(addr)),
         kind("events", 4, |addr, _| lasting::events(addr)),
         kind("WebSocket", 4, |addr, _| lasting::websocket(addr)),
-        kind("HTTP/2, 50 streams", 1, http2::streams),
+        kind("HTTP/2, 50 streams", 1, |addr, stop| http2::streams(addr, stop, 50)),
         kind("HTTP/2 without acknowledgement", 1, |addr, _| http2::unacknowledged(addr)),
         kind("a connection without a byte", 4, |addr, _| http1::silent(addr, GRACE)),
         kind("a client that vanishes", 1, |addr, _| http1::vanish(addr)),

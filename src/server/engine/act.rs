@@ -17,7 +17,8 @@ impl Engine {
         match action {
             Action::TellChild(word) => self.child.iter().for_each(|c| c.signal(signals::spoken(word))),
             Action::KillChild => self.child.iter_mut().for_each(Child::start_kill),
-            Action::Hold | Action::HandBack => self.warn_unless(self.port.hold()),
+            Action::Hold => self.hold(),
+            Action::HandBack => self.warn_unless(self.port.hold()),
             Action::Treat(care) => self.treat(care),
             Action::MoveIdentity => self.child.iter().for_each(|c| self.identity.move_to(c.pid())),
             Action::TakeIdentity => self.identity.move_to(std::process::id()),
@@ -26,6 +27,20 @@ impl Engine {
                 warn!(generation = self.generation.number, pid = std::process::id(), "{text}");
             }
             Action::Spawn | Action::Leave(_) | Action::GiveUp => {}
+        }
+    }
+
+    /// With a stranger in the group nobody knows which index is ours, and what is in force serves: it may have moved into
+    /// the place of a predecessor that closed, and a hold would give it every connection.
+    fn hold(&mut self) {
+        match self.port.crowd(usize::from(self.child.is_some())) {
+            None => self.warn_unless(self.port.hold()),
+            Some((addr, holders)) => warn!(
+                generation = self.generation.number,
+                pid = std::process::id(),
+                "another process listens on {addr}{holders}: steering is left as it is, and a restart fails until it is \
+                 gone"
+            ),
         }
     }
 
@@ -38,6 +53,8 @@ impl Engine {
     }
 
     pub(super) fn spawn(&mut self) -> Option<Event> {
+        // Again, because a stranger may have stood in the way of the last one.
+        self.hold();
         let environment = self.generation.environment(&self.port.addresses());
         match self.launch.spawn(&environment) {
             Ok(child) => {

@@ -14,13 +14,13 @@ use crate::frames::{
 };
 use crate::harness::Client;
 
-/// One connection with 50 requests at a time.
+/// One connection with so many requests at a time.
 #[tokio::main(flavor = "current_thread")]
-pub(super) async fn streams(addr: SocketAddr, stop: &Arc<AtomicBool>) -> u64 {
+pub(crate) async fn streams(addr: SocketAddr, stop: &Arc<AtomicBool>, count: usize) -> u64 {
     let stream = tokio::net::TcpStream::connect(addr).await.expect("the server listens");
     let (client, connection) = h2::client::handshake(stream).await.expect("a handshake");
     let connection = tokio::spawn(connection);
-    let streams = (0..50).map(|_| requests(client.clone(), addr, Arc::clone(stop)));
+    let streams = (0..count).map(|_| requests(client.clone(), addr, Arc::clone(stop)));
     let streams: tokio::task::JoinSet<u64> = streams.collect();
     drop(client);
     let answered = streams.join_all().await.iter().sum();
@@ -47,7 +47,7 @@ async fn requests(client: SendRequest<Bytes>, addr: SocketAddr, stop: Arc<Atomic
 
 /// A client that never acknowledges the PING behind GOAWAY, which says that nothing more is on its way: requests one
 /// after another until GOAWAY comes. Then the server waits for the acknowledgement, but not for ever.
-pub(super) fn unacknowledged(addr: SocketAddr) -> u64 {
+pub(crate) fn unacknowledged(addr: SocketAddr) -> u64 {
     let frame = |kind, flags, stream, payload: &[u8]| {
         Frame { kind, flags, stream, payload: payload.to_vec() }.to_bytes()
     };

@@ -1,0 +1,113 @@
+//! The kernel's answer is believed as far as it is one.
+
+use std::net::TcpListener;
+
+use super::*;
+
+const PORT: u16 = 8080;
+
+/// A message of netlink(7) with this payload.
+fn message(kind: u16, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(16 + payload.len()).expect("short");
+    let mut bytes = [&length.to_ne_bytes()[..], &kind.to_ne_bytes(), &[2, 0], &[0; 8], payload].concat();
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    bytes
+}
+
+/// `struct inet_diag_msg` of a socket that listens, see sock_diag(7).
+fn found(ip: IpAddr, port: u16, uid: u32, inode: u32) -> Vec<u8> {
+    let (family, mut source) = match ip {
+        IpAddr::V4(ip) => (AF_INET, ip.octets().to_vec()),
+        IpAddr::V6(ip) => (AF_INET6, ip.octets().to_vec()),
+    };
+    source.resize(16, 0);
+    let port = port.to_be_bytes();
+    let payload =
+        [&[family, 10, 0, 0][..], &port, &[0, 0], &source, &[0; 16], &[0; 4], &[0; 8], &[0; 12]].concat();
+    message(20, &[payload, uid.to_ne_bytes().to_vec(), inode.to_ne_bytes().to_vec()].concat())
+}
+
+fn done() -> Vec<u8> {
+    message(3, &[0; 4])
+}
+
+/// A dump of `count` sockets, of which every second listens on [`PORT`], and the members that are in it.
+fn dump_of(count: u16) -> (Vec<u8>, Vec<Member>) {
+    let (mut bytes, mut members) = (Vec::new(), Vec::new());
+    for n in 0..count {
+        let ip = if n % 3 == 0 { IpAddr::from([0; 16]) } else { IpAddr::from([127, 0, 0, 1]) };
+        let (port, uid, inode) = (PORT + n % 2, u32::from(n), 1000 + u32::from(n));
+        bytes.extend(found(ip, port, uid, inode));
+        if port == PORT {
+            members.push(Member { addr: SocketAddr::new(ip, port), inode: inode.into(), uid });
+        }
+    }
+    (bytes, members)
+}
+
+fn read(bytes: &[u8]) -> (Option<bool>, Vec<Member>) {
+    let mut members = Vec::new();
+    let last = parse(bytes, PORT, &mut members);
+    (last.ok(), members)
+}
+
+#[test]
+fn what_the_kernel_says_is_understood() {
+    for count in 0..20 {
+        let (bytes, members) = dump_of(count);
+        assert_eq!(read(&bytes), (Some(false), members.clone()));
+        assert_eq!(read(&[bytes, done()].concat()), (Some(true), members));
+    }
+    // The same of a socket of this process.
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let addr = listener.local_addr().expect("bound");
+    let members = of(addr).expect("sock_diag answers");
+    assert!(matches!(members[..], [member] if member.addr == addr && member.inode > 0), "{members:?}");
+}
+
+/// Fails unless each member can have been in the answer: no more of them than the port is named, or than fit in.
+fn believe(bytes: &[u8]) {
+    let (_, members) = read(bytes);
+    let named = bytes.windows(2).filter(|two| **two == PORT.to_be_bytes()).count();
+    assert!(members.len() <= named.min(bytes.len() / 88), "{members:?} in {bytes:?}");
+}
+
+#[test]
+fn an_answer_that_ends_too_early_gives_only_what_was_whole() {
+    let (mut bytes, members) = dump_of(12);
+    bytes.extend(done());
+    for length in 0..bytes.len() {
+        let (last, part) = read(&bytes[..length]);
+        assert!(members.starts_with(&part), "{length} bytes gave {part:?}");
+        assert_ne!(last, Some(true), "{length} bytes are not the whole answer");
+    }
+}
+
+#[test]
+fn garbage_ends_and_is_no_member_of_another_port() {
+    let mut random = fastrand::Rng::with_seed(4);
+    for _ in 0..20_000 {
+        let bytes: Vec<u8> = (0..random.usize(0..300)).map(|_| random.u8(..)).collect();
+        believe(&bytes);
+        // With a header that is right, so that more than its length is looked at.
+        let kind =
+            if random.bool() { random.u16(..) } else { random.choice([2, 3, 4, 20]).expect("not empty") };
+        believe(&message(kind, &bytes));
+        believe(&[message(kind, &bytes), done()].concat());
+    }
+}
+
+#[test]
+fn an_answer_with_spoilt_bytes_ends_and_is_no_member_of_another_port() {
+    let mut random = fastrand::Rng::with_seed(5);
+    for _ in 0..20_000 {
+        let (mut bytes, _) = dump_of(random.u16(1..6));
+        bytes.extend(done());
+        for _ in 0..random.usize(1..6) {
+            let at = random.usize(..bytes.len());
+            bytes[at] = random.u8(..);
+        }
+        bytes.truncate(random.usize(..=bytes.len()));
+        believe(&bytes);
+    }
+}

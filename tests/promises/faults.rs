@@ -1,0 +1,100 @@
+//! The fault matrix: whatever goes wrong, whenever it does, is survived under load, and the next restart succeeds.
+//!
+//! What `failures`, `signals`, `bad_input`, `launch` and `traces` prove already is not repeated here.
+
+use std::path::PathBuf;
+
+use nix::sys::signal::Signal;
+
+use crate::harness::{Traffic, playground};
+use crate::load::Report;
+use crate::process::{Line, Server, signal};
+
+mod around_the_flip;
+mod before_ready;
+mod leaving;
+mod logs;
+mod resources;
+mod strangers;
+
+/// What `Traffic::fresh` has. Each has one request under way at most, so no more can be inside a process that is killed.
+const CLIENTS: u64 = 8;
+
+/// A playground whose successors do what a file says.
+struct Faulty {
+    server: Server,
+    fault: PathBuf,
+    _dir: tempfile::TempDir,
+}
+
+impl Faulty {
+    fn start(args: &[&str]) -> Faulty {
+        let dir = tempfile::tempdir().expect("a directory");
+        let fault = dir.path().join("fault");
+        let mut command = playground(args);
+        command.arg("--fault-file").arg(&fault);
+        Faulty { server: Server::start(command), fault, _dir: dir }
+    }
+
+    fn next_is(&self, fault: &str) {
+        std::fs::write(&self.fault, fault).expect("writable");
+    }
+}
+
+/// The successor that a log line is about.
+fn successor(line: &Line) -> Option<u32> {
+    line.json["successor"].as_u64().and_then(|pid| u32::try_from(pid).ok())
+}
+
+/// Asks `pid` for a restart, and gives the pid of the process that it starts therefore.
+fn restart(server: &Server, pid: u32) -> u32 {
+    let started = |line: &Line| {
+        (line.pid() == pid && line.message() == "successor started").then(|| successor(line)).flatten()
+    };
+    let before: Vec<u32> = server.log().lines().iter().filter_map(started).collect();
+    signal(pid, Signal::SIGHUP);
+    server.log().wait(&format!("pid {pid} starts a successor"), |line| {
+        started(line).filter(|child| !before.contains(child))
+    })
+}
+
+/// Waits until this process says something that contains `text`.
+fn wait_said(server: &Server, pid: u32, text: &str) -> Line {
+    server.log().wait(&format!("pid {pid} says {text:?}"), |line| {
+        (line.pid() == pid && line.message().contains(text)).then(|| line.clone())
+    })
+}
+
+/// Waits until the parent of `child` says with which status it left.
+fn wait_buried(server: &Server, child: u32) -> Line {
+    server.log().wait(&format!("the end of {child} is noticed"), |line| {
+        (successor(line) == Some(child) && line.json["status"].is_string()).then(|| line.clone())
+    })
+}
+
+/// Waits until the process is in that state.
+fn wait_is(server: &Server, pid: u32, to: &str) {
+    server.log().wait(&format!("pid {pid} is {to}"), |line| {
+        (line.pid() == pid && line.json["to"] == to).then_some(())
+    });
+}
+
+/// The next restart with a good binary succeeds: gives the pid of the process that serves then.
+fn assert_next_restart(server: &Server, pid: u32) -> u32 {
+    let child = restart(server, pid);
+    wait_said(server, child, "serving, took over");
+    wait_is(server, pid, "draining");
+    child
+}
+
+/// Nobody was refused or left waiting, and what was lost fits into the processes that were killed.
+fn assert_lost_at_most(server: &Server, traffic: Traffic, kills: u64) -> Report {
+    let report = traffic.stop();
+    let said = || format!("{:?}\n{}", report.failures, server.log().history());
+    assert!(report.failed() <= kills * CLIENTS, "{}", said());
+    for kind in ["refused", "timeout", "cannot connect", "bad answer", "status other than 200"] {
+        assert!(!report.failures.contains_key(kind), "{}", said());
+    }
+    assert!(report.samples.len() > 50, "only {} requests", report.samples.len());
+    report
+}

@@ -1,0 +1,119 @@
+//! One of the two is killed or stopped around the moment in which new connections change their way.
+//!
+//! A successor listens, is ready after [`WARM_UP`], flips and signals. Nobody outside can stop it between the last two,
+//! so each test meets all of it at random moments, the same in each run.
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use crate::faults::{assert_lost_at_most, assert_next_restart, restart, wait_buried, wait_is, wait_said};
+use crate::harness::{Traffic, get, start};
+use crate::process::{Server, signal};
+
+const WARM_UP: &str = "slow-start=4";
+/// From the moment the successor listens.
+const WITHIN: u64 = 14_000;
+const KILLS: u64 = 30;
+
+/// Starts a successor, and waits until it listens and a little longer.
+fn successor_around_the_flip(server: &Server, leader: u32, random: &mut fastrand::Rng) -> u32 {
+    let child = restart(server, leader);
+    wait_said(server, child, "not ready yet");
+    std::thread::sleep(Duration::from_micros(random.u64(0..WITHIN)));
+    child
+}
+
+#[test]
+fn a_parent_that_is_killed_around_the_flip_leaves_a_successor_that_serves_alone() {
+    let server = start(&["-v", "--standby", "10s", "--fault", WARM_UP]);
+    let traffic = Traffic::fresh(&server);
+    let mut random = fastrand::Rng::with_seed(2);
+    let mut leader = server.first_pid();
+    for _ in 0..KILLS {
+        let child = successor_around_the_flip(&server, leader, &mut random);
+        signal(leader, Signal::SIGKILL);
+        wait_said(&server, child, "serving");
+        assert!(get(server.address(), "/").contains(&format!("pid={child}")));
+        leader = child;
+    }
+    assert_next_restart_after_standby(&server, leader);
+    let report = assert_lost_at_most(&server, traffic, KILLS);
+    let said = |text| server.log().lines().iter().filter(|line| line.message().contains(text)).count();
+    println!(
+        "{} before the flip, {} until the signal, {} requests, {:?}",
+        said("serving; ") - 1,
+        said("died before it could retire"),
+        report.samples.len(),
+        report.failures
+    );
+}
+
+#[test]
+fn a_successor_that_is_killed_around_the_flip_leaves_the_service_to_its_parent() {
+    let server = start(&["-v", "--standby", "10s", "--fault", WARM_UP]);
+    let traffic = Traffic::fresh(&server);
+    let mut random = fastrand::Rng::with_seed(3);
+    let leader = server.first_pid();
+    let mut before = 0;
+    for _ in 0..KILLS {
+        let child = successor_around_the_flip(&server, leader, &mut random);
+        signal(child, Signal::SIGKILL);
+        let buried = wait_buried(&server, child);
+        before += u64::from(buried.message().starts_with("handover failed"));
+        assert!(get(server.address(), "/").contains(&format!("pid={leader}")), "{}", server.log().history());
+    }
+    assert_next_restart_after_standby(&server, leader);
+    let report = assert_lost_at_most(&server, traffic, KILLS);
+    println!(
+        "{before} of {KILLS} before the signal, {} requests, {:?}",
+        report.samples.len(),
+        report.failures
+    );
+}
+
+/// As `assert_next_restart`, without waiting for the end of a standby that is long.
+fn assert_next_restart_after_standby(server: &Server, leader: u32) {
+    let child = restart(server, leader);
+    wait_said(server, child, "serving, took over");
+    wait_is(server, leader, "standby");
+}
+
+/// Stops the old or the new generation for a while, round after round, and loses nothing.
+fn assert_outlives_a_stop(the_old_one: bool, seed: u64) {
+    let server = start(&["-v", "--fault", WARM_UP]);
+    let traffic = Traffic::fresh(&server);
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut leader = server.first_pid();
+    // Longer than standby; the last time, several times as long.
+    for pause in [400, 400, 400, 400, 400, 3000] {
+        let child = successor_around_the_flip(&server, leader, &mut random);
+        let stopped = if the_old_one { leader } else { child };
+        signal(stopped, Signal::SIGSTOP);
+        std::thread::sleep(Duration::from_millis(pause));
+        signal(stopped, Signal::SIGCONT);
+        wait_is(&server, leader, "draining");
+        leader = child;
+    }
+    // And surely after it: what comes to a successor that is stopped waits.
+    let child = restart(&server, leader);
+    wait_said(&server, child, "serving, took over");
+    let stopped = if the_old_one { leader } else { child };
+    signal(stopped, Signal::SIGSTOP);
+    std::thread::sleep(Duration::from_secs(2));
+    signal(stopped, Signal::SIGCONT);
+    wait_is(&server, leader, "draining");
+    assert_next_restart(&server, child);
+    let report = traffic.stop_lossless(&server);
+    println!("{} requests, slowest {:?}", report.samples.len(), report.samples.iter().map(|s| s.took).max());
+}
+
+#[test]
+fn a_predecessor_that_is_stopped_for_seconds_around_the_flip_loses_nothing() {
+    assert_outlives_a_stop(true, 4);
+}
+
+#[test]
+fn a_successor_that_is_stopped_for_seconds_around_the_flip_loses_nothing() {
+    assert_outlives_a_stop(false, 5);
+}

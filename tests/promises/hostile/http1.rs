@@ -1,0 +1,179 @@
+//! What is wrong on the wire of HTTP/1: too slow, too long, too many, or not HTTP at all.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::{End, Siege, connect, exchange, rest, statuses};
+use crate::harness::{get, wait_until};
+
+/// In MiB. A debug build beside 8 honest clients takes 11 to 13 MiB at its peak.
+const CALM: u64 = 64;
+
+/// Sends `byte` now and then until the server has ended the connection; gives what it answered.
+fn trickle(mut stream: TcpStream, byte: u8) -> JoinHandle<Vec<u8>> {
+    stream.set_read_timeout(Some(Duration::from_millis(50))).expect("a timeout");
+    std::thread::spawn(move || {
+        let mut answer = Vec::new();
+        loop {
+            let sent = stream.write_all(&[byte]);
+            let mut chunk = [0; 4096];
+            match stream.read(&mut chunk) {
+                Ok(0) => return answer,
+                Ok(n) => answer.extend_from_slice(&chunk[..n]),
+                // The time between two bytes.
+                Err(e) if e.kind() == ErrorKind::WouldBlock && sent.is_ok() => {}
+                Err(_) => return answer,
+            }
+        }
+    })
+}
+
+fn trickled(head: &str, byte: u8) {
+    let mut siege = Siege::begin(&["--drain-timeout", "1500ms", "--idle-grace", "500ms"]);
+    let slow: Vec<_> = (0..50)
+        .map(|_| {
+            let mut stream = connect(siege.address());
+            stream.write_all(head.as_bytes()).expect("the server reads");
+            trickle(stream, byte)
+        })
+        .collect();
+    wait_until("all are accepted", &siege.server, || get(siege.address(), "/").contains("generation=1"));
+    siege.hand_over();
+    // They are given the whole drain, and then cut, which is said.
+    let retired = siege.server.log().wait_for("retired");
+    assert_eq!(retired.json["cut"].as_u64(), Some(50), "{}", siege.server.log().history());
+    for client in slow {
+        assert_eq!(client.join().expect("it does not panic"), b"", "none of them had asked for anything");
+    }
+    siege.end(CALM);
+}
+
+#[test]
+fn a_head_that_comes_byte_by_byte_is_cut_at_the_end_of_the_drain() {
+    trickled("GET / HTTP/1.1\r\nhost: slow\r\nx: ", b'x');
+}
+
+#[test]
+fn a_body_that_comes_byte_by_byte_is_cut_at_the_end_of_the_drain() {
+    // The answer of /echo begins at once: that it begins is no request that is answered.
+    let mut siege = Siege::begin(&["--drain-timeout", "1500ms", "--idle-grace", "500ms"]);
+    let head = "POST /echo HTTP/1.1\r\nhost: slow\r\ncontent-length: 1000000\r\n\r\n";
+    let slow: Vec<_> = (0..50)
+        .map(|_| {
+            let mut stream = connect(siege.address());
+            stream.write_all(head.as_bytes()).expect("the server reads");
+            // So that the request is in flight before the handover.
+            assert_eq!(stream.read(&mut [0; 8]).expect("an answer"), 8);
+            trickle(stream, b'x')
+        })
+        .collect();
+    siege.hand_over();
+    let retired = siege.server.log().wait_for("retired");
+    let cut = (retired.json["cut"].as_u64(), retired.json["requests_cut"].as_u64());
+    assert_eq!(cut, (Some(50), Some(50)), "{}", siege.server.log().history());
+    for client in slow {
+        client.join().expect("it does not panic");
+    }
+    siege.end(CALM);
+}
+
+/// Sends `piece` for ever; gives how much the server took, and what it said.
+fn endless(addr: SocketAddr, piece: &[u8]) -> (usize, Vec<u8>) {
+    let mut stream = connect(addr);
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: endless\r\n").expect("the server reads");
+    let mut answer = Vec::new();
+    let mut sent = 0;
+    while stream.write_all(piece).is_ok() {
+        sent += piece.len();
+        assert!(sent < 64 << 20, "the server reads for ever");
+        stream.set_nonblocking(true).expect("a socket");
+        let mut chunk = [0; 4096];
+        // Read while it is sent: a client that goes on sending has its connection reset in the end.
+        if let Ok(n) = stream.read(&mut chunk) {
+            answer.extend_from_slice(&chunk[..n]);
+        }
+        stream.set_nonblocking(false).expect("a socket");
+    }
+    answer.extend(rest(&mut stream).0);
+    (sent, answer)
+}
+
+#[test]
+fn a_head_without_end_is_answered_431_and_not_kept_in_memory() {
+    let mut siege = Siege::begin(&[]);
+    siege.attack_while_handing_over(|addr| {
+        for piece in [&[b'x'; 16 * 1024][..], &b"name: value\r\n".repeat(1000)] {
+            let (sent, answer) = endless(addr, piece);
+            let answer = String::from_utf8_lossy(&answer);
+            assert_eq!(statuses(&answer), [431], "after {sent} bytes: {answer}");
+        }
+    });
+    siege.end(CALM);
+}
+
+#[test]
+fn a_head_of_64_kib_is_answered_and_one_of_600_kib_is_not() {
+    let mut siege = Siege::begin(&[]);
+    siege.attack_while_handing_over(|addr| {
+        let head =
+            |n| format!("GET / HTTP/1.1\r\nconnection: close\r\nhost: t\r\nx: {}\r\n\r\n", "a".repeat(n));
+        assert_eq!(statuses(&exchange(addr, head(64 << 10).as_bytes())), [200]);
+        // hyper's limits: 408 KiB, and 100 fields.
+        let mut stream = connect(addr);
+        // The rest of it may be refused already.
+        let _ = stream.write_all(head(600 << 10).as_bytes());
+        assert_eq!(statuses(&String::from_utf8_lossy(&rest(&mut stream).0)), [431]);
+        let fields = "x: y\r\n".repeat(200);
+        let many = format!("GET / HTTP/1.1\r\nhost: t\r\n{fields}\r\n");
+        assert_eq!(statuses(&exchange(addr, many.as_bytes())), [431]);
+        let long = format!("GET /{} HTTP/1.1\r\nhost: t\r\n\r\n", "a".repeat(70_000));
+        assert_eq!(statuses(&exchange(addr, long.as_bytes())), [414]);
+    });
+    siege.end(CALM);
+}
+
+#[test]
+fn two_thousand_connections_that_say_nothing_are_closed_properly_when_their_generation_retires() {
+    let mut siege = Siege::begin(&["--idle-grace", "500ms"]);
+    let mut silent: Vec<_> = (0..2000).map(|_| connect(siege.address())).collect();
+    wait_until("all are accepted", &siege.server, || accepted(siege.pid) >= 2000);
+    siege.hand_over();
+    for (n, stream) in silent.iter_mut().enumerate() {
+        assert_eq!(rest(stream), (Vec::new(), End::Closed), "connection {n}");
+    }
+    let retired = siege.server.log().wait_for("retired");
+    assert_eq!(retired.json["cut"].as_u64(), Some(0), "{}", siege.server.log().history());
+    // 39 MiB in a debug build: 14 KiB for each.
+    siege.end(96);
+}
+
+/// The descriptors of a process.
+fn accepted(pid: u32) -> usize {
+    std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
+}
+
+#[test]
+fn garbage_and_a_tls_hello_are_answered_400_or_closed() {
+    let mut siege = Siege::begin(&[]);
+    let seeds = AtomicU64::new(0);
+    siege.attack_while_handing_over(move |addr| {
+        // A different garbage each time, the same in each run.
+        let mut random = fastrand::Rng::with_seed(seeds.fetch_add(1, Ordering::SeqCst));
+        for _ in 0..50 {
+            let mut garbage: Vec<u8> = (0..random.usize(1..2000)).map(|_| random.u8(..)).collect();
+            // An empty line is allowed before a request, and what looks like a letter may begin one.
+            garbage[0] = random.u8(0x80..);
+            assert_eq!(statuses(&exchange(addr, &garbage)), [400]);
+        }
+        // What a browser sends to https://.
+        let mut hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec();
+        hello.extend((0..501).map(|_| random.u8(..)));
+        assert_eq!(statuses(&exchange(addr, &hello)), [400]);
+        // Half of the preface of HTTP/2, then something else.
+        assert_eq!(statuses(&exchange(addr, b"PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n")), [400]);
+    });
+    siege.end(CALM);
+}
