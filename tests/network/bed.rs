@@ -1,0 +1,120 @@
+//! Two network namespaces joined by two TUN devices and, between these, a wire that delays packets and drops some.
+//!
+//! A user namespace makes it possible without root. This process is at the server's end, in which servers are started;
+//! the client's end is another namespace that threads can enter.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::process::Command;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sched::{CloneFlags, setns, unshare};
+
+use crate::harness::skip;
+
+pub(crate) const SERVER: &str = "10.99.0.1";
+const CLIENT: &str = "10.99.0.2";
+
+/// Names the test for which a process has been started in namespaces of its own.
+const INSIDE: &str = "HANDOVER_TEST_BED";
+
+/// What happens to packets in each direction.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wire {
+    pub(crate) delay: Duration,
+    /// Up to so much more, at random; the order is kept.
+    pub(crate) jitter: Duration,
+    /// The share of packets that is dropped.
+    pub(crate) loss: f64,
+    /// The same packets are dropped in every run, as far as the same packets are sent.
+    pub(crate) seed: u64,
+}
+
+/// Runs `test`, which is the body of the test of this name, in a process with a network of its own.
+pub(crate) fn run(name: &str, test: impl FnOnce()) {
+    if std::env::var(INSIDE).is_ok_and(|inside| inside == name) {
+        return test();
+    }
+    let own_network = || {
+        let mut command = Command::new("unshare");
+        command.args(["--user", "--map-root-user", "--net", "--"]);
+        command
+    };
+    if !own_network().arg("true").output().is_ok_and(|tried| tried.status.success()) {
+        return skip("no user and network namespaces here, so no slow network to test with");
+    }
+    if let Err(error) = File::options().read(true).write(true).open("/dev/net/tun") {
+        return skip(&format!("no TUN devices here ({error}), so no slow network to test with"));
+    }
+    let me = std::env::current_exe().expect("the path of this executable");
+    let ran = own_network().arg(me).args(["--exact", name, "--nocapture"]).env(INSIDE, name).output();
+    let ran = ran.expect("unshare ran a moment ago");
+    println!("{}", String::from_utf8_lossy(&ran.stdout));
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+}
+
+/// The network. It is gone when the process ends.
+pub(crate) struct Bed {
+    client: File,
+}
+
+impl Bed {
+    pub(crate) fn new(wire: Wire) -> Bed {
+        let server_end = device(SERVER);
+        let (client, client_end) = thread::spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNET).expect("we are root in our user namespace");
+            let namespace = File::open("/proc/thread-self/ns/net").expect("Linux has it");
+            (namespace, device(CLIENT))
+        })
+        .join()
+        .expect("the client's end is made");
+        let ((from_server, to_server), (from_client, to_client)) = (server_end.split(), client_end.split());
+        thread::spawn(move || carry(from_server, to_client, wire, wire.seed));
+        thread::spawn(move || carry(from_client, to_server, wire, !wire.seed));
+        Bed { client }
+    }
+
+    /// Does `what` in a thread at the client's end. Threads that it starts are there too.
+    pub(crate) fn at_the_client<T: Send>(&self, what: impl FnOnce() -> T + Send) -> T {
+        thread::scope(|scope| {
+            let there = scope.spawn(|| {
+                setns(&self.client, CloneFlags::CLONE_NEWNET).expect("it is ours");
+                what()
+            });
+            there.join().expect("the client does not panic")
+        })
+    }
+}
+
+fn device(address: &str) -> tun::Device {
+    let mut config = tun::configure();
+    config.address(address).netmask("255.255.255.0").mtu(1500).up();
+    tun::create(&config).expect("a TUN device in a namespace of our own")
+}
+
+fn carry(mut from: impl Read, to: impl Write + Send + 'static, wire: Wire, seed: u64) {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || deliver(&receiver, to));
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut last = Instant::now();
+    let mut packet = [0; 2048];
+    while let Ok(n) = from.read(&mut packet) {
+        if random.f64() < wire.loss {
+            continue;
+        }
+        last = last.max(Instant::now() + wire.delay + wire.jitter.mul_f64(random.f64()));
+        if sender.send((last, packet[..n].to_vec())).is_err() {
+            return;
+        }
+    }
+}
+
+fn deliver(packets: &mpsc::Receiver<(Instant, Vec<u8>)>, mut to: impl Write) {
+    for (at, packet) in packets {
+        thread::sleep(at.saturating_duration_since(Instant::now()));
+        // Refused is what is no IP packet, or comes while the device goes down.
+        let _ = to.write_all(&packet);
+    }
+}
