@@ -1,36 +1,14 @@
 //! A handover that fails changes nothing, and the next one can succeed.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
 use crate::harness::{
-    QUICK, Traffic, example, get, install, is_alive, playground, start, start_copy, wait_until,
+    Faulty, QUICK, Traffic, example, get, install, is_alive, start, start_copy, wait_until,
 };
 use crate::load::Clients;
 use crate::process::{Server, signal};
-
-/// A playground whose successors do what a file says.
-struct Faulty {
-    server: Server,
-    fault: PathBuf,
-    _dir: tempfile::TempDir,
-}
-
-impl Faulty {
-    fn start(args: &[&str]) -> Faulty {
-        let dir = tempfile::tempdir().expect("a directory");
-        let fault = dir.path().join("fault");
-        let mut command = playground(args);
-        command.arg("--fault-file").arg(&fault);
-        Faulty { server: Server::start(command), fault, _dir: dir }
-    }
-
-    fn next_is(&self, fault: &str) {
-        std::fs::write(&self.fault, fault).expect("writable");
-    }
-}
 
 /// The failed handover is over, generation 1 serves, nothing was lost, and the next HUP succeeds.
 fn assert_unharmed(server: &Server, traffic: Traffic) {

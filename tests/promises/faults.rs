@@ -2,11 +2,9 @@
 //!
 //! What `failures`, `signals`, `bad_input`, `launch` and `traces` prove already is not repeated here.
 
-use std::path::PathBuf;
-
 use nix::sys::signal::Signal;
 
-use crate::harness::{Traffic, playground};
+use crate::harness::{Faulty, Traffic};
 use crate::load::Report;
 use crate::process::{Line, Server, signal};
 
@@ -19,27 +17,6 @@ mod strangers;
 
 /// What `Traffic::fresh` has. Each has one request under way at most, so no more can be inside a process that is killed.
 const CLIENTS: u64 = 8;
-
-/// A playground whose successors do what a file says.
-struct Faulty {
-    server: Server,
-    fault: PathBuf,
-    _dir: tempfile::TempDir,
-}
-
-impl Faulty {
-    fn start(args: &[&str]) -> Faulty {
-        let dir = tempfile::tempdir().expect("a directory");
-        let fault = dir.path().join("fault");
-        let mut command = playground(args);
-        command.arg("--fault-file").arg(&fault);
-        Faulty { server: Server::start(command), fault, _dir: dir }
-    }
-
-    fn next_is(&self, fault: &str) {
-        std::fs::write(&self.fault, fault).expect("writable");
-    }
-}
 
 /// The successor that a log line is about.
 fn successor(line: &Line) -> Option<u32> {

@@ -43,6 +43,27 @@ pub(crate) fn hand_over(server: &Server, generation: u64, pid: u32) -> u32 {
     successor
 }
 
+/// A playground whose successors do what a file says.
+pub(crate) struct Faulty {
+    pub(crate) server: Server,
+    fault: PathBuf,
+    _dir: tempfile::TempDir,
+}
+
+impl Faulty {
+    pub(crate) fn start(args: &[&str]) -> Faulty {
+        let dir = tempfile::tempdir().expect("a directory");
+        let fault = dir.path().join("fault");
+        let mut command = playground(args);
+        command.arg("--fault-file").arg(&fault);
+        Faulty { server: Server::start(command), fault, _dir: dir }
+    }
+
+    pub(crate) fn next_is(&self, fault: &str) {
+        std::fs::write(&self.fault, fault).expect("writable");
+    }
+}
+
 /// A load that runs beside the test.
 pub(crate) struct Traffic {
     runtime: Runtime,

@@ -183,10 +183,14 @@ fn a_client_that_opens_streams_without_end_and_reads_nothing_gets_only_so_many()
             0 => closed.clone(),
             n => request(2 * n - 1, "/bytes?n=1000000"),
         });
-        // 200 are served at a time (hyper's default); the others are refused.
+        // 200 are served at a time (hyper's default); the others are refused, and when these are too many the connection
+        // is ended, which may destroy what was said before.
         let (answered, refused) = (outcome.count(HEADERS), outcome.count(RST_STREAM));
         assert!(answered <= 200, "{answered} were answered");
-        assert!(refused > 0 || outcome.goaway().is_some(), "{answered} answered, {refused} refused");
+        assert!(
+            refused > 0 || outcome.goaway().is_some() || outcome.ended,
+            "{answered} answered, {refused} refused"
+        );
     });
     siege.end(CALM);
 }
