@@ -80,11 +80,12 @@ fn all_kinds(addr: SocketAddr, stop: &Arc<AtomicBool>) -> Vec<Kind> {
     ]
 }
 
-/// Stops the service in the middle of `kinds` and looks what became of them. It goes on accepting for a while: what has
-/// begun when no more is to begin still finds it.
+/// Stops the service in the middle of `kinds` and looks what became of them. It goes on accepting for 2 s, so what begins
+/// within the first half second still finds it.
 fn stop_and_finish(server: &Server, generation: u64, pid: u32, stop: &AtomicBool, kinds: Vec<Kind>) {
     signal(pid, Signal::SIGTERM);
     server.wait_state(generation, "lingering");
+    sleep(Duration::from_millis(500));
     stop.store(true, Ordering::SeqCst);
     let lost: Vec<_> = kinds.into_iter().filter_map(Kind::finish).collect();
     assert!(lost.is_empty(), "lost, see above: {lost:?}\n{}", server.log().history());
