@@ -216,6 +216,9 @@ impl Engine {
     }
 
     fn report(&self, before: State, cause: Event) {
+        if let Event::Ready { .. } = cause {
+            self.announce();
+        }
         if before.name() != self.state.name() {
             info!(
                 generation = self.generation.number,

@@ -107,15 +107,10 @@ impl Engine {
     pub(super) fn take_over(&mut self) -> Result<bool, Error> {
         self.port.check_crowd()?;
         let (generation, pid) = (self.generation.number, std::process::id());
-        let listen = self.listen();
-        let Some(predecessor) = &self.generation.predecessor else {
-            info!(generation, pid, listen, "serving; `kill -HUP {pid}` restarts");
-            return Ok(false);
-        };
+        let Some(predecessor) = &self.generation.predecessor else { return Ok(false) };
         let from = predecessor.parent.pid();
         let steered = self.port.flip();
         let told = predecessor.parent.signal(signals::READY);
-        info!(generation, pid, listen, predecessor = from, "serving, took over; `kill -HUP {pid}` restarts");
         self.warn_unless(steered);
         match told {
             Ok(()) => Ok(true),
@@ -128,6 +123,18 @@ impl Engine {
                 // It goes on as if nothing had happened, so new connections must go back to it.
                 self.warn_unless(self.port.hold());
                 Err(Kind::Predecessor { pid: from, source }.into())
+            }
+        }
+    }
+
+    /// That this generation serves, said when it is true in every respect: the pid file names it, too.
+    pub(super) fn announce(&self) {
+        let (generation, pid, listen) = (self.generation.number, std::process::id(), self.listen());
+        match &self.generation.predecessor {
+            None => info!(generation, pid, listen, "serving; `kill -HUP {pid}` restarts"),
+            Some(predecessor) => {
+                let predecessor = predecessor.parent.pid();
+                info!(generation, pid, listen, predecessor, "serving, took over; `kill -HUP {pid}` restarts");
             }
         }
     }

@@ -42,7 +42,7 @@ fn a_parent_that_is_killed_around_the_flip_leaves_a_successor_that_serves_alone(
     let said = |text| server.log().lines().iter().filter(|line| line.message().contains(text)).count();
     println!(
         "{} before the flip, {} until the signal, {} requests, {:?}",
-        said("serving; ") - 1,
+        said("serving; ") - 1 - said("died before it could retire"),
         said("died before it could retire"),
         report.samples.len(),
         report.failures
