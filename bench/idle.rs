@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use tokio::time::sleep;
 
 use super::{AROUND, bare, blocking, print_report, rss_mib, start_playground};
-use crate::load::{Clients, Load, Report};
+use crate::load::{Clients, Load, Lost, Report};
 use crate::process::{Server, signal};
 
 const IDLE: usize = 10_000;
@@ -68,7 +68,8 @@ async fn closed_properly(silent: Vec<TcpStream>) -> Report {
     let mut report = Report::default();
     for mut stream in silent {
         if !matches!(stream.read(&mut [0; 1]).await, Ok(0)) {
-            *report.failures.entry("idle, not closed properly").or_default() += 1;
+            let now = Instant::now();
+            report.lost.push(Lost { kind: "idle, not closed properly", at: now, known: now });
         }
     }
     report

@@ -56,13 +56,31 @@ pub(crate) struct Sample {
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     pub(crate) samples: Vec<Sample>,
-    /// By kind.
-    pub(crate) failures: BTreeMap<&'static str, u64>,
+    pub(crate) lost: Vec<Lost>,
+}
+
+/// One request that failed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Lost {
+    pub(crate) kind: &'static str,
+    /// When it was sent.
+    pub(crate) at: Instant,
+    /// When the client knew.
+    pub(crate) known: Instant,
 }
 
 impl Report {
     pub(crate) fn failed(&self) -> u64 {
-        self.failures.values().sum()
+        self.lost.len() as u64
+    }
+
+    /// The failed requests, counted by kind.
+    pub(crate) fn failures(&self) -> BTreeMap<&'static str, u64> {
+        let mut kinds = BTreeMap::new();
+        for lost in &self.lost {
+            *kinds.entry(lost.kind).or_default() += 1;
+        }
+        kinds
     }
 
     /// The first answer of each generation.
@@ -77,9 +95,7 @@ impl Report {
 
     pub(crate) fn add(&mut self, other: Report) {
         self.samples.extend(other.samples);
-        for (kind, n) in other.failures {
-            *self.failures.entry(kind).or_default() += n;
-        }
+        self.lost.extend(other.lost);
     }
 }
 
@@ -120,7 +136,7 @@ async fn client(addr: SocketAddr, clients: Clients, stop: Arc<AtomicBool>) -> Re
             Ok(generation) => report.samples.push(Sample { at, took: at.elapsed(), generation }),
             Err(kind) => {
                 kept = None;
-                *report.failures.entry(kind).or_default() += 1;
+                report.lost.push(Lost { kind, at, known: Instant::now() });
                 // So that a server that is gone does not make millions of failures.
                 sleep(Duration::from_millis(10)).await;
             }

@@ -1,12 +1,12 @@
 //! `cargo bench`: handovers under load, and what they cost.
 //!
 //! Starts the playground as a process of its own, loads it from here, hands over again and again, and counts. Exit
-//! status 1 if a single request failed. `cargo bench -- fresh` runs one workload (fresh, keep-alive, idle or throughput), and
-//! `--quick` makes 5 handovers instead of 20.
+//! status 1 if a single request failed. `cargo bench -- --help` says what else there is.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use clap::{Parser, ValueEnum};
 use hdrhistogram::Histogram;
 use nix::sys::signal::Signal;
 use tokio::time::sleep;
@@ -14,6 +14,8 @@ use tokio::time::sleep;
 #[path = "../examples/playground/answer.rs"]
 mod answer;
 mod bare;
+#[path = "chaos/run.rs"]
+mod chaos;
 mod idle;
 mod load;
 mod process;
@@ -26,41 +28,87 @@ const STANDBY: Duration = Duration::from_millis(500);
 /// The time before and after a flip that counts as "during a handover".
 const AROUND: Duration = Duration::from_millis(250);
 
+#[derive(Debug, Parser)]
+struct Cli {
+    /// What to run; without any, all but chaos
+    workloads: Vec<Workload>,
+    /// 5 handovers instead of 20; chaos for 1 minute instead of 10
+    #[arg(long)]
+    quick: bool,
+    /// Repeat the chaos that named this seed
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Cargo says so
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, ValueEnum)]
+enum Workload {
+    /// A connection for each request
+    Fresh,
+    /// 256 clients that keep their connections
+    KeepAlive,
+    /// 10,000 connections without a request, and what new ones feel of them
+    Idle,
+    /// Beside bare hyper, without handovers
+    Throughput,
+    /// Restarts, bad releases, SIGKILL, SIGSTOP and changing load at random
+    Chaos,
+}
+
 fn main() -> ExitCode {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    if args.first().is_some_and(|arg| arg == bare::ARGUMENT) {
+    if std::env::args().nth(1).is_some_and(|arg| arg == bare::ARGUMENT) {
         bare::serve();
         return ExitCode::SUCCESS;
     }
-    let quick = args.iter().any(|arg| arg == "--quick");
-    // Cargo itself adds `--bench`.
-    let chosen: Vec<String> = args.into_iter().filter(|arg| !arg.starts_with('-')).collect();
+    let cli = Cli::parse();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    let failed = runtime.expect("a runtime").block_on(bench(if quick { 5 } else { 20 }, &chosen));
+    let failed = runtime.expect("a runtime").block_on(bench(&cli));
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-async fn bench(handovers: u32, chosen: &[String]) -> u64 {
+async fn bench(cli: &Cli) -> u64 {
     build_playground();
-    let runs = |name: &str| chosen.is_empty() || chosen.iter().any(|c| c == name);
+    let handovers = if cli.quick { 5 } else { 20 };
+    let named = |workload| cli.workloads.contains(&workload);
+    let runs = |workload| cli.workloads.is_empty() || named(workload);
     let pause = Duration::from_millis(10);
     let mut failed = 0;
-    if runs("fresh") {
+    if runs(Workload::Fresh) {
         let title = "fresh: 64 clients, a connection for each request";
         failed += workload(title, Clients::Fresh, 64, handovers).await;
     }
-    if runs("keep-alive") {
+    if runs(Workload::KeepAlive) {
         let title = "keep-alive: 256 clients, 10 ms pauses";
         failed += workload(title, Clients::KeepAlive { pause }, 256, handovers).await;
     }
-    if runs("idle") {
+    if runs(Workload::Idle) {
         failed += idle::idle(handovers.div_ceil(4)).await;
     }
-    if runs("throughput") {
+    if runs(Workload::Throughput) {
         throughput(2 * handovers + 1).await;
+    }
+    if named(Workload::Chaos) {
+        let time = Duration::from_secs(if cli.quick { 60 } else { 600 });
+        failed += chaos(cli.seed.unwrap_or_else(|| fastrand::u64(..)), time).await;
     }
     println!("\nfailed requests in all: {failed}");
     failed
+}
+
+async fn chaos(seed: u64, time: Duration) -> u64 {
+    println!("\nchaos: {time:?} with --seed {seed}");
+    match chaos::run(&playground(), seed, time).await {
+        Ok(tally) => {
+            println!("  {tally}");
+            0
+        }
+        Err(broken) => {
+            println!("  {broken}");
+            1
+        }
+    }
 }
 
 async fn workload(title: &str, clients: Clients, count: usize, handovers: u32) -> u64 {
@@ -101,7 +149,7 @@ fn print_report(report: &Report, asked: &[Instant], rss: &[f64]) {
         histogram.saturating_record(sample.took.as_micros().try_into().unwrap_or(u64::MAX));
     }
     println!("  requests  {:>9}   failed {}", report.samples.len() as u64 + report.failed(), report.failed());
-    for (kind, n) in &report.failures {
+    for (kind, n) in &report.failures() {
         println!("    {n} x {kind}");
     }
     println!("  latency      p50       p99     p99.9       max   (ms)");

@@ -31,6 +31,8 @@ pub(crate) struct Log(Arc<(Mutex<Vec<Line>>, Condvar)>);
 /// A log line (JSON), or what else was written to stderr.
 #[derive(Debug, Clone)]
 pub(crate) struct Line {
+    /// When it was read.
+    pub(crate) at: Instant,
     pub(crate) text: String,
     pub(crate) json: Value,
 }
@@ -114,6 +116,11 @@ impl Server {
         self.first.id()
     }
 
+    /// The generations that run.
+    pub(crate) fn alive(&self) -> Vec<u32> {
+        marked(&self.mark)
+    }
+
     /// The exit status of the first generation, once it has one.
     pub(crate) fn first_exit(&mut self) -> std::process::ExitStatus {
         let until = Instant::now() + PATIENCE;
@@ -176,7 +183,7 @@ pub(crate) fn signal(pid: u32, signal: Signal) {
 impl Log {
     fn push(&self, text: String) {
         let json = serde_json::from_str(&text).unwrap_or(Value::Null);
-        self.0.0.lock().expect("nobody panics with the log").push(Line { text, json });
+        self.0.0.lock().expect("nobody panics with the log").push(Line { at: Instant::now(), text, json });
         self.0.1.notify_all();
     }
 
@@ -186,6 +193,11 @@ impl Log {
 
     pub(crate) fn history(&self) -> String {
         self.lines().iter().map(|line| format!("  {}\n", line.text)).collect()
+    }
+
+    /// The lines from the one with this number on, from 0.
+    pub(crate) fn since(&self, number: usize) -> Vec<Line> {
+        self.0.0.lock().expect("nobody panics with the log")[number..].to_vec()
     }
 
     /// Waits until `pick` finds its line, and gives what it made of it.

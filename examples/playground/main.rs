@@ -101,6 +101,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Some(text) if !text.is_empty() => Some(text.parse()?),
         _ => cli.fault,
     };
+    if let Some(fault) = fault.filter(|fault| !matches!(fault, Fault::SlowStart(_))) {
+        tracing::info!(pid = std::process::id(), ?fault, "this generation is to fail");
+    }
     let server = cli.server.server();
     if let Some(dir) = cli.chdir {
         std::env::set_current_dir(dir)?;

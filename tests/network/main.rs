@@ -59,7 +59,7 @@ fn say(what: &str, report: &Report, since: Instant) {
         "{what}: {} requests answered, {} failed {:?}, in {:.0?}",
         report.samples.len(),
         report.failed(),
-        report.failures,
+        report.failures(),
         since.elapsed()
     );
 }
@@ -126,6 +126,6 @@ fn without_standby_handshakes_are_lost_so_this_network_can_see_it() {
         hand_over_five_times(&server);
         let report = fresh.stop();
         say("without standby", &report, began);
-        assert!(report.failed() >= 100, "{:?}", report.failures);
+        assert!(report.failed() >= 100, "{:?}", report.failures());
     });
 }

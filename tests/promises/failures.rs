@@ -105,9 +105,9 @@ fn a_successor_that_crashes_in_standby_is_replaced_by_the_old_generation() {
     for (traffic, clients) in [(traffic, 16), (idle, 16)] {
         let report = traffic.stop();
         // A client has one request under way at most, so no more can have been inside the process that was killed.
-        assert!(report.failed() <= clients, "{:?}", report.failures);
-        assert!(!report.failures.contains_key("refused"), "nobody listened: {:?}", report.failures);
-        assert!(!report.failures.contains_key("timeout"), "{:?}", report.failures);
+        assert!(report.failed() <= clients, "{:?}", report.failures());
+        assert!(!report.failures().contains_key("refused"), "nobody listened: {:?}", report.failures());
+        assert!(!report.failures().contains_key("timeout"), "{:?}", report.failures());
     }
 }
 

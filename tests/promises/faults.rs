@@ -67,10 +67,10 @@ fn assert_next_restart(server: &Server, pid: u32) -> u32 {
 /// Nobody was refused or left waiting, and what was lost fits into the processes that were killed.
 fn assert_lost_at_most(server: &Server, traffic: Traffic, kills: u64) -> Report {
     let report = traffic.stop();
-    let said = || format!("{:?}\n{}", report.failures, server.log().history());
+    let said = || format!("{:?}\n{}", report.failures(), server.log().history());
     assert!(report.failed() <= kills * CLIENTS, "{}", said());
     for kind in ["refused", "timeout", "cannot connect", "bad answer", "status other than 200"] {
-        assert!(!report.failures.contains_key(kind), "{}", said());
+        assert!(!report.failures().contains_key(kind), "{}", said());
     }
     assert!(report.samples.len() > 50, "only {} requests", report.samples.len());
     report

@@ -92,7 +92,7 @@ impl Traffic {
     /// Stops, and asserts that there was traffic and that nothing of it was lost.
     pub(crate) fn stop_lossless(self, server: &Server) -> Report {
         let report = self.stop();
-        assert_eq!(report.failed(), 0, "{:?}\n{}", report.failures, server.log().history());
+        assert_eq!(report.failed(), 0, "{:?}\n{}", report.failures(), server.log().history());
         assert!(report.samples.len() > 50, "only {} requests", report.samples.len());
         report
     }

@@ -3,6 +3,9 @@
 //! A test waits for an event with a deadline and never sleeps a guess; a failure prints the log of all generations.
 
 mod bad_input;
+mod chaos;
+#[path = "../../bench/chaos/run.rs"]
+mod chaos_run;
 mod clients;
 mod connections;
 mod failures;

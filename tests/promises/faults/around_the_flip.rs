@@ -45,7 +45,7 @@ fn a_parent_that_is_killed_around_the_flip_leaves_a_successor_that_serves_alone(
         said("serving; ") - 1 - said("died before it could retire"),
         said("died before it could retire"),
         report.samples.len(),
-        report.failures
+        report.failures()
     );
 }
 
@@ -68,7 +68,7 @@ fn a_successor_that_is_killed_around_the_flip_leaves_the_service_to_its_parent()
     println!(
         "{before} of {KILLS} before the signal, {} requests, {:?}",
         report.samples.len(),
-        report.failures
+        report.failures()
     );
 }
 

@@ -12,13 +12,13 @@ fn assert_stopped(server: &mut Server, second: u32, traffic: Traffic) {
     assert!(server.first_exit().success(), "{}", server.log().history());
     wait_until("both have left", server, || !is_alive(second));
     let report = traffic.stop();
-    let refused = report.failures.get("refused").copied().unwrap_or_default();
-    let said = || format!("{:?}\n{}", report.failures, server.log().history());
+    let refused = report.failures().get("refused").copied().unwrap_or_default();
+    let said = || format!("{:?}\n{}", report.failures(), server.log().history());
     assert!(report.failed() - refused <= CLIENTS, "{}", said());
     for kind in ["timeout", "cut within the answer", "not closed properly after the answer"] {
-        assert!(!report.failures.contains_key(kind), "{}", said());
+        assert!(!report.failures().contains_key(kind), "{}", said());
     }
-    println!("{} requests, {:?}", report.samples.len(), report.failures);
+    println!("{} requests, {:?}", report.samples.len(), report.failures());
     let again = start(&["--listen", &server.address().to_string()]);
     assert_eq!(again.addresses(1)[1], server.address());
     assert!(get(server.address(), "/").contains("generation=1 "));
@@ -59,10 +59,10 @@ fn a_successor_that_leaves_with_status_0_in_standby_has_stopped_the_service() {
         assert!(server.first_exit().success(), "{}", server.log().history());
         traffic.stop()
     };
-    let refused = report.failures.get("refused").copied().unwrap_or_default();
-    assert!(report.failed() - refused <= 2 * CLIENTS, "{:?}\n{}", report.failures, server.log().history());
+    let refused = report.failures().get("refused").copied().unwrap_or_default();
+    assert!(report.failed() - refused <= 2 * CLIENTS, "{:?}\n{}", report.failures(), server.log().history());
     assert!(!is_alive(second));
-    println!("{} requests, {:?}", report.samples.len(), report.failures);
+    println!("{} requests, {:?}", report.samples.len(), report.failures());
     start(&["--listen", &server.address().to_string()]);
 }
 
