@@ -5,19 +5,22 @@
 //! whether it may meet anybody, depends on who lives then.
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use tokio::time::sleep;
 
+mod releases;
 mod schedule;
+mod tally;
 mod watch;
 
-use schedule::{Deed, Release, Schedule};
-use watch::{Death, Watch, listeners};
+use releases::{Files, Release};
+use schedule::{Deed, Schedule};
+use tally::Tally;
+use watch::{Death, Watch, has_ended, listeners};
 
 use crate::load::{Clients, Load, Lost};
 use crate::process::{Server, command, signal};
@@ -43,40 +46,6 @@ const FLAGS: [&str; 13] = [
 const LOOK: Duration = Duration::from_millis(10);
 /// Failures that mean that nobody served.
 const NEVER: [&str; 5] = ["refused", "timeout", "cannot connect", "bad answer", "status other than 200"];
-
-/// What happened.
-#[derive(Debug, Default)]
-pub(crate) struct Tally {
-    pub(crate) requests: usize,
-    /// Requests that were in a process that was killed.
-    inside: usize,
-    slowest: Duration,
-    pub(crate) releases: u64,
-    took_over: u64,
-    failed: u64,
-    healed: u64,
-    pub(crate) kills: u64,
-    pub(crate) stops: u64,
-}
-
-impl fmt::Display for Tally {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} releases, {} took over, {} failed, {} healed after the flip; {} kills, {} stops; {} requests answered, {} \
-             lost inside of killed processes, slowest answer {:.1?}",
-            self.releases,
-            self.took_over,
-            self.failed,
-            self.healed,
-            self.kills,
-            self.stops,
-            self.requests,
-            self.inside,
-            self.slowest
-        )
-    }
-}
 
 /// Runs chaos for `time`. A promise that is broken comes back as the error, with the steps that led to it.
 pub(crate) async fn run(playground: &Path, seed: u64, time: Duration) -> Result<Tally, String> {
@@ -115,40 +84,6 @@ struct Chaos {
     kills: Vec<Death>,
     steps: Vec<String>,
     tally: Tally,
-}
-
-/// What a release may be, and where it is put.
-struct Files {
-    good: PathBuf,
-    dir: PathBuf,
-}
-
-impl Files {
-    fn new(good: &Path, dir: &Path) -> Files {
-        let files = Files { good: good.to_owned(), dir: dir.to_owned() };
-        std::fs::write(files.path("text"), "").expect("writable");
-        std::fs::write(files.path("empty-program"), "").expect("writable");
-        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-        std::fs::set_permissions(files.path("empty-program"), mode).expect("ours");
-        files
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.join(name)
-    }
-
-    fn put(&self, release: Release) {
-        let fault = if let Release::Faulty(fault) = release { fault } else { "" };
-        std::fs::write(self.path("fault"), fault).expect("writable");
-        let program = match release {
-            Release::Good | Release::Faulty(_) => self.good.clone(),
-            Release::Missing => self.path("missing"),
-            Release::NotExecutable => self.path("text"),
-            Release::NotAProgram => self.path("empty-program"),
-        };
-        std::os::unix::fs::symlink(program, self.path("draft")).expect("writable");
-        std::fs::rename(self.path("draft"), self.path("server")).expect("writable");
-    }
 }
 
 impl Chaos {
@@ -348,11 +283,4 @@ impl Chaos {
 
 fn pick(among: &[u32], whom: f64) -> Option<u32> {
     among.get((whom * among.len() as f64) as usize).copied()
-}
-
-/// Whether every thread of a process has ended, which is when its sockets are closed.
-fn has_ended(pid: u32) -> bool {
-    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    let stats = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("stat")).ok());
-    stats.into_iter().all(|stat| stat.contains(") Z ") || stat.contains(") X "))
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::releases::Release;
 use crate::load::Clients;
 
 /// The steps of a run, without an end.
@@ -25,16 +26,6 @@ pub(crate) enum Deed {
     Stop(Duration),
     /// Other clients, and so many.
     Load(Clients, usize),
-}
-
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Release {
-    Good,
-    /// It fails in this way, which the playground knows.
-    Faulty(&'static str),
-    Missing,
-    NotExecutable,
-    NotAProgram,
 }
 
 const FAULTS: [&str; 9] = [

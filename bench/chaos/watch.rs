@@ -169,3 +169,10 @@ fn ipv4(addr: SocketAddr) -> [u8; 4] {
         SocketAddr::V6(_) => panic!("chaos listens on 127.0.0.1"),
     }
 }
+
+/// Whether every thread of a process has ended, which is when its sockets are closed.
+pub(crate) fn has_ended(pid: u32) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let stats = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("stat")).ok());
+    stats.into_iter().all(|stat| stat.contains(") Z ") || stat.contains(") X "))
+}

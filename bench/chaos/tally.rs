@@ -1,0 +1,38 @@
+//! What a run of chaos was.
+
+use std::fmt;
+use std::time::Duration;
+
+/// What happened.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) requests: usize,
+    /// Requests that were in a process that was killed.
+    pub(super) inside: usize,
+    pub(super) slowest: Duration,
+    pub(crate) releases: u64,
+    pub(super) took_over: u64,
+    pub(super) failed: u64,
+    pub(super) healed: u64,
+    pub(crate) kills: u64,
+    pub(crate) stops: u64,
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} releases, {} took over, {} failed, {} healed after the flip; {} kills, {} stops; {} requests answered, {} \
+             lost inside of killed processes, slowest answer {:.1?}",
+            self.releases,
+            self.took_over,
+            self.failed,
+            self.healed,
+            self.kills,
+            self.stops,
+            self.requests,
+            self.inside,
+            self.slowest
+        )
+    }
+}
