@@ -3,12 +3,12 @@
 //! A successor listens, is ready after [`WARM_UP`], flips and signals. Nobody outside can stop it between the last two,
 //! so each test meets all of it at random moments, the same in each run.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
 use crate::faults::{assert_lost_at_most, assert_next_restart, restart, wait_buried, wait_is, wait_said};
-use crate::harness::{Traffic, get, start};
+use crate::harness::{Client, Traffic, get, start};
 use crate::process::{Server, signal};
 
 const WARM_UP: &str = "slow-start=4";
@@ -85,8 +85,10 @@ fn assert_outlives_a_stop(the_old_one: bool, seed: u64) {
     let traffic = Traffic::fresh(&server);
     let mut random = fastrand::Rng::with_seed(seed);
     let mut leader = server.first_pid();
-    // Longer than standby; the last time, several times as long.
-    for pause in [400, 400, 400, 400, 400, 3000] {
+    // Longest where clients wait for it: for the old one around the flip, for the new one after it.
+    let (around, after) = if the_old_one { (10_000, 2000) } else { (3000, 10_000) };
+    // Longer than standby, each of them.
+    for pause in [400, 400, 400, 400, 400, around] {
         let child = successor_around_the_flip(&server, leader, &mut random);
         let stopped = if the_old_one { leader } else { child };
         signal(stopped, Signal::SIGSTOP);
@@ -95,12 +97,15 @@ fn assert_outlives_a_stop(the_old_one: bool, seed: u64) {
         wait_is(&server, leader, "draining");
         leader = child;
     }
-    // And surely after it: what comes to a successor that is stopped waits.
+    // And surely after it: what comes to a successor that is stopped waits, and nothing comes to a predecessor.
     let child = restart(&server, leader);
     wait_said(&server, child, "serving, took over");
     let stopped = if the_old_one { leader } else { child };
     signal(stopped, Signal::SIGSTOP);
-    std::thread::sleep(Duration::from_secs(2));
+    if the_old_one {
+        assert!(get(server.address(), "/").contains(&format!("pid={child}")));
+    }
+    std::thread::sleep(Duration::from_millis(after));
     signal(stopped, Signal::SIGCONT);
     wait_is(&server, leader, "draining");
     assert_next_restart(&server, child);
@@ -116,4 +121,34 @@ fn a_predecessor_that_is_stopped_for_seconds_around_the_flip_loses_nothing() {
 #[test]
 fn a_successor_that_is_stopped_for_seconds_around_the_flip_loses_nothing() {
     assert_outlives_a_stop(false, 5);
+}
+
+#[test]
+fn what_waits_in_the_queue_of_a_predecessor_that_is_stopped_for_ten_seconds_is_answered_by_it() {
+    // Without standby its listener is to be closed as soon as it goes on.
+    let server = start(&["-v", "--standby", "0s", "--fault", "slow-start=2000"]);
+    let traffic = Traffic::fresh(&server);
+    let leader = server.first_pid();
+    let child = restart(&server, leader);
+    wait_said(&server, child, "not ready yet");
+    signal(leader, Signal::SIGSTOP);
+    let stopped = Instant::now();
+    let mut waiting: Vec<_> = (0..300).map(|_| Client::connect(server.address())).collect();
+    for client in &mut waiting {
+        client.send("/");
+    }
+    wait_said(&server, child, "serving, took over");
+    assert!(get(server.address(), "/").contains(&format!("pid={child}")));
+    std::thread::sleep(Duration::from_secs(10).saturating_sub(stopped.elapsed()));
+    signal(leader, Signal::SIGCONT);
+    for (n, client) in waiting.iter_mut().enumerate() {
+        let answer = client.answer();
+        assert!(answer.contains("generation=1 "), "connection {n}: {answer}");
+    }
+    drop(waiting);
+    server.wait_retired(1);
+    assert_eq!(server.log().wait_for("retired").json["cut"], 0, "{}", server.log().history());
+    assert_next_restart(&server, child);
+    let report = traffic.stop_lossless(&server);
+    println!("{} requests, slowest {:?}", report.samples.len(), report.samples.iter().map(|s| s.took).max());
 }
