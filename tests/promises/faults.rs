@@ -10,6 +10,7 @@ use crate::process::{Line, Server, signal};
 
 mod around_the_flip;
 mod before_ready;
+mod clock;
 mod leaving;
 mod logs;
 mod resources;
@@ -50,10 +51,10 @@ fn wait_buried(server: &Server, child: u32) -> Line {
 }
 
 /// Waits until the process is in that state.
-fn wait_is(server: &Server, pid: u32, to: &str) {
+fn wait_is(server: &Server, pid: u32, to: &str) -> Line {
     server.log().wait(&format!("pid {pid} is {to}"), |line| {
-        (line.pid() == pid && line.json["to"] == to).then_some(())
-    });
+        (line.pid() == pid && line.json["to"] == to).then(|| line.clone())
+    })
 }
 
 /// The next restart with a good binary succeeds: gives the pid of the process that serves then.
