@@ -18,6 +18,7 @@ mod files;
 mod http1;
 mod http2;
 mod log;
+mod silent;
 mod smuggling;
 
 /// A server with honest traffic, whose memory is watched from beginning to end.
@@ -121,7 +122,7 @@ impl Peak {
                 let last = stopped.load(Ordering::SeqCst);
                 let lines = log.lines();
                 let pids = lines.iter().filter(|l| l.message().starts_with("serving")).map(|l| l.pid());
-                peak = pids.filter_map(high_water).max().unwrap_or(0).max(peak);
+                peak = pids.filter_map(|pid| memory(pid, "VmHWM:")).max().unwrap_or(0).max(peak);
                 if last {
                     return peak;
                 }
@@ -137,9 +138,10 @@ impl Peak {
     }
 }
 
-fn high_water(pid: u32) -> Option<u64> {
+/// In KiB.
+fn memory(pid: u32, which: &str) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(which))?;
     line.split_whitespace().next()?.parse().ok()
 }
 

@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::{End, Siege, connect, exchange, rest, statuses};
+use super::{Siege, connect, exchange, rest, statuses};
 use crate::harness::{get, wait_until};
 
 /// In MiB. A debug build beside 8 honest clients takes 11 to 13 MiB at its peak.
-const CALM: u64 = 64;
+pub(super) const CALM: u64 = 64;
 
 /// Sends `byte` now and then until the server has ended the connection; gives what it answered.
 fn trickle(mut stream: TcpStream, byte: u8) -> JoinHandle<Vec<u8>> {
@@ -133,26 +133,6 @@ fn a_head_of_64_kib_is_answered_and_one_of_600_kib_is_not() {
         assert_eq!(statuses(&exchange(addr, long.as_bytes())), [414]);
     });
     siege.end(CALM);
-}
-
-#[test]
-fn two_thousand_connections_that_say_nothing_are_closed_properly_when_their_generation_retires() {
-    let mut siege = Siege::begin(&["--idle-grace", "500ms"]);
-    let mut silent: Vec<_> = (0..2000).map(|_| connect(siege.address())).collect();
-    wait_until("all are accepted", &siege.server, || accepted(siege.pid) >= 2000);
-    siege.hand_over();
-    for (n, stream) in silent.iter_mut().enumerate() {
-        assert_eq!(rest(stream), (Vec::new(), End::Closed), "connection {n}");
-    }
-    let retired = siege.server.log().wait_for("retired");
-    assert_eq!(retired.json["cut"].as_u64(), Some(0), "{}", siege.server.log().history());
-    // 39 MiB in a debug build: 14 KiB for each.
-    siege.end(96);
-}
-
-/// The descriptors of a process.
-fn accepted(pid: u32) -> usize {
-    std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
 }
 
 #[test]
