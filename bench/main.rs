@@ -14,11 +14,13 @@ use tokio::time::sleep;
 #[path = "../examples/playground/answer.rs"]
 mod answer;
 mod bare;
+mod bed;
 #[path = "chaos/run.rs"]
 mod chaos;
 mod idle;
 mod load;
 mod process;
+mod standby;
 
 use load::{Clients, Load, Report};
 use process::{Server, command, signal};
@@ -30,7 +32,7 @@ const AROUND: Duration = Duration::from_millis(250);
 
 #[derive(Debug, Parser)]
 struct Cli {
-    /// What to run; without any, all but chaos
+    /// What to run; without any, all but standby (5 minutes) and chaos (10 minutes)
     workloads: Vec<Workload>,
     /// 5 handovers instead of 20; chaos for 1 minute instead of 10
     #[arg(long)]
@@ -53,14 +55,24 @@ enum Workload {
     Idle,
     /// Beside bare hyper, without handovers
     Throughput,
+    /// What is lost over slow networks with standbys of several lengths
+    Standby,
     /// Restarts, bad releases, SIGKILL, SIGSTOP and changing load at random
     Chaos,
 }
 
 fn main() -> ExitCode {
-    if std::env::args().nth(1).is_some_and(|arg| arg == bare::ARGUMENT) {
-        bare::serve();
-        return ExitCode::SUCCESS;
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match args.first() {
+        Some(arg) if arg == bare::ARGUMENT => {
+            bare::serve();
+            return ExitCode::SUCCESS;
+        }
+        Some(arg) if arg == standby::CELL => {
+            standby::cell(&args[1..]);
+            return ExitCode::SUCCESS;
+        }
+        _ => {}
     }
     let cli = Cli::parse();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
@@ -88,6 +100,9 @@ async fn bench(cli: &Cli) -> u64 {
     }
     if runs(Workload::Throughput) {
         throughput(2 * handovers + 1).await;
+    }
+    if named(Workload::Standby) {
+        standby::sweep(cli.quick);
     }
     if named(Workload::Chaos) {
         let time = Duration::from_secs(if cli.quick { 60 } else { 600 });

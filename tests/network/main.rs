@@ -2,6 +2,7 @@
 //!
 //! Loopback hides the largest loss of all: handshakes that are under way when a listener closes.
 
+#[path = "../../bench/bed.rs"]
 mod bed;
 #[allow(dead_code, reason = "the other tests need more of it")]
 #[path = "../promises/frames.rs"]
@@ -23,17 +24,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use bed::{Bed, SERVER, Wire};
-use harness::{Traffic, example, hand_over};
+use bed::{Bed, LOSSY, SERVER, TERRIBLE, Wire};
+use harness::{Traffic, example, hand_over, skip};
 use load::{Clients, Report};
 use process::{Server, command};
 
-/// Between two continents, over a radio link that is not at its best.
-const LOSSY: Wire =
-    Wire { delay: Duration::from_millis(40), jitter: Duration::from_millis(20), loss: 0.01, seed: 1 };
-/// By satellite, in the rain.
-const TERRIBLE: Wire =
-    Wire { delay: Duration::from_millis(190), jitter: Duration::from_millis(20), loss: 0.03, seed: 1 };
+/// Runs `test`, which is the body of the test of this name, where it has a network of its own.
+fn on_the_bed(name: &str, test: impl FnOnce()) {
+    match bed::run(name, &["--exact", name, "--nocapture"], test) {
+        Ok(said) => println!("{said}"),
+        Err(why) => skip(&why),
+    }
+}
 
 fn serve(standby: &str) -> Server {
     let mut server = command(example("playground"));
@@ -108,17 +110,17 @@ fn nothing_is_lost(wire: Wire, standby: &str, clients: usize) {
 
 #[test]
 fn over_a_slow_lossy_network_no_request_is_lost() {
-    bed::run("over_a_slow_lossy_network_no_request_is_lost", || nothing_is_lost(LOSSY, "5s", 400));
+    on_the_bed("over_a_slow_lossy_network_no_request_is_lost", || nothing_is_lost(LOSSY, "5s", 400));
 }
 
 #[test]
 fn over_a_terrible_network_no_request_is_lost() {
-    bed::run("over_a_terrible_network_no_request_is_lost", || nothing_is_lost(TERRIBLE, "8s", 200));
+    on_the_bed("over_a_terrible_network_no_request_is_lost", || nothing_is_lost(TERRIBLE, "8s", 200));
 }
 
 #[test]
 fn without_standby_handshakes_are_lost_so_this_network_can_see_it() {
-    bed::run("without_standby_handshakes_are_lost_so_this_network_can_see_it", || {
+    on_the_bed("without_standby_handshakes_are_lost_so_this_network_can_see_it", || {
         let bed = Bed::new(LOSSY);
         let began = Instant::now();
         let server = serve("0s");

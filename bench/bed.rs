@@ -1,7 +1,9 @@
 //! Two network namespaces joined by two TUN devices and, between these, a wire that delays packets and drops some.
 //!
 //! A user namespace makes it possible without root. This process is at the server's end, in which servers are started;
-//! the client's end is another namespace that threads can enter.
+//! the client's end is another namespace that threads can enter. The bench and the tests share it.
+
+#![allow(dead_code, reason = "the bench needs less of it than the tests")]
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -12,12 +14,10 @@ use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, setns, unshare};
 
-use crate::harness::skip;
-
 pub(crate) const SERVER: &str = "10.99.0.1";
 const CLIENT: &str = "10.99.0.2";
 
-/// Names the test for which a process has been started in namespaces of its own.
+/// Names what a process has been started for in namespaces of its own.
 const INSIDE: &str = "HANDOVER_TEST_BED";
 
 /// What happens to packets in each direction.
@@ -32,10 +32,19 @@ pub(crate) struct Wire {
     pub(crate) seed: u64,
 }
 
-/// Runs `test`, which is the body of the test of this name, in a process with a network of its own.
-pub(crate) fn run(name: &str, test: impl FnOnce()) {
+/// Between two continents, over a radio link that is not at its best.
+pub(crate) const LOSSY: Wire =
+    Wire { delay: Duration::from_millis(40), jitter: Duration::from_millis(20), loss: 0.01, seed: 1 };
+/// By satellite, in the rain.
+pub(crate) const TERRIBLE: Wire =
+    Wire { delay: Duration::from_millis(190), jitter: Duration::from_millis(20), loss: 0.03, seed: 1 };
+
+/// Runs `what`, which has this name, in a process with a network of its own: this executable again, with `args` that lead
+/// it here. Gives what it printed, or why there is no such network.
+pub(crate) fn run(name: &str, args: &[&str], what: impl FnOnce()) -> Result<String, String> {
     if std::env::var(INSIDE).is_ok_and(|inside| inside == name) {
-        return test();
+        what();
+        return Ok(String::new());
     }
     let own_network = || {
         let mut command = Command::new("unshare");
@@ -43,16 +52,16 @@ pub(crate) fn run(name: &str, test: impl FnOnce()) {
         command
     };
     if !own_network().arg("true").output().is_ok_and(|tried| tried.status.success()) {
-        return skip("no user and network namespaces here, so no slow network to test with");
+        return Err("no user and network namespaces here, so no slow network to test with".into());
     }
     if let Err(error) = File::options().read(true).write(true).open("/dev/net/tun") {
-        return skip(&format!("no TUN devices here ({error}), so no slow network to test with"));
+        return Err(format!("no TUN devices here ({error}), so no slow network to test with"));
     }
     let me = std::env::current_exe().expect("the path of this executable");
-    let ran = own_network().arg(me).args(["--exact", name, "--nocapture"]).env(INSIDE, name).output();
+    let ran = own_network().arg(me).args(args).env(INSIDE, name).output();
     let ran = ran.expect("unshare ran a moment ago");
-    println!("{}", String::from_utf8_lossy(&ran.stdout));
     assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    Ok(String::from_utf8_lossy(&ran.stdout).into_owned())
 }
 
 /// The network. It is gone when the process ends.

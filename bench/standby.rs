@@ -1,0 +1,95 @@
+//! How long standby should be: the requests that fail over a slow network that loses packets, for one standby after the
+//! other. Prints the rows of the README's table. It takes four minutes, so it runs only when it is named.
+//!
+//! Each cell is a process of its own, which is this executable again, because a network ends with its process.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use tokio::runtime::Runtime;
+
+use crate::bed::{self, Bed, LOSSY, SERVER, TERRIBLE, Wire};
+use crate::load::{Clients, Load, Report};
+use crate::process::{Server, command, signal};
+
+/// The first argument of a process that measures one cell; the wire, the standby and the number of handovers follow.
+pub(crate) const CELL: &str = "--standby-cell";
+
+/// A network, its name in the table, and how many clients open a connection for each request over it.
+struct Path {
+    name: &'static str,
+    wire: Wire,
+    clients: usize,
+}
+
+const PATHS: [Path; 2] = [
+    Path { name: "80 to 120 ms round trip, 1 % lost, 400 clients", wire: LOSSY, clients: 400 },
+    Path { name: "380 to 420 ms, 3 % lost, 200 clients", wire: TERRIBLE, clients: 200 },
+];
+const STANDBYS: [&str; 7] = ["0s", "200ms", "500ms", "1s", "2s", "3500ms", "5s"];
+const DEFAULT: &str = "5s";
+
+/// A failure is what this measures, so none counts as one of the bench.
+pub(crate) fn sweep(quick: bool) {
+    let (standbys, handovers) = if quick { (&["0s", "1s", DEFAULT][..], 2) } else { (&STANDBYS[..], 5) };
+    println!("\nstandby: failed of all requests over {handovers} handovers\n");
+    println!("| `--standby` | {} | {} |\n|---|---|---|", PATHS[0].name, PATHS[1].name);
+    for standby in standbys {
+        let mut row = format!("| `{standby}`{} |", if *standby == DEFAULT { " (default)" } else { "" });
+        for path in 0..PATHS.len() {
+            let (path, handovers) = (path.to_string(), handovers.to_string());
+            match bed::run(CELL, &[CELL, &path, standby, &handovers], || {}) {
+                Ok(cell) => row += &format!(" {} |", cell.trim()),
+                Err(why) => return println!("skipped: {why}"),
+            }
+        }
+        println!("{row}");
+    }
+}
+
+/// Measures one cell and prints it.
+pub(crate) fn cell(args: &[String]) {
+    let [path, standby, handovers] = args else { return };
+    let path: usize = path.parse().expect("the sweep wrote it");
+    let handovers = handovers.parse().expect("the sweep wrote it");
+    let measure = || {
+        let report = measure(&PATHS[path], standby, handovers);
+        let all = report.samples.len() as u64 + report.failed();
+        println!("{} of {}", grouped(report.failed()), grouped(all));
+    };
+    // This process has a network already.
+    let _ = bed::run(CELL, &[], measure);
+}
+
+fn measure(path: &Path, standby: &str, handovers: u64) -> Report {
+    let bed = Bed::new(path.wire);
+    let mut server = command(crate::playground());
+    server.args(["--listen", &format!("{SERVER}:0"), "--log-format", "json", "--standby", standby]);
+    let server = Server::start(server);
+    let (runtime, load) = bed.at_the_client(|| start(server.address(), path.clients));
+    let mut pid = server.first_pid();
+    for generation in 1..=handovers {
+        std::thread::sleep(Duration::from_secs(1));
+        signal(pid, Signal::SIGHUP);
+        pid = server.wait_serving(generation + 1);
+        server.wait_state(generation, "draining");
+    }
+    std::thread::sleep(Duration::from_secs(1));
+    runtime.block_on(load.stop())
+}
+
+/// The threads of the runtime are where it is made.
+fn start(addr: SocketAddr, clients: usize) -> (Runtime, Load) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let runtime = runtime.expect("a runtime");
+    let load = runtime.block_on(async { Load::start(addr, Clients::Fresh, clients) });
+    (runtime, load)
+}
+
+/// 12345 as 12,345.
+fn grouped(n: u64) -> String {
+    let digits = n.to_string();
+    let groups: Vec<_> = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy).collect();
+    groups.join(",")
+}
