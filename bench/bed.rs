@@ -5,10 +5,12 @@
 
 #![allow(dead_code, reason = "the bench needs less of it than the tests")]
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{Read, Write};
+use std::net::{SocketAddr, SocketAddrV4, TcpStream};
 use std::process::Command;
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -67,7 +69,12 @@ pub(crate) fn run(name: &str, args: &[&str], what: impl FnOnce()) -> Result<Stri
 /// The network. It is gone when the process ends.
 pub(crate) struct Bed {
     client: File,
+    vanished: Vanished,
 }
+
+/// Clients that nothing comes from or reaches any more.
+#[derive(Clone, Default)]
+struct Vanished(Arc<Mutex<HashSet<SocketAddrV4>>>);
 
 impl Bed {
     pub(crate) fn new(wire: Wire) -> Bed {
@@ -80,9 +87,11 @@ impl Bed {
         .join()
         .expect("the client's end is made");
         let ((from_server, to_server), (from_client, to_client)) = (server_end.split(), client_end.split());
-        thread::spawn(move || carry(from_server, to_client, wire, wire.seed));
-        thread::spawn(move || carry(from_client, to_server, wire, !wire.seed));
-        Bed { client }
+        let vanished = Vanished::default();
+        let (there, back) = (vanished.clone(), vanished.clone());
+        thread::spawn(move || carry(from_server, to_client, wire, wire.seed, &there));
+        thread::spawn(move || carry(from_client, to_server, wire, !wire.seed, &back));
+        Bed { client, vanished }
     }
 
     /// Does `what` in a thread at the client's end. Threads that it starts are there too.
@@ -95,6 +104,31 @@ impl Bed {
             there.join().expect("the client does not panic")
         })
     }
+
+    /// The client at this end of a connection vanishes: the wire drops what enters it from now on, from or to it.
+    pub(crate) fn vanish(&self, client: &TcpStream) {
+        if let Ok(SocketAddr::V4(client)) = client.local_addr() {
+            self.vanished.0.lock().expect("nobody panics with it").insert(client);
+        }
+    }
+}
+
+impl Vanished {
+    fn concerns(&self, packet: &[u8]) -> bool {
+        let vanished = self.0.lock().expect("nobody panics with it");
+        ends(packet).is_some_and(|ends| ends.iter().any(|end| vanished.contains(end)))
+    }
+}
+
+/// Of a packet of TCP over IPv4 (RFC 791, section 3.1). The ports are the first that follows the header.
+fn ends(packet: &[u8]) -> Option<[SocketAddrV4; 2]> {
+    let (addresses, first) = (packet.get(12..20)?.as_chunks::<4>().0, packet[0]);
+    if first >> 4 != 4 || packet[9] != 6 {
+        return None;
+    }
+    let ports = packet.get(usize::from(first & 0xf) * 4..)?.first_chunk::<4>()?.as_chunks::<2>().0;
+    let end = |n: usize| SocketAddrV4::new(addresses[n].into(), u16::from_be_bytes(ports[n]));
+    Some([end(0), end(1)])
 }
 
 fn device(address: &str) -> tun::Device {
@@ -103,14 +137,14 @@ fn device(address: &str) -> tun::Device {
     tun::create(&config).expect("a TUN device in a namespace of our own")
 }
 
-fn carry(mut from: impl Read, to: impl Write + Send + 'static, wire: Wire, seed: u64) {
+fn carry(mut from: impl Read, to: impl Write + Send + 'static, wire: Wire, seed: u64, vanished: &Vanished) {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || deliver(&receiver, to));
     let mut random = fastrand::Rng::with_seed(seed);
     let mut last = Instant::now();
     let mut packet = [0; 2048];
     while let Ok(n) = from.read(&mut packet) {
-        if random.f64() < wire.loss {
+        if random.f64() < wire.loss || vanished.concerns(&packet[..n]) {
             continue;
         }
         last = last.max(Instant::now() + wire.delay + wire.jitter.mul_f64(random.f64()));

@@ -1,4 +1,4 @@
-//! Handovers over a network that is slow and loses packets, as the ones between users and servers do.
+//! Handovers over a network that is slow and loses packets or clients, as the ones between users and servers do.
 //!
 //! Loopback hides the largest loss of all: handshakes that are under way when a listener closes.
 
@@ -17,6 +17,7 @@ mod http2;
 mod load;
 #[path = "../../bench/process.rs"]
 mod process;
+mod vanishing;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
