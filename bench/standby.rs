@@ -1,5 +1,5 @@
 //! How long standby should be: the requests that fail over a slow network that loses packets, for one standby after the
-//! other. Prints the rows of the README's table. It takes four minutes, so it runs only when it is named.
+//! other. Prints the rows of the README's table. It takes five minutes, so it runs only when it is named.
 //!
 //! Each cell is a process of its own, which is this executable again, because a network ends with its process.
 
