@@ -2,7 +2,7 @@
 
 use nix::sys::signal::Signal;
 
-use crate::harness::{HANDOVER, QUICK, Traffic, get, start, wait_until};
+use crate::harness::{HANDOVER, QUICK, Traffic, example, get, start, wait_until};
 use crate::process::{Server, command, signal};
 
 fn generations(server: &Server) -> usize {
@@ -138,7 +138,10 @@ fn ctrl_c_reaches_both_generations_and_is_one_request_to_stop() {
 #[test]
 fn quit_is_left_alone() {
     use std::os::unix::process::ExitStatusExt;
-    let mut server = start(&[]);
+    // A shell that starts something in the background has it ignore the signal.
+    let mut program = command("env");
+    program.arg("--default-signal=QUIT").arg(example("playground")).args(QUICK);
+    let mut server = Server::start(program);
     signal(server.first_pid(), Signal::SIGQUIT);
     assert_eq!(server.first_exit().signal(), Some(3));
 }
