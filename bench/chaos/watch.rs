@@ -152,7 +152,8 @@ impl Member {
     }
 }
 
-/// How many sockets listen on this address (proc_net_tcp(5)), in our network namespace.
+/// How many sockets listen on this address (proc_net_tcp(5)). It reads every connection of the machine, so it takes long
+/// while there are many.
 pub(crate) fn listeners(addr: SocketAddr) -> usize {
     let local = format!("{:08X}:{:04X}", u32::from_ne_bytes(ipv4(addr)), addr.port());
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap_or_default();
