@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+mod control;
 mod log;
 mod options;
 mod site;

@@ -27,6 +27,8 @@ pub use requests::ConnectInfo;
 use requests::Requests;
 use waves::{FEW, Waves};
 
+use crate::status::Connections;
+
 /// The treatment in force. A lame duck is served normally, but its responses say `Connection: close`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
@@ -217,6 +219,18 @@ impl Drain {
     /// Connections that are open now.
     pub fn open(&self) -> usize {
         self.0.open.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn connections(&self) -> Connections {
+        let shared = &self.0;
+        let open = self.open() as u64;
+        Connections {
+            open,
+            accepted: open + shared.closed.load(Ordering::SeqCst),
+            requests: shared.waves.requests(),
+            in_flight: shared.waves.in_flight(),
+            finished: if self.is(NORMAL) { 0 } else { self.finished() },
+        }
     }
 
     fn finished(&self) -> u64 {

@@ -20,7 +20,7 @@ const LISTEN: &str = "HANDOVER_LISTEN";
 /// let mut command = std::process::Command::new("convert");
 /// handover::ENVIRONMENT.iter().for_each(|name| { command.env_remove(name); });
 /// ```
-pub const ENVIRONMENT: [&str; 3] = [PARENT, GENERATION, LISTEN];
+pub const ENVIRONMENT: [&str; 4] = [PARENT, GENERATION, LISTEN, process::stderr::VARIABLE];
 
 #[derive(Debug)]
 pub(crate) struct Generation {

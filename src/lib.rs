@@ -82,6 +82,8 @@ mod drain;
 #[cfg(target_os = "linux")]
 mod error;
 #[cfg(target_os = "linux")]
+mod event;
+#[cfg(target_os = "linux")]
 mod generation;
 #[cfg(target_os = "linux")]
 mod handle;
@@ -98,6 +100,8 @@ mod server;
 #[cfg(target_os = "linux")]
 mod signals;
 #[cfg(target_os = "linux")]
+mod status;
+#[cfg(target_os = "linux")]
 mod steering;
 #[cfg(target_os = "linux")]
 mod succession;
@@ -107,10 +111,14 @@ pub use drain::{Conn, ConnectInfo, Drain, Drained, Retiring};
 #[cfg(target_os = "linux")]
 pub use error::Error;
 #[cfg(target_os = "linux")]
+pub use event::{Event, Events, Failure, Handover};
+#[cfg(target_os = "linux")]
 pub use generation::ENVIRONMENT;
 #[cfg(target_os = "linux")]
-pub use handle::{Handle, Phase};
+pub use handle::{Handle, Phase, Underway};
 #[cfg(target_os = "linux")]
 pub use outcome::{End, Outcome};
 #[cfg(target_os = "linux")]
 pub use server::{Listener, Server};
+#[cfg(target_os = "linux")]
+pub use status::{Connections, HandoverResult, LastHandover, PortMember, Status};

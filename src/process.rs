@@ -9,6 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
+use std::time::Duration;
 
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
@@ -17,8 +18,12 @@ use rustix::process::{
 };
 use tokio::io::unix::AsyncFd;
 use tokio::process::Command;
+use tokio::time::Instant;
 
 use crate::error::{Error, Kind, plain};
+
+pub(crate) mod stderr;
+use stderr::{Pipe, Tail};
 
 /// The program, arguments and directory this process was started with.
 ///
@@ -48,10 +53,14 @@ impl Launch {
         }
         command.args(args).current_dir(&self.dir).env("PWD", &self.dir);
         command.envs(env.iter().map(|(name, value)| (name, value)));
+        // What an older generation said of its own stderr.
+        command.env_remove(stderr::VARIABLE);
+        let pipe = Pipe::give(&mut command);
+        let started = Instant::now();
         let process = command.spawn().map_err(|e| self.explain(&e))?;
         // Cannot fail because a child has an id until it has been waited for.
         let pid = process.id().expect("a child that was not waited for has a pid");
-        Ok(Child { process, pid })
+        Ok(Child { process, pid, started, stderr: pipe.ok().map(Pipe::pass_on) })
     }
 
     /// `Command` reports a missing directory and a missing program alike.
@@ -82,11 +91,25 @@ fn logical_dir() -> io::Result<PathBuf> {
 pub(crate) struct Child {
     process: tokio::process::Child,
     pid: u32,
+    started: Instant,
+    stderr: Option<Tail>,
 }
 
 impl Child {
     pub(crate) fn pid(&self) -> u32 {
         self.pid
+    }
+
+    pub(crate) fn age(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// The last lines that it wrote to stderr before it was ready, once it has exited.
+    pub(crate) async fn last_words(&mut self) -> Vec<String> {
+        match &mut self.stderr {
+            Some(tail) => tail.last_words().await,
+            None => vec![],
+        }
     }
 
     /// Cancel safe.

@@ -3,6 +3,7 @@
 //! after which hyper reads again.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
@@ -45,10 +46,10 @@ pub(super) enum Verdict {
 }
 
 impl Farewell {
-    pub(super) fn new(drain: &Drain) -> Farewell {
+    pub(super) fn new(drain: &Drain, requests: &Arc<Requests>) -> Farewell {
         let turn = drain.turns();
         Farewell {
-            seat: drain.0.waves.seat(),
+            seat: drain.0.waves.seat(requests),
             waker: None,
             turn,
             mode: drain.mode(),

@@ -2,7 +2,7 @@
 //! process share costs more than everything else here.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Waker};
 
@@ -66,6 +66,8 @@ pub(super) struct Requests {
     local: SocketAddr,
     protocol: AtomicU8,
     in_flight: AtomicUsize,
+    /// Since the connection was accepted.
+    total: AtomicU64,
     /// The request in flight has a body, so what arrives is not the next head.
     has_body: AtomicBool,
     waiting: Mutex<Waiting>,
@@ -86,6 +88,7 @@ impl Requests {
             local,
             protocol: AtomicU8::new(Protocol::Other as u8),
             in_flight: AtomicUsize::new(0),
+            total: AtomicU64::new(0),
             has_body: AtomicBool::new(false),
             waiting: Mutex::default(),
             nothing_more: AtomicBool::new(false),
@@ -113,6 +116,7 @@ impl Requests {
     pub(super) fn begin(self: &Arc<Self>, has_body: bool) -> InFlight {
         self.has_body.store(has_body, Ordering::Relaxed);
         self.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.total.fetch_add(1, Ordering::Relaxed);
         self.nothing_more.store(false, Ordering::Relaxed);
         self.next_head.store(NOTHING, Ordering::Relaxed);
         InFlight(Arc::clone(self))
@@ -120,6 +124,10 @@ impl Requests {
 
     pub(super) fn in_flight(&self) -> usize {
         self.in_flight.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn total(&self) -> u64 {
+        self.total.load(Ordering::Relaxed)
     }
 
     pub(super) fn are_in_flight(&self) -> bool {

@@ -69,6 +69,11 @@ pub(crate) fn advise(members: &[Member], predecessor: Option<u32>) -> String {
     }
 }
 
+/// The process that has the socket open, as far as this user may know.
+pub(crate) fn pid(inode: u64) -> Option<u32> {
+    owner(inode).map(|(pid, _)| pid)
+}
+
 /// The process that has the socket open, and its name.
 fn owner(inode: u64) -> Option<(u32, String)> {
     let pids =

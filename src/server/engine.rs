@@ -7,15 +7,15 @@ use std::pin::pin;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
-use tracing::{debug, info};
+use tracing::debug;
 
 use super::Config;
 use crate::drain::Drain;
 use crate::error::{Error, Kind};
 use crate::generation::{Generation, Predecessor};
-use crate::handle::{Command, Phase, Remote, Status};
+use crate::handle::{Command, Remote};
 use crate::identity::Identity;
 use crate::outcome::Outcome;
 use crate::port::{Port, Sink};
@@ -24,6 +24,8 @@ use crate::signals::{self, Heard, Signal, Signals};
 use crate::succession::{Action, Asker, End, Event, State, Timings};
 
 mod act;
+mod tell;
+use tell::Outside;
 
 pub(super) struct Engine {
     state: State,
@@ -42,7 +44,7 @@ pub(super) struct Engine {
     warned: bool,
     signals: Signals,
     commands: mpsc::UnboundedReceiver<Command>,
-    status: watch::Sender<Status>,
+    outside: Outside,
 }
 
 /// What the loop waits for.
@@ -83,7 +85,7 @@ impl Engine {
             warned: false,
             signals,
             commands: remote.commands,
-            status: remote.status,
+            outside: Outside::new(remote.seen, remote.events),
         };
         engine.publish();
         engine.warn_unless(steered);
@@ -130,11 +132,11 @@ impl Engine {
             let event = match input {
                 Input::Deadline if heard_first => continue,
                 Input::Signal(signal) => self.interpret(signal),
-                Input::Command(Command::Restart) => Some(Event::RestartAsked),
-                Input::Command(Command::Stop) => Some(self.stop_asked(Asker::Operator)),
-                Input::ChildExited(status) => Some(self.bury(status)),
+                Input::Command(command) => self.obey(command),
+                Input::ChildExited(status) => Some(self.bury(status).await),
                 Input::PredecessorDead => {
                     self.generation.predecessor = None;
+                    self.restore_stderr();
                     Some(Event::PredecessorClosed)
                 }
                 // Told to stop in the same instant: whoever stops takes nothing over.
@@ -182,6 +184,22 @@ impl Engine {
         }
     }
 
+    fn obey(&mut self, command: Command) -> Option<Event> {
+        match command {
+            Command::Restart => Some(Event::RestartAsked),
+            Command::Stop => Some(self.stop_asked(Asker::Operator)),
+            Command::Status(answer) => {
+                let _ = answer.send(self.status());
+                None
+            }
+            Command::HandOver(answer) => {
+                let (answered, event) = self.hand_over();
+                let _ = answer.send(answered);
+                event
+            }
+        }
+    }
+
     fn stop_asked(&self, by: Asker) -> Event {
         Event::StopAsked { by, shared: self.port.is_shared() }
     }
@@ -213,51 +231,6 @@ impl Engine {
 
     fn has_retired(&self) -> bool {
         matches!(self.state, State::Draining { end: End::Retired, .. })
-    }
-
-    fn report(&self, before: State, cause: Event) {
-        if let Event::Ready { .. } = cause {
-            self.announce();
-        }
-        if before.name() != self.state.name() {
-            info!(
-                generation = self.generation.number,
-                pid = std::process::id(),
-                from = before.name(),
-                to = self.state.name(),
-                cause = %cause,
-                open = self.drain.open(),
-                "state"
-            );
-        }
-    }
-
-    fn addresses(&self) -> Vec<SocketAddr> {
-        self.port.addresses().iter().map(|a| a.actual).collect()
-    }
-
-    fn listen(&self) -> String {
-        self.addresses().iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(" ")
-    }
-
-    fn publish(&self) {
-        let phase = match self.state {
-            State::Starting { .. } => Phase::Starting,
-            State::Serving { .. } => Phase::Serving,
-            State::Spawning { .. } | State::Withdrawing { .. } => Phase::Spawning,
-            State::Standby { .. } => Phase::Standby,
-            State::Lingering { .. } | State::Draining { .. } => Phase::Draining,
-        };
-        self.status.send_if_modified(|status| {
-            let stopping = self.state.is_stopping();
-            let changed = status.phase != phase || status.stopping != stopping || status.generation == 0;
-            (status.phase, status.stopping) = (phase, stopping);
-            if status.generation == 0 {
-                status.generation = self.generation.number;
-                status.addresses = self.addresses();
-            }
-            changed
-        });
     }
 }
 

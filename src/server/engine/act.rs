@@ -7,8 +7,9 @@ use tracing::{error, info, warn};
 
 use super::Engine;
 use crate::error::{Error, Kind};
+use crate::event::{Event as Happened, Failure};
 use crate::outcome::Outcome;
-use crate::process::Child;
+use crate::process::{Child, stderr};
 use crate::signals;
 use crate::succession::{Action, Care, End, Event, Exit, State};
 
@@ -25,6 +26,7 @@ impl Engine {
             Action::CloseListeners => self.port.begin_close(),
             Action::Note(text) => {
                 warn!(generation = self.generation.number, pid = std::process::id(), "{text}");
+                self.outside.tell(Happened::Noted(text));
             }
             Action::Spawn | Action::Leave(_) | Action::GiveUp => {}
         }
@@ -64,6 +66,7 @@ impl Engine {
                     successor = child.pid(),
                     "successor started"
                 );
+                self.outside.tell(Happened::SuccessorStarted { pid: child.pid() });
                 self.child = Some(child);
                 None
             }
@@ -73,19 +76,35 @@ impl Engine {
                     pid = std::process::id(),
                     "handover failed: {error}; this generation goes on serving"
                 );
+                self.outside.failed(Failure::new(error));
                 Some(Event::SpawnFailed)
             }
         }
     }
 
     /// The successor is gone.
-    pub(super) fn bury(&mut self, status: io::Result<ExitStatus>) -> Event {
-        let successor = self.child.take().map_or(0, |c| c.pid());
+    pub(super) async fn bury(&mut self, status: io::Result<ExitStatus>) -> Event {
+        let mut child = self.child.take();
+        let successor = child.as_ref().map_or(0, Child::pid);
         let (generation, pid) = (self.generation.number, std::process::id());
         let told = status.as_ref().is_ok_and(ExitStatus::success);
+        let ended = status.as_ref().ok().copied();
         let status = status.map_or_else(|e| e.to_string(), |s| s.to_string());
         match self.state {
             State::Spawning { .. } | State::Withdrawing { .. } => {
+                let stderr = match &mut child {
+                    Some(child) => child.last_words().await,
+                    None => vec![],
+                };
+                let late = matches!(self.state, State::Withdrawing { .. });
+                let within = self.timings.ready_timeout;
+                let reason = match late {
+                    true => format!(
+                        "the successor was not ready within {within:?} and was told to leave: {status}"
+                    ),
+                    false => format!("the successor left before it was ready: {status}"),
+                };
+                self.outside.failed(Failure { reason, successor: Some(successor), status: ended, stderr });
                 error!(
                     generation,
                     pid,
@@ -95,6 +114,13 @@ impl Engine {
                 );
             }
             State::Standby { stop_passed_on: false, .. } if !told => {
+                let reason = format!("the successor took over and crashed: {status}");
+                self.outside.crashed(Failure {
+                    reason,
+                    successor: Some(successor),
+                    status: ended,
+                    stderr: vec![],
+                });
                 error!(generation, pid, successor, status, "the successor crashed");
             }
             _ => info!(generation, pid, successor, status, "the successor has left"),
@@ -106,6 +132,7 @@ impl Engine {
     /// whether there is a predecessor that still listens.
     pub(super) fn take_over(&mut self) -> Result<bool, Error> {
         self.port.check_crowd()?;
+        self.restore_stderr();
         let (generation, pid) = (self.generation.number, std::process::id());
         let Some(predecessor) = &self.generation.predecessor else { return Ok(false) };
         let from = predecessor.parent.pid();
@@ -127,15 +154,10 @@ impl Engine {
         }
     }
 
-    /// That this generation serves, said when it is true in every respect: the pid file names it, too.
-    pub(super) fn announce(&self) {
-        let (generation, pid, listen) = (self.generation.number, std::process::id(), self.listen());
-        match &self.generation.predecessor {
-            None => info!(generation, pid, listen, "serving; `kill -HUP {pid}` restarts"),
-            Some(predecessor) => {
-                let predecessor = predecessor.parent.pid();
-                info!(generation, pid, listen, predecessor, "serving, took over; `kill -HUP {pid}` restarts");
-            }
+    /// Whatever is written from now on does not go through the predecessor, which will leave.
+    pub(super) fn restore_stderr(&self) {
+        if let Err(error) = stderr::restore(self.generation.predecessor.is_some()) {
+            warn!(generation = self.generation.number, pid = std::process::id(), %error, "cannot restore stderr");
         }
     }
 
@@ -160,7 +182,9 @@ impl Engine {
                 End::Stopped => "stopped",
             }
         );
-        Outcome { end, drained }
+        let outcome = Outcome { end, drained };
+        self.outside.tell(Happened::Left(outcome));
+        outcome
     }
 
     pub(super) fn warn_unless(&mut self, steered: io::Result<()>) {

@@ -1,0 +1,168 @@
+//! What a successor writes to stderr before it is ready: passed on as it comes, and its last lines kept, because they say
+//! why a handover failed.
+//!
+//! Until then the successor's stderr is a pipe to its predecessor, and the true one lies behind its stdin; when it is
+//! ready it puts the true one in place itself, so nothing depends on a predecessor that leaves. The pipe is opened for
+//! reading *and* writing: should the predecessor die, a write still never fails.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd};
+use std::process::Stdio;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rustix::fs::{FileType, OFlags, fcntl_getfl, fstat};
+use rustix::io::ioctl_fionread;
+use rustix::stdio::{dup2_stderr, dup2_stdin, stderr, stdin};
+use tokio::process::Command;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+/// Tells a successor which file (`DEVICE:INODE`) to expect behind its stdin.
+pub(crate) const VARIABLE: &str = "HANDOVER_STDERR";
+
+const LINES: usize = 20;
+const LINE_BYTES: usize = 2000;
+/// How long to wait for the last lines of a successor that is dead: as long as it takes to read what is in the pipe,
+/// unless a process that it started still has the other end.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+
+/// The last lines that were written to a pipe.
+#[derive(Debug)]
+pub(crate) struct Tail {
+    lines: Arc<Mutex<Lines>>,
+    end: Option<oneshot::Receiver<()>>,
+}
+
+/// The reading end of a pipe that a successor is to get as stderr.
+pub(super) struct Pipe(io::PipeReader);
+
+impl Pipe {
+    /// Has the command write to a pipe. Where /proc is missing or stderr closed, it inherits stderr as it is.
+    pub(super) fn give(command: &mut Command) -> io::Result<Pipe> {
+        let (reader, _writer) = io::pipe()?;
+        let writer =
+            File::options().read(true).write(true).open(format!("/proc/self/fd/{}", reader.as_raw_fd()))?;
+        let truth = io::stderr().as_fd().try_clone_to_owned()?;
+        command.env(VARIABLE, name(&truth)?).stdin(Stdio::from(truth)).stderr(Stdio::from(writer));
+        Ok(Pipe(reader))
+    }
+
+    /// Passes on what is written until nobody has the pipe open for writing. A thread does it, because stderr may block.
+    pub(super) fn pass_on(self) -> Tail {
+        let (lines, (ended, end)) = (Arc::<Mutex<Lines>>::default(), oneshot::channel());
+        let kept = Arc::clone(&lines);
+        let mut reader = self.0;
+        let passing = move || {
+            let mut chunk = [0; 4096];
+            while let Ok(n @ 1..) = reader.read(&mut chunk) {
+                kept.lock().unwrap_or_else(PoisonError::into_inner).push(&chunk[..n]);
+                let _ = io::stderr().write_all(&chunk[..n]);
+            }
+            let _ = ended.send(());
+        };
+        // Without a thread nothing is passed on; the successor finds that its pipe is never read, and that is survivable
+        // until 64 KiB are in it.
+        let _ = std::thread::Builder::new().name("stderr".into()).spawn(passing);
+        Tail { lines, end: Some(end) }
+    }
+}
+
+impl Tail {
+    /// The last lines of a process that has ended.
+    pub(crate) async fn last_words(&mut self) -> Vec<String> {
+        if let Some(end) = self.end.take() {
+            let _ = timeout(LAST_WORDS, end).await;
+        }
+        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.0.iter().filter(|line| !line.is_empty()).map(|line| text(line)).collect()
+    }
+}
+
+/// The last one may not be complete.
+#[derive(Debug, Default)]
+struct Lines(VecDeque<Vec<u8>>);
+
+impl Lines {
+    fn push(&mut self, bytes: &[u8]) {
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            if self.0.back().is_none_or(|line| line.ends_with(b"\n")) {
+                self.0.push_back(vec![]);
+            }
+            if let Some(line) = self.0.back_mut() {
+                let room = LINE_BYTES.saturating_sub(line.len());
+                line.extend_from_slice(&piece[..piece.len().min(room)]);
+                if piece.ends_with(b"\n") && !line.ends_with(b"\n") {
+                    line.push(b'\n');
+                }
+            }
+            if self.0.len() > LINES {
+                self.0.pop_front();
+            }
+        }
+    }
+}
+
+fn text(line: &[u8]) -> String {
+    let text = String::from_utf8_lossy(line.trim_ascii_end());
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// Puts the true stderr in place. Only for a successor that believes its environment.
+pub(crate) fn restore(is_predecessor_alive: bool) -> io::Result<()> {
+    let Ok(expected) = std::env::var(VARIABLE) else { return Ok(()) };
+    // No other pipe can be read from at its writing end.
+    let is_pipe = FileType::from_raw_mode(fstat(stderr())?.st_mode) == FileType::Fifo;
+    if !is_pipe || !fcntl_getfl(stderr())?.contains(OFlags::RDWR) {
+        return Ok(());
+    }
+    let truth = if name(stdin())? == expected {
+        stdin().try_clone_to_owned()?
+    } else {
+        // A pipe that nobody reads would be full one day, and then whoever logs would wait.
+        tracing::warn!("a wrapper took what was behind stdin: nothing more is written to stderr");
+        File::options().write(true).open("/dev/null")?.into()
+    };
+    // Nobody else reads it any more.
+    if !is_predecessor_alive {
+        let mut left = vec![0; usize::try_from(ioctl_fionread(stderr())?).unwrap_or(0)];
+        let n = if left.is_empty() { 0 } else { rustix::io::read(stderr(), &mut left)? };
+        let _ = File::from(truth.try_clone()?).write_all(&left[..n]);
+    }
+    dup2_stderr(truth)?;
+    Ok(dup2_stdin(File::open("/dev/null")?)?)
+}
+
+fn name(file: impl AsFd) -> io::Result<String> {
+    let stat = fstat(file)?;
+    Ok(format!("{}:{}", stat.st_dev, stat.st_ino))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines_of(chunks: &[&[u8]]) -> Vec<String> {
+        let mut lines = Lines::default();
+        chunks.iter().for_each(|chunk| lines.push(chunk));
+        lines.0.iter().map(|line| text(line)).collect()
+    }
+
+    #[test]
+    fn lines_may_come_in_pieces_and_the_last_one_without_an_end() {
+        assert_eq!(lines_of(&[b"on", b"e\ntwo\nth", b"ree"]), ["one", "two", "three"]);
+        assert_eq!(lines_of(&[b"one\n\n", b"two\x1b[1m\r\n"]), ["one", "", "two [1m"]);
+    }
+
+    #[test]
+    fn only_the_last_lines_are_kept_and_none_of_them_is_long() {
+        let many: String = (0..100).map(|n| format!("{n}\n")).collect();
+        assert_eq!(lines_of(&[many.as_bytes()]).len(), LINES);
+        assert_eq!(lines_of(&[many.as_bytes()]).last().map(String::as_str), Some("99"));
+        let long = [vec![b'x'; 100_000], b"\nend".to_vec()].concat();
+        assert_eq!(lines_of(&[&long[..50_000], &long[50_000..]])[0].len(), LINE_BYTES);
+        assert_eq!(lines_of(&[&long]).len(), 2);
+    }
+}

@@ -1,0 +1,192 @@
+//! What the loop tells the outside: log lines of its own, the phase, events and, when asked, everything.
+
+use std::net::SocketAddr;
+
+use tokio::sync::{broadcast, watch};
+use tokio::time::Instant;
+use tracing::info;
+
+use super::Engine;
+use crate::event::{self, Events, Failure, Handover};
+use crate::handle::{Phase, Seen, Underway};
+use crate::port::members;
+use crate::process::Child;
+use crate::status::{HandoverResult, LastHandover, PortMember, Status};
+use crate::succession::{End, Event, State};
+
+/// The ends of what others hold.
+pub(super) struct Outside {
+    seen: watch::Sender<Seen>,
+    events: broadcast::Sender<event::Event>,
+    began: Instant,
+    phase_began: Instant,
+    last_handover: Option<(HandoverResult, Instant)>,
+}
+
+impl Outside {
+    pub(super) fn new(seen: watch::Sender<Seen>, events: broadcast::Sender<event::Event>) -> Outside {
+        let now = Instant::now();
+        Outside { seen, events, began: now, phase_began: now, last_handover: None }
+    }
+
+    pub(super) fn tell(&self, event: event::Event) {
+        // Nobody has to listen.
+        let _ = self.events.send(event);
+    }
+
+    fn remember(&mut self, result: HandoverResult) {
+        self.last_handover = Some((result, Instant::now()));
+    }
+
+    pub(super) fn failed(&mut self, failure: Failure) {
+        self.remember(HandoverResult::Failed(failure.clone()));
+        self.tell(event::Event::HandoverFailed(failure));
+    }
+
+    /// That this generation serves again is told when it does.
+    pub(super) fn crashed(&mut self, failure: Failure) {
+        self.remember(HandoverResult::TakenBack(failure));
+    }
+}
+
+impl Engine {
+    /// What has changed is true by now: whoever hears it may act on it.
+    pub(super) fn report(&mut self, before: State, cause: Event) {
+        if let Event::Ready { .. } = cause {
+            self.announce();
+        }
+        if before.name() == self.state.name() {
+            if self.state.is_stopping() && !before.is_stopping() {
+                self.outside.tell(event::Event::Stopping);
+            }
+            return;
+        }
+        info!(
+            generation = self.generation.number,
+            pid = std::process::id(),
+            from = before.name(),
+            to = self.state.name(),
+            cause = %cause,
+            open = self.drain.open(),
+            "state"
+        );
+        match (before, self.state) {
+            (State::Spawning { .. }, State::Standby { .. }) => {
+                let (successor, took) =
+                    self.child.as_ref().map_or_else(Default::default, |c| (c.pid(), c.age()));
+                self.outside.remember(HandoverResult::HandedOver { successor });
+                self.outside.tell(event::Event::HandedOver(Handover { successor, took }));
+            }
+            (State::Standby { .. }, State::Serving { .. } | State::Spawning { .. }) => {
+                if let Some((HandoverResult::TakenBack(failure), _)) = &self.outside.last_handover {
+                    self.outside.tell(event::Event::ServesAgain(failure.clone()));
+                }
+            }
+            (_, State::Draining { end: End::Retired, .. }) => self.outside.tell(event::Event::StandbyEnded),
+            _ if self.state.is_stopping() && !before.is_stopping() => {
+                self.outside.tell(event::Event::Stopping);
+            }
+            _ => {}
+        }
+    }
+
+    fn announce(&mut self) {
+        let (generation, pid, listen) = (self.generation.number, std::process::id(), self.listen());
+        let predecessor = self.generation.predecessor.as_ref().map(|p| p.parent.pid());
+        match predecessor {
+            None => info!(generation, pid, listen, "serving; `kill -HUP {pid}` restarts"),
+            Some(predecessor) => {
+                self.outside.remember(HandoverResult::TookOver { predecessor });
+                info!(generation, pid, listen, predecessor, "serving, took over; `kill -HUP {pid}` restarts");
+            }
+        }
+        self.outside.tell(event::Event::Serving { predecessor });
+    }
+
+    pub(super) fn publish(&mut self) {
+        let (phase, stopping) = (self.phase(), self.state.is_stopping());
+        let (number, addresses) = (self.generation.number, self.addresses());
+        let mut entered = false;
+        self.outside.seen.send_if_modified(|seen| {
+            entered = seen.phase != phase || seen.generation == 0;
+            let changed = entered || seen.stopping != stopping;
+            (seen.phase, seen.stopping) = (phase, stopping);
+            if seen.generation == 0 {
+                (seen.generation, seen.addresses) = (number, addresses);
+            }
+            changed
+        });
+        if entered {
+            self.outside.phase_began = Instant::now();
+        }
+    }
+
+    fn phase(&self) -> Phase {
+        match self.state {
+            State::Starting { .. } => Phase::Starting,
+            State::Serving { .. } => Phase::Serving,
+            State::Spawning { .. } | State::Withdrawing { .. } => Phase::Spawning,
+            State::Standby { .. } => Phase::Standby,
+            State::Lingering { .. } | State::Draining { .. } => Phase::Draining,
+        }
+    }
+
+    fn addresses(&self) -> Vec<SocketAddr> {
+        self.port.addresses().iter().map(|a| a.actual).collect()
+    }
+
+    pub(super) fn listen(&self) -> String {
+        self.addresses().iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(" ")
+    }
+
+    pub(super) fn status(&self) -> Status {
+        let seen = self.outside.seen.borrow().clone();
+        let listeners = seen.addresses.iter().flat_map(|address| {
+            let members = members::of(*address).unwrap_or_default();
+            members.into_iter().map(|m| PortMember {
+                address: *address,
+                pid: members::pid(m.inode),
+                uid: m.uid,
+            })
+        });
+        Status {
+            generation: self.generation.number,
+            pid: std::process::id(),
+            phase: seen.phase,
+            stopping: seen.stopping,
+            in_phase: self.outside.phase_began.elapsed(),
+            uptime: self.outside.began.elapsed(),
+            deadline: self.state.deadline().map(|at| at.saturating_duration_since(Instant::now().into_std())),
+            listeners: listeners.collect(),
+            addresses: seen.addresses,
+            predecessor: self.generation.predecessor.as_ref().map(|p| p.parent.pid()),
+            successor: self.child.as_ref().map(Child::pid),
+            connections: self.drain.connections(),
+            last_handover: self
+                .outside
+                .last_handover
+                .as_ref()
+                .map(|(result, at)| LastHandover { result: result.clone(), ago: at.elapsed() }),
+        }
+    }
+
+    /// Whether a handover can be asked for, and the event that asks for one if none is under way.
+    pub(super) fn hand_over(&self) -> (Result<Underway, Failure>, Option<Event>) {
+        let refused = match self.state {
+            State::Starting { .. } => "this generation is still starting",
+            State::Standby { .. } | State::Draining { end: End::Retired, .. } => {
+                "this generation has handed over already: ask its successor"
+            }
+            State::Lingering { .. } | State::Draining { end: End::Stopped, .. } => {
+                "this generation is stopping"
+            }
+            State::Serving { .. } | State::Spawning { .. } | State::Withdrawing { .. } => "",
+        };
+        if !refused.is_empty() {
+            return (Err(Failure::new(refused)), None);
+        }
+        let joined = !matches!(self.state, State::Serving { .. });
+        let events = Events(self.outside.events.subscribe());
+        (Ok(Underway { joined, events }), (!joined).then_some(Event::RestartAsked))
+    }
+}

@@ -1,0 +1,97 @@
+//! A generation at one moment, for whoever wants to know: `handover status`, a metric, a page.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::event::Failure;
+use crate::handle::Phase;
+
+/// A generation at one moment; from [`Handle::status`](crate::Handle::status).
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Status {
+    /// The number of the generation, from 1.
+    pub generation: u64,
+    /// Its process.
+    pub pid: u32,
+    /// What it does.
+    pub phase: Phase,
+    /// Whether the service was told to stop.
+    pub stopping: bool,
+    /// For how long it has been in this phase.
+    pub in_phase: Duration,
+    /// For how long it has listened.
+    pub uptime: Duration,
+    /// When the phase ends at the latest, from now; then a successor is told to leave, standby ends, or the rest is cut.
+    pub deadline: Option<Duration>,
+    /// Where it listens, or listened.
+    pub addresses: Vec<SocketAddr>,
+    /// Every socket that listens on one of these, also of other processes, in the order the kernel lists them.
+    pub listeners: Vec<PortMember>,
+    /// The process it took over from, while that lives.
+    pub predecessor: Option<u32>,
+    /// The process it started to take over, while that lives.
+    pub successor: Option<u32>,
+    /// Its connections.
+    pub connections: Connections,
+    /// How the last handover ended that this generation took part in.
+    pub last_handover: Option<LastHandover>,
+}
+
+/// A socket that listens on an address of the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PortMember {
+    /// The address.
+    pub address: SocketAddr,
+    /// Whose it is, if this user may know.
+    pub pid: Option<u32>,
+    /// The user it belongs to.
+    pub uid: u32,
+}
+
+/// The connections of a generation, and the requests on them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Connections {
+    /// Connections that are open.
+    pub open: u64,
+    /// Connections since it began to listen.
+    pub accepted: u64,
+    /// HTTP requests since it began to listen.
+    pub requests: u64,
+    /// HTTP requests in flight: handed to the service, and the response has not ended.
+    pub in_flight: u64,
+    /// Connections that ended by themselves since it began to drain.
+    pub finished: u64,
+}
+
+/// How a handover ended.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct LastHandover {
+    /// What came of it.
+    pub result: HandoverResult,
+    /// How long ago.
+    pub ago: Duration,
+}
+
+/// What came of a handover.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum HandoverResult {
+    /// This generation took over from that process.
+    TookOver {
+        /// The pid.
+        predecessor: u32,
+    },
+    /// This generation handed over to that process.
+    HandedOver {
+        /// The pid.
+        successor: u32,
+    },
+    /// The successor did not become ready, and this generation went on serving.
+    Failed(Failure),
+    /// The successor took over and left in standby, so this generation serves again.
+    TakenBack(Failure),
+}
