@@ -55,7 +55,8 @@
 //! 3. A listener closes only after it is steered away from, its standby is over and its accept queue is empty.
 //! 4. A request that reached us is answered unless the drain deadline passes; then we say how many connections were cut.
 //! 5. Every wait has a deadline, every deadline is configurable, every expiry is one log line.
-//! 6. No file descriptor crosses `exec`; no environment variable of ours outlives its meaning: see [`ENVIRONMENT`].
+//! 6. No file descriptor but the three standard ones crosses `exec`, and a successor's stdin is `/dev/null`; no environment
+//!    variable of ours outlives its meaning: see [`ENVIRONMENT`].
 //!
 //! # Limitations
 //!

@@ -46,13 +46,19 @@ impl LogOptions {
             .with_target(false)
             .with_writer(move || Queued(queued.clone()));
         match self.log_format {
-            Format::Text => lines.with_ansi(io::stderr().is_terminal()).init(),
+            Format::Text => lines.with_ansi(is_terminal()).init(),
             Format::Json => lines.json().flatten_event(true).init(),
         }
         // If there is no thread for it there is no log, and the server serves all the same.
         let _ = std::thread::Builder::new().name("log".into()).spawn(move || write_out(&queue));
         Flush(line)
     }
+}
+
+/// Until a successor is ready its stderr is a pipe, and the true one lies behind its stdin.
+fn is_terminal() -> bool {
+    let starting = handover::ENVIRONMENT.iter().all(|name| std::env::var_os(name).is_some());
+    io::stderr().is_terminal() || (starting && io::stdin().is_terminal())
 }
 
 /// Lines that may wait for a slow reader.

@@ -110,29 +110,39 @@ fn text(line: &[u8]) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-/// Puts the true stderr in place. Only for a successor that believes its environment.
-pub(crate) fn restore(is_predecessor_alive: bool) -> io::Result<()> {
+/// Puts the true stderr in place, where it is not.
+pub(crate) fn restore(predecessor: Option<u32>) -> io::Result<()> {
     let Ok(expected) = std::env::var(VARIABLE) else { return Ok(()) };
     // No other pipe can be read from at its writing end.
     let is_pipe = FileType::from_raw_mode(fstat(stderr())?.st_mode) == FileType::Fifo;
     if !is_pipe || !fcntl_getfl(stderr())?.contains(OFlags::RDWR) {
         return Ok(());
     }
-    let truth = if name(stdin())? == expected {
-        stdin().try_clone_to_owned()?
-    } else {
-        // A pipe that nobody reads would be full one day, and then whoever logs would wait.
-        tracing::warn!("a wrapper took what was behind stdin: nothing more is written to stderr");
-        File::options().write(true).open("/dev/null")?.into()
+    let truth = match predecessor {
+        _ if name(stdin())? == expected => stdin().try_clone_to_owned()?,
+        Some(pid) => reopen(pid)?.into(),
+        // It may be a pipe of somebody else's.
+        None => return Ok(()),
     };
     // Nobody else reads it any more.
-    if !is_predecessor_alive {
+    if predecessor.is_none() {
         let mut left = vec![0; usize::try_from(ioctl_fionread(stderr())?).unwrap_or(0)];
         let n = if left.is_empty() { 0 } else { rustix::io::read(stderr(), &mut left)? };
         let _ = File::from(truth.try_clone()?).write_all(&left[..n]);
     }
     dup2_stderr(truth)?;
     Ok(dup2_stdin(File::open("/dev/null")?)?)
+}
+
+/// The predecessor's stderr, for a successor whose stdin was replaced by a wrapper. A socket cannot be opened.
+fn reopen(predecessor: u32) -> io::Result<File> {
+    File::options().append(true).open(format!("/proc/{predecessor}/fd/2")).or_else(|_| {
+        tracing::warn!(
+            "a wrapper replaced stdin, behind which stderr was: from now on nothing is written to it"
+        );
+        // A pipe that nobody reads would be full one day, and then whoever logs would wait.
+        File::options().write(true).open("/dev/null")
+    })
 }
 
 fn name(file: impl AsFd) -> io::Result<String> {

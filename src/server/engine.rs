@@ -87,6 +87,9 @@ impl Engine {
             commands: remote.commands,
             outside: Outside::new(remote.seen, remote.events),
         };
+        if engine.generation.predecessor.is_none() {
+            engine.restore_stderr();
+        }
         engine.publish();
         engine.warn_unless(steered);
         let (generation, pid) = (engine.generation.number, std::process::id());

@@ -14,6 +14,7 @@ mod clock;
 mod leaving;
 mod logs;
 mod resources;
+mod stderr;
 mod strangers;
 
 /// What `Traffic::fresh` has. Each has one request under way at most, so no more can be inside a process that is killed.

@@ -156,7 +156,7 @@ impl Engine {
 
     /// Whatever is written from now on does not go through the predecessor, which will leave.
     pub(super) fn restore_stderr(&self) {
-        if let Err(error) = stderr::restore(self.generation.predecessor.is_some()) {
+        if let Err(error) = stderr::restore(self.generation.predecessor.as_ref().map(|p| p.parent.pid())) {
             warn!(generation = self.generation.number, pid = std::process::id(), %error, "cannot restore stderr");
         }
     }

@@ -1,0 +1,120 @@
+//! What generations write to stderr: one stream over all of them, whoever starts, fails or dies.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use nix::sys::signal::Signal;
+
+use crate::faults::{assert_next_restart, restart, wait_buried, wait_is, wait_said};
+use crate::harness::{QUICK, Traffic, example, install, is_alive, start_copy, wait_until};
+use crate::process::{Server, command, signal};
+
+/// Puts a script in place of the server.
+fn put_script(program: &Path, text: &str) {
+    let draft = program.with_extension("script");
+    std::fs::write(&draft, text).expect("writable");
+    std::fs::set_permissions(&draft, PermissionsExt::from_mode(0o755)).expect("ours");
+    std::fs::rename(draft, program).expect("writable");
+}
+
+fn stderr_of(pid: u32) -> String {
+    let link = std::fs::read_link(format!("/proc/{pid}/fd/2"));
+    link.map(|target| target.display().to_string()).unwrap_or_default()
+}
+
+#[test]
+fn what_a_successor_says_before_it_fails_is_passed_on() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let program = dir.path().join("server");
+    let server = start_copy(&program, &QUICK);
+    let traffic = Traffic::fresh(&server);
+    put_script(&program, "#!/bin/sh\necho the database is on fire >&2\nexit 3\n");
+    let child = restart(&server, server.first_pid());
+    let buried = wait_buried(&server, child);
+    assert_eq!(buried.json["status"], "exit status: 3");
+    server.log().wait_for("the database is on fire");
+    install(example("playground"), &program);
+    assert_next_restart(&server, server.first_pid());
+    traffic.stop_lossless(&server);
+}
+
+#[test]
+fn a_successor_writes_where_the_first_generation_does() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let server = start_copy(&dir.path().join("server"), &QUICK);
+    let truth = stderr_of(server.first_pid());
+    let second = assert_next_restart(&server, server.first_pid());
+    assert_eq!(stderr_of(second), truth);
+    let third = assert_next_restart(&server, second);
+    assert_eq!(stderr_of(third), truth);
+    assert_eq!(
+        std::fs::read_link(format!("/proc/{third}/fd/0")).expect("it is open"),
+        Path::new("/dev/null")
+    );
+}
+
+#[test]
+fn a_wrapper_that_replaces_stdin_loses_no_log() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let program = dir.path().join("server");
+    let server = start_copy(&program, &QUICK);
+    let truth = stderr_of(server.first_pid());
+    let real = example("playground");
+    put_script(&program, &format!("#!/bin/sh\nexec {} \"$@\" </dev/null\n", real.display()));
+    let second = assert_next_restart(&server, server.first_pid());
+    assert_eq!(stderr_of(second), truth);
+}
+
+#[test]
+fn a_successor_whose_predecessor_dies_while_it_starts_loses_nothing_it_says() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let program = dir.path().join("server");
+    let server = start_copy(&program, &[&QUICK[..], &["-v"]].concat());
+    // More than a pipe holds, with nobody left who reads it, would be an error or a wait for ever.
+    let script = "#!/bin/sh\necho started >&2\nread line </dev/null\nwhile [ -e \"$0.wait\" ]; do sleep 0.01; done\n\
+                  echo the predecessor is dead >&2\nexec REAL \"$@\"\n";
+    put_script(&program, &script.replace("REAL", &example("playground").display().to_string()));
+    let wait = dir.path().join("server.wait");
+    std::fs::write(&wait, "").expect("writable");
+    let first = server.first_pid();
+    let child = restart(&server, first);
+    server.log().wait_for("started");
+    signal(first, Signal::SIGKILL);
+    wait_until("the first generation is dead", &server, || !is_alive(first));
+    std::fs::remove_file(wait).expect("ours");
+    // It has lost its parent before it looked, so it is a first generation with port 0.
+    server.log().wait_for("the predecessor is dead");
+    wait_said(&server, child, "serving");
+}
+
+#[test]
+fn a_successor_that_says_very_much_before_it_is_ready_is_not_held_up() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let program = dir.path().join("server");
+    let server = start_copy(&program, &QUICK);
+    let traffic = Traffic::fresh(&server);
+    let real = example("playground");
+    put_script(&program, &format!("#!/bin/sh\nseq 100000 >&2\nexec {} \"$@\"\n", real.display()));
+    let second = restart(&server, server.first_pid());
+    wait_said(&server, second, "serving, took over");
+    wait_is(&server, server.first_pid(), "draining");
+    let numbers = server.log().lines().iter().filter(|line| line.text.parse::<u32>().is_ok()).count();
+    assert_eq!(numbers, 100_000);
+    traffic.stop_lossless(&server);
+}
+
+#[test]
+fn a_program_that_a_successor_starts_does_not_believe_its_environment() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let server = start_copy(&dir.path().join("server"), &QUICK);
+    let second = assert_next_restart(&server, server.first_pid());
+    // The same environment and another parent: it is a first generation, with a stdin and a stderr of its own.
+    let environ = std::fs::read(format!("/proc/{second}/environ")).expect("it lives");
+    let variables = String::from_utf8_lossy(&environ).into_owned();
+    let mut other = command(example("playground"));
+    other.args(QUICK).envs(
+        variables.split('\0').filter_map(|v| v.split_once('=')).filter(|(k, _)| k.starts_with("HANDOVER_")),
+    );
+    let other = Server::start(other);
+    assert_ne!(stderr_of(other.first_pid()), stderr_of(second));
+}
