@@ -5,11 +5,16 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+mod admin;
 mod control;
 mod log;
+mod metrics;
 mod options;
 mod site;
 
+use admin::{AdminOptions, Front};
+use control::Api;
+use metrics::Metrics;
 use options::ServerOptions;
 use site::Site;
 
@@ -28,6 +33,8 @@ struct Cli {
     probes: bool,
     #[command(flatten)]
     server: ServerOptions,
+    #[command(flatten)]
+    admin: AdminOptions,
     #[command(flatten)]
     log: log::LogOptions,
 }
@@ -49,11 +56,16 @@ fn serve(cli: Cli) -> Result<(), Box<dyn std::error::Error>> {
     if let Some(root) = &cli.root {
         check_root(root)?;
     }
+    let admin = cli.admin.check()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let served = runtime.block_on(async {
         let server = cli.server.server();
-        let site = Site::new(cli.root, cli.probes, server.handle());
-        server.serve(site).await
+        let server = admin.iter().fold(server, |server, admin| admin.bind(server));
+        let handle = server.handle();
+        let metrics = Metrics::new(&handle);
+        let api = Api::new(handle.clone(), metrics.clone());
+        let site = Site::new(cli.root, cli.probes, handle.clone());
+        server.serve(Front::new(site, metrics, admin, &api, handle)).await
     });
     // A thread that hangs in a file system must not keep a generation that has retired.
     runtime.shutdown_background();

@@ -4,7 +4,7 @@
 use std::convert::Infallible;
 use std::time::Instant;
 
-use handover::{Event, Events, Handle};
+use handover::{Event, Events, Handle, Status};
 use http_body_util::channel::{Channel, Sender};
 use http_body_util::{Either, Full};
 use hyper::body::{Bytes, Incoming};
@@ -14,28 +14,42 @@ use serde_json::{Value, json};
 
 mod describe;
 
+use super::metrics::Metrics;
+
 pub(crate) type Body = Either<Full<Bytes>, Channel<Bytes, Infallible>>;
 
 /// The type of an answer that comes line by line.
 pub(crate) const LINES: &str = "application/x-ndjson";
 
+/// Who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Via {
+    /// The same user, on this machine.
+    Socket,
+    /// Whoever may use the admin address.
+    Admin,
+}
+
 #[derive(Debug, Clone)]
 pub(crate) struct Api {
     handle: Handle,
+    metrics: Metrics,
 }
 
 impl Api {
-    pub(crate) fn new(handle: Handle) -> Api {
-        Api { handle }
+    pub(crate) fn new(handle: Handle, metrics: Metrics) -> Api {
+        Api { handle, metrics }
     }
 
-    pub(crate) async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+    pub(crate) async fn answer(&self, request: Request<Incoming>, via: Via) -> Response<Body> {
         let path = request.uri().path().to_owned();
         let allowed = match &*path {
-            "/version" | "/status" => Method::GET,
-            "/reload" | "/stop" => Method::POST,
+            "/version" | "/status" | "/metrics" => Method::GET,
+            "/reload" => Method::POST,
+            "/stop" if via == Via::Socket => Method::POST,
             _ => {
-                return error(StatusCode::NOT_FOUND, "no such path: try /version, /status, /reload or /stop");
+                let paths = "/version, /status, /metrics or /reload";
+                return error(StatusCode::NOT_FOUND, &format!("no such path: try {paths}"));
             }
         };
         if *request.method() != allowed {
@@ -57,6 +71,10 @@ impl Api {
                 Some(status) => reply(StatusCode::OK, &describe::status(&status)),
                 None => error(StatusCode::SERVICE_UNAVAILABLE, "this generation has left"),
             },
+            "/metrics" => match self.handle.status().await {
+                Some(status) => self.metrics(&status, &request),
+                None => error(StatusCode::SERVICE_UNAVAILABLE, "this generation has left"),
+            },
             "/stop" => {
                 self.handle.stop();
                 if says("now") {
@@ -66,6 +84,22 @@ impl Api {
             }
             _ => self.reload(wants_lines(&request), says("wait=drained")).await,
         }
+    }
+
+    fn metrics(&self, status: &Status, request: &Request<Incoming>) -> Response<Body> {
+        let accepts =
+            request.headers().get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
+        let open_metrics = accepts.contains("application/openmetrics-text");
+        let text = self.metrics.text(status, open_metrics);
+        let mut response = Response::new(Either::Left(Full::from(text)));
+        response.headers_mut().insert(
+            CONTENT_TYPE,
+            HeaderValue::from_static(match open_metrics {
+                true => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+                false => "text/plain; version=0.0.4; charset=utf-8",
+            }),
+        );
+        response
     }
 
     /// Restarts and waits for what comes of it: as lines while it happens, or as one answer.

@@ -1,0 +1,190 @@
+//! The admin address: the control interface over TCP, behind a token. It is one more address of the server, so it is
+//! handed over like the others; only the answer is another one there.
+
+use std::convert::Infallible;
+use std::fs;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+
+use clap::Args;
+use handover::{ConnectInfo, Handle, Server};
+use http_body_util::Either;
+use hyper::body::{Body, Incoming};
+use hyper::header::{AUTHORIZATION, HOST, HeaderValue, ORIGIN, WWW_AUTHENTICATE};
+use hyper::http::uri::Authority;
+use hyper::service::Service;
+use hyper::{Request, Response, StatusCode};
+use subtle::ConstantTimeEq;
+
+use super::control::{self, Api, Via};
+use super::metrics::Metrics;
+
+#[derive(Debug, Args)]
+pub(crate) struct AdminOptions {
+    /// Answer GET /version, /status and /metrics and POST /reload and /upgrade on this address
+    #[arg(long, value_name = "IP:PORT", value_parser = super::options::address)]
+    admin: Option<SocketAddr>,
+    /// Only to requests with `Authorization: Bearer` and the content of this file; needed unless ADMIN is loopback
+    #[arg(long, value_name = "FILE", requires = "admin")]
+    admin_token_file: Option<PathBuf>,
+}
+
+/// A token shorter than this can be guessed.
+const TOKEN_BYTES: usize = 16;
+
+/// An admin address that is allowed to be one.
+#[derive(Debug)]
+pub(crate) struct Admin {
+    address: SocketAddr,
+    token: Option<String>,
+}
+
+impl AdminOptions {
+    /// Reads the token; `None` without an admin address.
+    pub(crate) fn check(&self) -> Result<Option<Admin>, String> {
+        let Some(address) = self.admin else { return Ok(None) };
+        let token = self.admin_token_file.as_deref().map(read_token).transpose()?;
+        if token.is_none() && !address.ip().is_loopback() {
+            return Err(format!(
+                "cannot open the admin address {address} to everybody: name a token with --admin-token-file, or use 127.0.0.1"
+            ));
+        }
+        Ok(Some(Admin { address, token }))
+    }
+}
+
+fn read_token(path: &Path) -> Result<String, String> {
+    let refuse = |why: String| format!("cannot use the admin token file {}: {why}", path.display());
+    let metadata = fs::metadata(path).map_err(|e| refuse(cause(&e)))?;
+    if !metadata.is_file() {
+        return Err(refuse("it is no regular file".into()));
+    }
+    let mode = metadata.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(refuse(format!("others may read or write it (mode {mode:o}); chmod 600 it")));
+    }
+    let me = rustix::process::geteuid().as_raw();
+    if metadata.uid() != me && metadata.uid() != 0 {
+        return Err(refuse(format!("it belongs to uid {}; it must be yours or root's", metadata.uid())));
+    }
+    let token = fs::read_to_string(path).map_err(|e| refuse(cause(&e)))?.trim().to_owned();
+    if token.len() < TOKEN_BYTES {
+        return Err(refuse(format!("its token has {} bytes; take at least {TOKEN_BYTES}", token.len())));
+    }
+    Ok(token)
+}
+
+fn cause(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => "there is no such file".into(),
+        io::ErrorKind::PermissionDenied => "this user may not read it".into(),
+        _ => error.to_string(),
+    }
+}
+
+impl Admin {
+    pub(crate) fn bind(&self, server: Server) -> Server {
+        server.also_bind(self.address)
+    }
+
+    /// Whether a connection came to this address; its port is known once the server listens.
+    fn is_meant(&self, local: SocketAddr, handle: &Handle) -> bool {
+        // It is the last one that was asked for.
+        let port = handle.addresses().last().map_or(self.address.port(), SocketAddr::port);
+        local.port() == port && (self.address.ip().is_unspecified() || local.ip() == self.address.ip())
+    }
+
+    /// Why a request is not answered, if it is not.
+    fn refusal(&self, request: &Request<Incoming>) -> Option<(StatusCode, &'static str)> {
+        let header = |name| request.headers().get(name);
+        let Some(token) = &self.token else {
+            // Whoever reaches a loopback address may ask, but not a page in a browser that runs on this machine.
+            let host = header(HOST).and_then(|host| host.to_str().ok()).or(request.uri().host());
+            let from_a_page = header(ORIGIN).is_some() || !host.is_none_or(is_local);
+            return from_a_page.then_some((StatusCode::FORBIDDEN, "not for pages in a browser"));
+        };
+        let given = header(AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
+        let given = match given.split_at_checked(7) {
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case(b"bearer ") => rest.trim_ascii(),
+            _ => return Some((StatusCode::UNAUTHORIZED, "send the token: Authorization: Bearer TOKEN")),
+        };
+        let right = bool::from(given.ct_eq(token.as_bytes()));
+        (!right).then_some((StatusCode::UNAUTHORIZED, "wrong token"))
+    }
+}
+
+/// A name that no foreign server can answer to.
+fn is_local(host: &str) -> bool {
+    let Ok(authority) = host.parse::<Authority>() else { return false };
+    let name = authority.host().trim_matches(['[', ']']);
+    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+/// The service of all addresses: the control interface on the admin address, the site on the others.
+#[derive(Debug, Clone)]
+pub(crate) struct Front<S> {
+    site: S,
+    metrics: Metrics,
+    admin: Option<Arc<(Admin, Api)>>,
+    handle: Handle,
+}
+
+impl<S> Front<S> {
+    pub(crate) fn new(
+        site: S,
+        metrics: Metrics,
+        admin: Option<Admin>,
+        api: &Api,
+        handle: Handle,
+    ) -> Front<S> {
+        let admin = admin.map(|admin| Arc::new((admin, api.clone())));
+        Front { site, metrics, admin, handle }
+    }
+
+    fn admin(&self, request: &Request<Incoming>) -> Option<&Arc<(Admin, Api)>> {
+        let local = request.extensions().get::<ConnectInfo>()?.local();
+        self.admin.as_ref().filter(|admin| admin.0.is_meant(local, &self.handle))
+    }
+}
+
+impl<S, B> Service<Request<Incoming>> for Front<S>
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
+    S::Future: Send + 'static,
+    B: Body,
+{
+    type Response = Response<Either<B, control::Body>>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        if let Some(admin) = self.admin(&request) {
+            let admin = Arc::clone(admin);
+            return Box::pin(async move { Ok(answer(&admin, request).await.map(Either::Right)) });
+        }
+        let (answered, metrics) = (self.site.call(request), self.metrics.clone());
+        Box::pin(async move {
+            let response = answered.await?;
+            metrics.answered(response.status());
+            Ok(response.map(Either::Left))
+        })
+    }
+}
+
+async fn answer(admin: &(Admin, Api), request: Request<Incoming>) -> Response<control::Body> {
+    let (admin, api) = admin;
+    match admin.refusal(&request) {
+        None => api.answer(request, Via::Admin).await,
+        Some((status, why)) => {
+            let mut response = control::error(status, why);
+            if status == StatusCode::UNAUTHORIZED {
+                response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            response
+        }
+    }
+}
