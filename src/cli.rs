@@ -65,7 +65,9 @@ fn serve(cli: Cli) -> Result<(), Box<dyn std::error::Error>> {
         let metrics = Metrics::new(&handle);
         let api = Api::new(handle.clone(), metrics.clone());
         let site = Site::new(cli.root, cli.probes, handle.clone());
-        server.serve(Front::new(site, metrics, admin, &api, handle)).await
+        let outcome = server.serve(Front::new(site, metrics.clone(), admin, &api, handle)).await?;
+        metrics.leave(&outcome).await;
+        Ok::<_, handover::Error>(())
     });
     // A thread that hangs in a file system must not keep a generation that has retired.
     runtime.shutdown_background();

@@ -1,6 +1,7 @@
 //! How a generation ended.
 
 use crate::drain::Drained;
+use crate::status::Connections;
 pub use crate::succession::End;
 
 /// How a generation ended, and what became of its connections.
@@ -11,4 +12,6 @@ pub struct Outcome {
     pub end: End,
     /// What became of its connections.
     pub drained: Drained,
+    /// All the connections that it had.
+    pub connections: Connections,
 }

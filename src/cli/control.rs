@@ -4,9 +4,9 @@
 use std::convert::Infallible;
 use std::time::Instant;
 
-use handover::{Event, Events, Handle, Status};
+use handover::{Event, Events, Handle};
 use http_body_util::channel::{Channel, Sender};
-use http_body_util::{Either, Full};
+use http_body_util::{BodyExt, Either, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{ACCEPT, ALLOW, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 mod describe;
 
-use super::metrics::Metrics;
+use super::metrics::{Metrics, siblings};
 
 pub(crate) type Body = Either<Full<Bytes>, Channel<Bytes, Infallible>>;
 
@@ -47,6 +47,8 @@ impl Api {
             "/version" | "/status" | "/metrics" => Method::GET,
             "/reload" => Method::POST,
             "/stop" if via == Via::Socket => Method::POST,
+            "/counters" if via == Via::Socket && *request.method() == Method::POST => Method::POST,
+            "/counters" if via == Via::Socket => Method::GET,
             _ => {
                 let paths = "/version, /status, /metrics or /reload";
                 return error(StatusCode::NOT_FOUND, &format!("no such path: try {paths}"));
@@ -71,10 +73,12 @@ impl Api {
                 Some(status) => reply(StatusCode::OK, &describe::status(&status)),
                 None => error(StatusCode::SERVICE_UNAVAILABLE, "this generation has left"),
             },
-            "/metrics" => match self.handle.status().await {
-                Some(status) => self.metrics(&status, &request),
-                None => error(StatusCode::SERVICE_UNAVAILABLE, "this generation has left"),
-            },
+            "/metrics" => self.metrics(&request).await,
+            "/counters" if allowed == Method::GET => {
+                let ledger = serde_json::to_value(self.metrics.ledger().await);
+                reply(StatusCode::OK, &ledger.unwrap_or_default())
+            }
+            "/counters" => self.learn(request).await,
             "/stop" => {
                 self.handle.stop();
                 if says("now") {
@@ -86,11 +90,13 @@ impl Api {
         }
     }
 
-    fn metrics(&self, status: &Status, request: &Request<Incoming>) -> Response<Body> {
+    async fn metrics(&self, request: &Request<Incoming>) -> Response<Body> {
         let accepts =
             request.headers().get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
         let open_metrics = accepts.contains("application/openmetrics-text");
-        let text = self.metrics.text(status, open_metrics);
+        let Some(text) = self.metrics.text(open_metrics).await else {
+            return error(StatusCode::SERVICE_UNAVAILABLE, "this generation has left");
+        };
         let mut response = Response::new(Either::Left(Full::from(text)));
         response.headers_mut().insert(
             CONTENT_TYPE,
@@ -100,6 +106,18 @@ impl Api {
             }),
         );
         response
+    }
+
+    /// Another generation leaves and says what it counted.
+    async fn learn(&self, request: Request<Incoming>) -> Response<Body> {
+        let body = Limited::new(request.into_body(), siblings::MOST_BYTES).collect().await;
+        match body.ok().and_then(|body| serde_json::from_slice(&body.to_bytes()).ok()) {
+            Some(ledger) => {
+                self.metrics.learn(ledger);
+                reply(StatusCode::OK, &json!({}))
+            }
+            None => error(StatusCode::BAD_REQUEST, "these are no counters of a generation"),
+        }
     }
 
     /// Restarts and waits for what comes of it: as lines while it happens, or as one answer.

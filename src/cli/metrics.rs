@@ -2,10 +2,11 @@
 //! generation that leaves tells the others what it counted to its last connection.
 
 use std::fmt::Error;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use handover::{Event, Handle, Status};
+use handover::{Connections, Event, Handle, Outcome, Status};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;
@@ -14,6 +15,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
 mod counts;
+pub(crate) mod siblings;
 pub(crate) use counts::Ledger;
 use counts::{BOUNDS, Counts};
 
@@ -23,25 +25,38 @@ pub(crate) struct Metrics(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
+    handle: Handle,
     /// By status, from 100 to 999.
     requests: Vec<AtomicU64>,
-    handovers: Mutex<Counts>,
+    /// The rest of what this generation counts.
+    own: Mutex<Counts>,
     others: Mutex<Ledger>,
+    /// Where the others are to be found.
+    siblings: OnceLock<PathBuf>,
 }
 
 impl Metrics {
-    /// Counts the events of this generation until it has left.
+    /// Counts the handovers of this generation until it has left.
     pub(crate) fn new(handle: &Handle) -> Metrics {
-        let requests = (0..900).map(|_| AtomicU64::new(0)).collect();
-        let metrics =
-            Metrics(Arc::new(Shared { requests, handovers: Mutex::default(), others: Mutex::default() }));
+        let metrics = Metrics(Arc::new(Shared {
+            handle: handle.clone(),
+            requests: (0..900).map(|_| AtomicU64::new(0)).collect(),
+            own: Mutex::default(),
+            others: Mutex::default(),
+            siblings: OnceLock::new(),
+        }));
         let (mut events, counting) = (handle.events(), metrics.clone());
         tokio::spawn(async move {
             while let Some(event) = events.next().await {
-                counting.count(&event);
+                counting.happened(&event);
             }
         });
         metrics
+    }
+
+    /// The others have their sockets in this directory. Without one each generation counts for itself.
+    pub(crate) fn join(&self, siblings: PathBuf) {
+        let _ = self.0.siblings.set(siblings);
     }
 
     pub(crate) fn answered(&self, status: hyper::StatusCode) {
@@ -50,39 +65,44 @@ impl Metrics {
         }
     }
 
-    fn count(&self, event: &Event) {
-        let mut counts = lock(&self.0.handovers);
+    fn happened(&self, event: &Event) {
+        let mut own = lock(&self.0.own);
         let outcome = match event {
             Event::HandedOver(handover) => {
-                counts.took(handover.took.as_secs_f64());
+                own.took(handover.took.as_secs_f64());
                 "took over"
             }
             Event::HandoverFailed(_) => "failed",
             Event::ServesAgain(_) => "taken back",
-            Event::Left(outcome) => {
-                counts.finished = outcome.drained.finished;
-                counts.cut = outcome.drained.cut;
-                counts.requests_cut = outcome.drained.requests_cut;
-                return;
-            }
             _ => return,
         };
-        *counts.handovers.entry(outcome.to_owned()).or_default() += 1;
+        *own.handovers.entry(outcome.to_owned()).or_default() += 1;
     }
 
-    /// What is known now, this generation included.
-    pub(crate) fn ledger(&self, status: &Status) -> Ledger {
-        let mut counts = lock(&self.0.handovers).clone();
-        counts.connections = status.connections.accepted;
-        counts.finished = counts.finished.max(status.connections.finished);
+    /// What is known now without asking, this generation included.
+    pub(crate) async fn ledger(&self) -> Ledger {
+        if let Some(status) = self.0.handle.status().await {
+            self.count(&status.connections);
+        }
+        self.with_own()
+    }
+
+    fn count(&self, connections: &Connections) {
+        let mut own = lock(&self.0.own);
+        own.connections = own.connections.max(connections.accepted);
+        own.finished = own.finished.max(connections.finished);
+    }
+
+    fn with_own(&self) -> Ledger {
+        let mut own = lock(&self.0.own).clone();
         for (status, count) in (100..).zip(&self.0.requests) {
             let n = count.load(Ordering::Relaxed);
             if n > 0 {
-                counts.requests.insert(status, n);
+                own.requests.insert(status, n);
             }
         }
         let mut ledger = lock(&self.0.others);
-        ledger.learn(status.generation, status.pid, &counts);
+        ledger.learn(self.0.handle.generation(), std::process::id(), &own);
         ledger.clone()
     }
 
@@ -91,15 +111,36 @@ impl Metrics {
         lock(&self.0.others).merge(other);
     }
 
-    /// The text that Prometheus reads; in the OpenMetrics form if it is asked for, else in the older one.
-    pub(crate) fn text(&self, status: &Status, open_metrics: bool) -> String {
+    /// This generation has left: the others go on with its counts.
+    pub(crate) async fn leave(&self, outcome: &Outcome) {
+        self.count(&outcome.connections);
+        let mut own = lock(&self.0.own).clone();
+        own.finished = outcome.drained.finished;
+        own.cut = outcome.drained.cut;
+        own.requests_cut = outcome.drained.requests_cut;
+        *lock(&self.0.own) = own;
+        let mut ledger = self.with_own();
+        ledger.condense(self.0.handle.generation());
+        if let Some(dir) = self.0.siblings.get() {
+            siblings::tell(dir, &ledger).await;
+        }
+    }
+
+    /// The text that Prometheus reads; in the OpenMetrics form if it is asked for, else in the older one. `None` when this
+    /// generation has left.
+    pub(crate) async fn text(&self, open_metrics: bool) -> Option<String> {
+        if let Some(dir) = self.0.siblings.get() {
+            siblings::gather(dir).await.into_iter().for_each(|ledger| self.learn(ledger));
+        }
+        let status = self.0.handle.status().await?;
+        self.count(&status.connections);
+        let total = self.with_own().total();
         let mut registry = Registry::with_prefix("handover");
-        let total = self.ledger(status).total();
-        registry.register_collector(Box::new(Snapshot { status: status.clone(), total }));
+        registry.register_collector(Box::new(Snapshot { status, total }));
         let mut text = String::new();
         // Cannot fail because writing to a string does not.
         let _ = text::encode(&mut text, &registry);
-        if open_metrics { text } else { older(&text) }
+        Some(if open_metrics { text } else { older(&text) })
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! A test waits for an event with a deadline and never sleeps a guess; a failure prints the log of all generations.
 
+mod admin;
 mod bad_input;
 mod chaos;
 #[path = "../../bench/chaos/run.rs"]

@@ -182,7 +182,7 @@ impl Engine {
                 End::Stopped => "stopped",
             }
         );
-        let outcome = Outcome { end, drained };
+        let outcome = Outcome { end, drained, connections: self.drain.connections() };
         self.outside.tell(Happened::Left(outcome));
         outcome
     }

@@ -1,0 +1,67 @@
+//! The other generations of the same server, by their sockets in the control directory: what they counted, and what they are
+//! told. One that does not answer in time is not waited for.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Bytes;
+use hyper::client::conn::http1::handshake;
+use hyper::{Method, Request};
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::Ledger;
+
+const PATIENCE: Duration = Duration::from_millis(500);
+/// More than 64 generations with every status there is.
+pub(crate) const MOST_BYTES: usize = 4 << 20;
+
+/// What the others know.
+pub(crate) async fn gather(dir: &Path) -> Vec<Ledger> {
+    let answers = ask_all(dir, Method::GET, Bytes::new()).await;
+    answers.iter().filter_map(|answer| serde_json::from_slice(answer).ok()).collect()
+}
+
+/// Has the others know this.
+pub(crate) async fn tell(dir: &Path, ledger: &Ledger) {
+    if let Ok(text) = serde_json::to_vec(ledger) {
+        ask_all(dir, Method::POST, text.into()).await;
+    }
+}
+
+async fn ask_all(dir: &Path, method: Method, body: Bytes) -> Vec<Bytes> {
+    let mut asked: JoinSet<_> = sockets(dir)
+        .into_iter()
+        .map(|socket| timeout(PATIENCE, ask(socket, method.clone(), body.clone())))
+        .collect();
+    let mut answers = vec![];
+    while let Some(answer) = asked.join_next().await {
+        answers.extend(answer.ok().and_then(Result::ok).flatten());
+    }
+    answers
+}
+
+fn sockets(dir: &Path) -> Vec<PathBuf> {
+    let own = format!("{}.sock", std::process::id());
+    let files = std::fs::read_dir(dir).into_iter().flatten().flatten().map(|file| file.path());
+    files.filter(|path| path.extension().is_some_and(|e| e == "sock") && !path.ends_with(&own)).collect()
+}
+
+async fn ask(socket: PathBuf, method: Method, body: Bytes) -> Option<Bytes> {
+    let stream = UnixStream::connect(socket).await.ok()?;
+    let (mut sender, connection) = handshake(TokioIo::new(stream)).await.ok()?;
+    let request = Request::builder().method(method).uri("/counters").header("host", "localhost");
+    let answered = sender.send_request(request.body(Full::new(body)).ok()?);
+    let answer = async {
+        let response = answered.await.ok().filter(|response| response.status().is_success())?;
+        Some(Limited::new(response.into_body(), MOST_BYTES).collect().await.ok()?.to_bytes())
+    };
+    let mut answer = std::pin::pin!(answer);
+    tokio::select! {
+        answer = &mut answer => answer,
+        _ = connection => answer.await,
+    }
+}
