@@ -25,7 +25,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use clap::Parser;
-use handover::Handle;
+use handover::{Events, Handle};
 use hyper::service::service_fn;
 use tokio::net::TcpSocket;
 use tokio::time::sleep;
@@ -114,6 +114,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             return never_listen().await;
         }
         let handle = server.handle();
+        tokio::spawn(log_events(handle.events()));
         let server = match fault {
             None => server,
             Some(Fault::NeverAccepts) => {
@@ -134,6 +135,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             .await?;
         Ok(())
     })
+}
+
+/// With -v, what a program learns of its own generation.
+async fn log_events(mut events: Events) {
+    while let Some(event) = events.next().await {
+        tracing::debug!(pid = std::process::id(), ?event, "event");
+    }
 }
 
 /// Binds where the predecessor listens, without a server.

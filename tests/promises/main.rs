@@ -9,6 +9,7 @@ mod chaos;
 mod chaos_run;
 mod clients;
 mod connections;
+mod events;
 mod failures;
 mod faults;
 mod frames;
