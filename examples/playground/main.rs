@@ -114,7 +114,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             return never_listen().await;
         }
         let handle = server.handle();
-        tokio::spawn(log_events(handle.events()));
+        let told = tokio::spawn(log_events(handle.events()));
         let server = match fault {
             None => server,
             Some(Fault::NeverAccepts) => {
@@ -133,6 +133,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 answer(request, *generation.get_or_init(|| handle.generation()))
             }))
             .await?;
+        told.await?;
         Ok(())
     })
 }

@@ -179,7 +179,7 @@ fn a_client_that_opens_streams_without_end_and_reads_nothing_gets_only_so_many()
     siege.attack_while_handing_over(|addr| {
         // A window of nothing: no answer can be sent.
         let closed = frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]);
-        let outcome = flood(addr, true, FLOOD, |n| match n {
+        let outcome = flood(addr, true, 10 * FLOOD, |n| match n {
             0 => closed.clone(),
             n => request(2 * n - 1, "/bytes?n=1000000"),
         });
