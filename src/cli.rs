@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 mod admin;
+mod command;
 mod control;
 mod log;
 mod metrics;
@@ -13,7 +14,8 @@ mod options;
 mod site;
 
 use admin::{AdminOptions, Front};
-use control::Api;
+use control::place::ControlOptions;
+use control::{Api, socket::Control};
 use metrics::Metrics;
 use options::ServerOptions;
 use site::Site;
@@ -25,6 +27,7 @@ use site::Site;
 /// 2 on wrong usage.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 110, args_override_self = true)]
+#[command(args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
 struct Cli {
     /// The directory to serve; without it, a page that says who answers
     root: Option<PathBuf>,
@@ -34,14 +37,21 @@ struct Cli {
     #[command(flatten)]
     server: ServerOptions,
     #[command(flatten)]
+    control: ControlOptions,
+    #[command(flatten)]
     admin: AdminOptions,
     #[command(flatten)]
     log: log::LogOptions,
+    #[command(subcommand)]
+    command: Option<command::Command>,
 }
 
 pub(crate) fn run() -> ExitCode {
     // Prints usage errors itself, and exits with status 2.
     let cli = Cli::parse();
+    if let Some(command) = cli.command {
+        return command.run();
+    }
     let _flush = cli.log.install();
     match serve(cli) {
         Ok(()) => ExitCode::SUCCESS,
@@ -64,15 +74,28 @@ fn serve(cli: Cli) -> Result<(), Box<dyn std::error::Error>> {
         let handle = server.handle();
         let metrics = Metrics::new(&handle);
         let api = Api::new(handle.clone(), metrics.clone());
+        let control = Control::new(cli.control, handle.clone(), api.clone());
         let site = Site::new(cli.root, cli.probes, handle.clone());
-        let outcome = server.serve(Front::new(site, metrics.clone(), admin, &api, handle)).await?;
-        metrics.leave(&outcome).await;
-        Ok::<_, handover::Error>(())
+        let front = Front::new(site, metrics.clone(), admin, &api, handle);
+        let served = server.ready_when(control.clone().open()).serve(front).await;
+        if let Ok(outcome) = &served {
+            metrics.leave(outcome).await;
+        }
+        control.close().await;
+        served
     });
     // A thread that hangs in a file system must not keep a generation that has retired.
     runtime.shutdown_background();
-    served?;
+    served.map_err(reason)?;
     Ok(())
+}
+
+/// The only check is that for the control socket, which says itself what is wrong.
+fn reason(error: handover::Error) -> Box<dyn std::error::Error> {
+    match std::error::Error::source(&error).map(ToString::to_string) {
+        Some(problem) if error.is_not_ready() => problem.into(),
+        _ => error.into(),
+    }
 }
 
 fn check_root(root: &Path) -> Result<(), String> {

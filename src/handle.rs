@@ -3,9 +3,10 @@
 use std::net::SocketAddr;
 
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::task::spawn_blocking;
 
 use crate::event::{BACKLOG, Event, Events, Failure};
-use crate::status::Status;
+use crate::status::{self, Status};
 
 /// What a generation is doing, as seen from outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -141,6 +142,10 @@ impl Handle {
     pub async fn status(&self) -> Option<Status> {
         let (answer, told) = oneshot::channel();
         self.commands.send(Command::Status(answer)).ok()?;
-        told.await.ok()
+        let mut status = told.await.ok()?;
+        // On a thread of its own: /proc is large where there are many connections, and the server goes on meanwhile.
+        let addresses = status.addresses.clone();
+        status.listeners = spawn_blocking(move || status::listeners(&addresses)).await.unwrap_or_default();
+        Some(status)
     }
 }

@@ -86,6 +86,17 @@ fn logical_dir() -> io::Result<PathBuf> {
     }
 }
 
+impl Launch {
+    pub(crate) fn program(&self) -> &Path {
+        &self.program
+    }
+
+    /// Without the name of the program.
+    pub(crate) fn args(&self) -> &[OsString] {
+        self.args.get(1..).unwrap_or_default()
+    }
+}
+
 /// A successor this process started. Its pid stays its own until [`Child::exited`] has returned.
 #[derive(Debug)]
 pub(crate) struct Child {

@@ -1,10 +1,13 @@
 //! A generation at one moment, for whoever wants to know: `handover status`, a metric, a page.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::event::Failure;
 use crate::handle::Phase;
+use crate::port::members;
 
 /// A generation at one moment; from [`Handle::status`](crate::Handle::status).
 #[derive(Debug, Clone)]
@@ -14,6 +17,10 @@ pub struct Status {
     pub generation: u64,
     /// Its process.
     pub pid: u32,
+    /// The file that a successor is started from: the one this process was started from, symbolic links kept.
+    pub program: PathBuf,
+    /// The arguments it gets, without the name of the program.
+    pub args: Vec<OsString>,
     /// What it does.
     pub phase: Phase,
     /// Whether the service was told to stop.
@@ -48,6 +55,13 @@ pub struct PortMember {
     pub pid: Option<u32>,
     /// The user it belongs to.
     pub uid: u32,
+}
+
+/// Every socket that listens on one of these addresses. To know whose it is takes a look at every process of this user.
+pub(crate) fn listeners(addresses: &[SocketAddr]) -> Vec<PortMember> {
+    let members = |address: &SocketAddr| members::of(*address).unwrap_or_default();
+    let whose = |m: members::Member| PortMember { address: m.addr, pid: members::pid(m.inode), uid: m.uid };
+    addresses.iter().flat_map(members).map(whose).collect()
 }
 
 /// The connections of a generation, and the requests on them.

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use clap::Args;
 use handover::{ConnectInfo, Handle, Server};
 use http_body_util::Either;
-use hyper::body::{Body, Incoming};
+use hyper::body::{Body, Bytes, Incoming};
 use hyper::header::{AUTHORIZATION, HOST, HeaderValue, ORIGIN, WWW_AUTHENTICATE};
 use hyper::http::uri::Authority;
 use hyper::service::Service;
@@ -178,7 +178,7 @@ where
 async fn answer(admin: &(Admin, Api), request: Request<Incoming>) -> Response<control::Body> {
     let (admin, api) = admin;
     match admin.refusal(&request) {
-        None => api.answer(request, Via::Admin).await,
+        None => api.answer(request.map(|_| Bytes::new()), Via::Admin).await,
         Some((status, why)) => {
             let mut response = control::error(status, why);
             if status == StatusCode::UNAUTHORIZED {

@@ -1,25 +1,49 @@
 //! What one generation answers to whoever operates it: HTTP with JSON, on its own socket in the control directory and on
-//! the admin address. It holds no state but the handle of its generation.
+//! the admin address. It holds no state but the handle of its generation, and whether an upgrade is under way.
 
 use std::convert::Infallible;
-use std::time::Instant;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 
-use handover::{Event, Events, Handle};
-use http_body_util::channel::{Channel, Sender};
-use http_body_util::{BodyExt, Either, Full, Limited};
-use hyper::body::{Bytes, Incoming};
+use handover::Handle;
+use http_body_util::{Either, Full};
+use hyper::body::{Bytes, Frame};
 use hyper::header::{ACCEPT, ALLOW, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
+use tokio::sync::{Mutex, mpsc};
 
 mod describe;
+pub(crate) mod place;
+pub(crate) mod socket;
+mod steps;
+mod trial;
+mod upgrade;
 
-use super::metrics::{Metrics, siblings};
+use super::metrics::Metrics;
+use steps::{Steps, Until};
 
-pub(crate) type Body = Either<Full<Bytes>, Channel<Bytes, Infallible>>;
+pub(crate) type Body = Either<Full<Bytes>, Lines>;
 
 /// The type of an answer that comes line by line.
 pub(crate) const LINES: &str = "application/x-ndjson";
+
+/// An answer that comes line by line, to the last one.
+#[derive(Debug)]
+pub(crate) struct Lines(mpsc::UnboundedReceiver<Value>);
+
+impl hyper::body::Body for Lines {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.0.poll_recv(cx).map(|line| line.map(|line| Ok(Frame::data(format!("{line}\n").into()))))
+    }
+}
 
 /// Who asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,51 +58,58 @@ pub(crate) enum Via {
 pub(crate) struct Api {
     handle: Handle,
     metrics: Metrics,
+    upgrading: Arc<Mutex<()>>,
 }
 
 impl Api {
     pub(crate) fn new(handle: Handle, metrics: Metrics) -> Api {
-        Api { handle, metrics }
+        Api { handle, metrics, upgrading: Arc::default() }
     }
 
-    pub(crate) async fn answer(&self, request: Request<Incoming>, via: Via) -> Response<Body> {
-        let path = request.uri().path().to_owned();
-        let allowed = match &*path {
-            "/version" | "/status" | "/metrics" => Method::GET,
-            "/reload" => Method::POST,
-            "/stop" if via == Via::Socket => Method::POST,
-            "/counters" if via == Via::Socket && *request.method() == Method::POST => Method::POST,
-            "/counters" if via == Via::Socket => Method::GET,
+    /// Returns when no upgrade is under way.
+    pub(crate) async fn idle(&self) {
+        drop(self.upgrading.lock().await);
+    }
+
+    pub(crate) async fn answer(&self, request: Request<Bytes>, via: Via) -> Response<Body> {
+        let lines = accepts(&request, LINES);
+        let (method, path) = (request.method(), request.uri().path());
+        let allowed: &[Method] = match path {
+            "/version" | "/status" | "/metrics" => &[Method::GET],
+            "/reload" | "/upgrade" => &[Method::POST],
+            "/stop" if via == Via::Socket => &[Method::POST],
+            "/counters" if via == Via::Socket => &[Method::GET, Method::POST],
             _ => {
-                let paths = "/version, /status, /metrics or /reload";
+                let paths = "/version, /status, /metrics, /reload or /upgrade";
                 return error(StatusCode::NOT_FOUND, &format!("no such path: try {paths}"));
             }
         };
-        if *request.method() != allowed {
+        if !allowed.contains(method) {
+            let allowed = if allowed[0] == Method::GET { "GET" } else { "POST" };
             let mut response = error(StatusCode::METHOD_NOT_ALLOWED, &format!("{path} wants {allowed}"));
-            response.headers_mut().insert(
-                ALLOW,
-                HeaderValue::from_static(match allowed {
-                    Method::GET => "GET",
-                    _ => "POST",
-                }),
-            );
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
             return response;
         }
-        let says =
-            |what: &str| request.uri().query().is_some_and(|query| query.split('&').any(|q| q == what));
-        match &*path {
+        let query = request.uri().query().unwrap_or_default().to_owned();
+        let says = |what: &str| query.split('&').any(|q| q == what);
+        match path {
             "/version" => reply(StatusCode::OK, &describe::version()),
             "/status" => match self.handle.status().await {
                 Some(status) => reply(StatusCode::OK, &describe::status(&status)),
                 None => error(StatusCode::SERVICE_UNAVAILABLE, "this generation has left"),
             },
-            "/metrics" => self.metrics(&request).await,
-            "/counters" if allowed == Method::GET => {
+            "/metrics" => self.metrics(accepts(&request, "application/openmetrics-text")).await,
+            "/counters" if *method == Method::GET => {
                 let ledger = serde_json::to_value(self.metrics.ledger().await);
                 reply(StatusCode::OK, &ledger.unwrap_or_default())
             }
-            "/counters" => self.learn(request).await,
+            "/counters" => match serde_json::from_slice(request.body()) {
+                Ok(ledger) => {
+                    self.metrics.learn(ledger);
+                    reply(StatusCode::OK, &json!({}))
+                }
+                Err(_) => error(StatusCode::BAD_REQUEST, "these are no counters of a generation"),
+            },
             "/stop" => {
                 self.handle.stop();
                 if says("now") {
@@ -86,117 +117,87 @@ impl Api {
                 }
                 reply(StatusCode::ACCEPTED, &json!({ "stopping": true }))
             }
-            _ => self.reload(wants_lines(&request), says("wait=drained")).await,
+            "/upgrade" => {
+                let file = query.split('&').find_map(|q| q.strip_prefix("file=")).unwrap_or_default();
+                self.upgrade(file.to_owned(), lines).await
+            }
+            _ => self.reload(lines, if says("wait=drained") { Until::Drained } else { Until::Served }).await,
         }
     }
 
-    async fn metrics(&self, request: &Request<Incoming>) -> Response<Body> {
-        let accepts =
-            request.headers().get(ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
-        let open_metrics = accepts.contains("application/openmetrics-text");
+    async fn metrics(&self, open_metrics: bool) -> Response<Body> {
         let Some(text) = self.metrics.text(open_metrics).await else {
             return error(StatusCode::SERVICE_UNAVAILABLE, "this generation has left");
         };
         let mut response = Response::new(Either::Left(Full::from(text)));
-        response.headers_mut().insert(
-            CONTENT_TYPE,
-            HeaderValue::from_static(match open_metrics {
-                true => "application/openmetrics-text; version=1.0.0; charset=utf-8",
-                false => "text/plain; version=0.0.4; charset=utf-8",
-            }),
-        );
+        let of_type = match open_metrics {
+            true => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            false => "text/plain; version=0.0.4; charset=utf-8",
+        };
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(of_type));
         response
     }
 
-    /// Another generation leaves and says what it counted.
-    async fn learn(&self, request: Request<Incoming>) -> Response<Body> {
-        let body = Limited::new(request.into_body(), siblings::MOST_BYTES).collect().await;
-        match body.ok().and_then(|body| serde_json::from_slice(&body.to_bytes()).ok()) {
-            Some(ledger) => {
-                self.metrics.learn(ledger);
-                reply(StatusCode::OK, &json!({}))
-            }
-            None => error(StatusCode::BAD_REQUEST, "these are no counters of a generation"),
-        }
-    }
-
-    /// Restarts and waits for what comes of it: as lines while it happens, or as one answer.
-    async fn reload(&self, lines: bool, until_drained: bool) -> Response<Body> {
+    /// Restarts and waits for what comes of it.
+    async fn reload(&self, lines: bool, until: Until) -> Response<Body> {
         let under_way = match self.handle.hand_over().await {
             Ok(under_way) => under_way,
             Err(refused) => return error(StatusCode::CONFLICT, &refused.to_string()),
         };
-        let steps =
-            Steps { events: under_way.events, began: Instant::now(), until_drained, handed_over: false };
-        if lines {
-            let (sender, body) = Channel::new(64);
-            tokio::spawn(steps.send(under_way.joined, sender));
-            let mut response = Response::new(Either::Right(body));
-            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(LINES));
-            return response;
-        }
-        let (succeeded, last) = steps.last().await;
-        reply(if succeeded { StatusCode::OK } else { StatusCode::INTERNAL_SERVER_ERROR }, &last)
-    }
-}
-
-/// The steps of a handover.
-struct Steps {
-    events: Events,
-    began: Instant,
-    until_drained: bool,
-    handed_over: bool,
-}
-
-impl Steps {
-    /// The next step; and once it is over, whether the handover succeeded.
-    async fn next(&mut self) -> (Value, Option<bool>) {
-        loop {
-            let Some(event) = self.events.next().await else {
-                return (self.timed(describe::gone()), Some(false));
-            };
-            let end = match &event {
-                Event::HandedOver(_) => {
-                    self.handed_over = true;
-                    (!self.until_drained).then_some(true)
+        let (told, steps) = mpsc::unbounded_channel();
+        let mut under_way_steps = Steps::new(under_way.events, until);
+        let _ = told.send(under_way_steps.timed(json!({
+            "step": if under_way.joined { "joined" } else { "asked" }
+        })));
+        tokio::spawn(async move {
+            loop {
+                let (step, end) = under_way_steps.next().await;
+                // Whoever asked may be gone; the handover goes on all the same.
+                if told.send(step).is_err() || end.is_some() {
+                    return;
                 }
-                Event::HandoverFailed(_) | Event::ServesAgain(_) => Some(false),
-                Event::Stopping if !self.handed_over => Some(false),
-                Event::Left(_) => Some(self.handed_over),
-                _ => None,
-            };
-            if let Some(step) = describe::step(&event) {
-                return (self.timed(step), end);
             }
-        }
+        });
+        told_by(steps, lines).await
     }
 
-    fn timed(&self, mut step: Value) -> Value {
-        step["after_ms"] = json!((self.began.elapsed().as_secs_f64() * 1e6).round() / 1e3);
-        step
-    }
-
-    async fn last(mut self) -> (bool, Value) {
-        loop {
-            if let (step, Some(succeeded)) = self.next().await {
-                return (succeeded, step);
-            }
-        }
-    }
-
-    /// Whoever asked may be gone; the handover goes on all the same.
-    async fn send(mut self, joined: bool, mut sender: Sender<Bytes, Infallible>) {
-        let first = if joined { "joined" } else { "asked" };
-        let mut step = self.timed(json!({ "step": first }));
-        let mut end = None;
-        while sender.send_data(format!("{step}\n").into()).await.is_ok() && end.is_none() {
-            (step, end) = self.next().await;
-        }
+    /// Puts a file that lies beside the program in its place, and hands over to it.
+    async fn upgrade(&self, file: String, lines: bool) -> Response<Body> {
+        let Ok(alone) = Arc::clone(&self.upgrading).try_lock_owned() else {
+            return error(StatusCode::CONFLICT, "another upgrade is under way");
+        };
+        let ready = match upgrade::Upgrade::prepare(self.handle.clone(), &file).await {
+            Ok(ready) => ready,
+            Err((status, reason)) => return error(status, &reason),
+        };
+        let (told, steps) = mpsc::unbounded_channel();
+        // In a task of its own: when whoever asked is gone it is finished all the same, or undone.
+        tokio::spawn(async move {
+            ready.perform(|step| drop(told.send(step))).await;
+            drop(alone);
+        });
+        told_by(steps, lines).await
     }
 }
 
-fn wants_lines(request: &Request<Incoming>) -> bool {
-    request.headers().get(ACCEPT).is_some_and(|accept| accept == LINES)
+/// The steps as they come, or only what came of it.
+async fn told_by(mut steps: mpsc::UnboundedReceiver<Value>, lines: bool) -> Response<Body> {
+    if lines {
+        let mut response = Response::new(Either::Right(Lines(steps)));
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(LINES));
+        return response;
+    }
+    let mut last = describe::gone();
+    while let Some(step) = steps.recv().await {
+        last = step;
+    }
+    let failed = last["outcome"] == "failed" || last["outcome"] == "taken back";
+    reply(if failed { StatusCode::INTERNAL_SERVER_ERROR } else { StatusCode::OK }, &last)
+}
+
+fn accepts(request: &Request<Bytes>, media_type: &str) -> bool {
+    let accept = request.headers().get(ACCEPT).and_then(|accept| accept.to_str().ok());
+    accept.is_some_and(|accept| accept.contains(media_type))
 }
 
 pub(crate) fn reply(status: StatusCode, value: &Value) -> Response<Body> {

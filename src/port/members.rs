@@ -5,7 +5,6 @@ use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::MetadataExt;
 
 use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
 use netlink_packet_sock_diag::SockDiagMessage;
@@ -86,11 +85,9 @@ fn owner(inode: u64) -> Option<(u32, String)> {
 
 fn has_open(pid: u32, inode: u64) -> bool {
     let Ok(fds) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
-    let is_it = |path| {
-        fs::metadata(path)
-            .is_ok_and(|m| m.ino() == inode && m.mode() & nix::libc::S_IFMT == nix::libc::S_IFSOCK)
-    };
-    fds.flatten().any(|fd| is_it(fd.path()))
+    // Not by stat(2), which waits for the file system if it is a file that lies on one that hangs.
+    let link = format!("socket:[{inode}]");
+    fds.flatten().any(|fd| fs::read_link(fd.path()).is_ok_and(|to| to.as_os_str() == &*link))
 }
 
 fn dump(family: u8, port: u16) -> io::Result<Vec<Member>> {

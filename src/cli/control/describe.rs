@@ -20,6 +20,8 @@ pub(crate) fn status(status: &Status) -> Value {
         "generation": status.generation,
         "pid": status.pid,
         "version": env!("CARGO_PKG_VERSION"),
+        "program": status.program.to_string_lossy(),
+        "args": status.args.iter().map(|arg| arg.to_string_lossy()).collect::<Vec<_>>(),
         "phase": phase(status.phase),
         "stopping": status.stopping,
         "phase_s": seconds(status.in_phase),

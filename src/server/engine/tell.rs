@@ -9,9 +9,8 @@ use tracing::info;
 use super::Engine;
 use crate::event::{self, Events, Failure, Handover};
 use crate::handle::{Phase, Seen, Underway};
-use crate::port::members;
 use crate::process::Child;
-use crate::status::{HandoverResult, LastHandover, PortMember, Status};
+use crate::status::{HandoverResult, LastHandover, Status};
 use crate::succession::{End, Event, State};
 
 /// The ends of what others hold.
@@ -139,25 +138,20 @@ impl Engine {
         self.addresses().iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(" ")
     }
 
+    /// All but who listens, which is not the loop's to find out: see [`crate::status::listeners`].
     pub(super) fn status(&self) -> Status {
         let seen = self.outside.seen.borrow().clone();
-        let listeners = seen.addresses.iter().flat_map(|address| {
-            let members = members::of(*address).unwrap_or_default();
-            members.into_iter().map(|m| PortMember {
-                address: *address,
-                pid: members::pid(m.inode),
-                uid: m.uid,
-            })
-        });
         Status {
             generation: self.generation.number,
             pid: std::process::id(),
+            program: self.launch.program().to_owned(),
+            args: self.launch.args().to_vec(),
             phase: seen.phase,
             stopping: seen.stopping,
             in_phase: self.outside.phase_began.elapsed(),
             uptime: self.outside.began.elapsed(),
             deadline: self.state.deadline().map(|at| at.saturating_duration_since(Instant::now().into_std())),
-            listeners: listeners.collect(),
+            listeners: vec![],
             addresses: seen.addresses,
             predecessor: self.generation.predecessor.as_ref().map(|p| p.parent.pid()),
             successor: self.child.as_ref().map(Child::pid),

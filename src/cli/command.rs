@@ -1,0 +1,100 @@
+//! The subcommands: each asks a server that runs, over its control socket, says what comes of it, and is a client only. It
+//! reads the server's answers and changes nothing by itself, but for the file that `upgrade` puts beside the program.
+
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+
+mod ask;
+mod find;
+mod reload;
+mod status;
+mod stop;
+mod table;
+mod upgrade;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Restart, and wait until the new generation serves or has failed
+    Reload {
+        #[command(flatten)]
+        which: Which,
+        /// Wait until the old generation has left
+        #[arg(long)]
+        wait_drained: bool,
+    },
+    /// Show every generation that is alive
+    Status {
+        #[command(flatten)]
+        which: Which,
+        /// As JSON, for programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// Stop, and wait until every generation has left
+    Stop {
+        #[command(flatten)]
+        which: Which,
+        /// At once: connections are cut
+        #[arg(long)]
+        now: bool,
+    },
+    /// Replace the program by another file and hand over to it; if that fails, everything is as before
+    Upgrade {
+        #[command(flatten)]
+        which: Which,
+        /// The new program; the one before is kept as PROGRAM.old
+        new_binary: PathBuf,
+    },
+}
+
+/// Which server is meant. Without either, the only one of this user that runs.
+#[derive(Debug, Args)]
+pub(crate) struct Which {
+    /// The server that was started with this --control
+    #[arg(long, value_name = "DIR", conflicts_with = "listen")]
+    control: Option<PathBuf>,
+    /// The server whose first address this is
+    #[arg(long, short, value_name = "IP:PORT")]
+    listen: Option<SocketAddr>,
+}
+
+/// Why a subcommand did not do what it was asked for.
+#[derive(Debug)]
+enum Trouble {
+    /// Exit status 3.
+    NotRunning(String),
+    /// Exit status 1.
+    Failed(String),
+}
+
+fn failed(reason: impl Into<String>) -> Trouble {
+    Trouble::Failed(reason.into())
+}
+
+impl Command {
+    pub(crate) fn run(self) -> ExitCode {
+        let done = match self {
+            Command::Reload { which, wait_drained } => reload::run(&which, wait_drained),
+            Command::Status { which, json } => status::run(&which, json),
+            Command::Stop { which, now } => stop::run(&which, now),
+            Command::Upgrade { which, new_binary } => upgrade::run(&which, &new_binary),
+        };
+        let (text, code) = match done {
+            Ok(()) => return ExitCode::SUCCESS,
+            Err(Trouble::NotRunning(text)) => (text, ExitCode::from(3)),
+            Err(Trouble::Failed(text)) => (text, ExitCode::FAILURE),
+        };
+        // Whoever reads may be gone, and that is no reason to panic.
+        let _ = writeln!(io::stderr(), "error: {text}");
+        code
+    }
+}
+
+fn say(text: impl Display) {
+    let _ = writeln!(io::stdout(), "{text}");
+}

@@ -1,0 +1,75 @@
+//! `handover stop`: ends a server, and stays until every generation has left.
+
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use super::ask::ask;
+use super::find::{Generation, look};
+use super::{Trouble, Which, failed, say};
+
+/// How long a socket may be there of a process that is not.
+const TIDYING: Duration = Duration::from_secs(5);
+
+pub(super) fn run(which: &Which, now: bool) -> Result<(), Trouble> {
+    let dir = which.find()?;
+    let mut told = Vec::new();
+    let mut until = None;
+    loop {
+        let mut generations = look(&dir);
+        // Who serves is asked first. In standby a stop is passed on to it, and would be its second one.
+        generations.sort_by_key(|one| !one.serves());
+        if generations.is_empty() {
+            return Ok(say("no generation is left"));
+        }
+        let new = |one: &&Generation| one.status.is_some() && !told.contains(&one.pid);
+        // Opened before they are told, so that it is them who are waited for.
+        let leaving: Vec<_> = generations.iter().filter(new).map(|one| (one, pidfd(one.pid))).collect();
+        for (one, _) in &leaving {
+            tell(one, now);
+        }
+        if leaving.is_empty() {
+            // Who has left may be about to take its socket away, and who is silent to speak again.
+            if Instant::now() > *until.get_or_insert_with(|| Instant::now() + TIDYING) {
+                return Err(still_there(&generations));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        for (one, pidfd) in leaving {
+            wait(pidfd);
+            say(format_args!("generation {}, pid {}, has left", one.number(), one.pid));
+            told.push(one.pid);
+        }
+    }
+}
+
+fn still_there(generations: &[Generation]) -> Trouble {
+    let pids = generations.iter().map(|one| one.pid.to_string()).collect::<Vec<_>>().join(" ");
+    failed(format!("pid {pids} does not answer and was not stopped; `kill -KILL {pids}` ends it in any case"))
+}
+
+fn tell(one: &Generation, now: bool) {
+    if one.phase() == "standby" && !now {
+        return;
+    }
+    let target = if now { "/stop?now" } else { "/stop" };
+    // Whoever has left meanwhile need not be told.
+    if let Ok(answer) = ask(&one.socket, "POST", target, Some(Duration::from_secs(5)))
+        && answer.code == 202
+    {
+        let how = if now { " at once" } else { "" };
+        say(format_args!("told generation {}, pid {}, to stop{how}", one.number(), one.pid));
+    }
+}
+
+fn pidfd(pid: u32) -> Option<OwnedFd> {
+    pidfd_open(Pid::from_raw(pid.cast_signed())?, PidfdFlags::empty()).ok()
+}
+
+/// A pidfd is readable when the process has ended.
+fn wait(pidfd: Option<OwnedFd>) {
+    let Some(pidfd) = pidfd else { return };
+    while poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], None).is_err() {}
+}
