@@ -1,10 +1,12 @@
 //! The command line of the binary: what may be said, and what comes of it.
 
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
 
+mod lines;
 mod log;
 mod options;
 mod site;
@@ -34,11 +36,17 @@ struct Cli {
 pub(crate) fn run() -> ExitCode {
     // Prints usage errors itself, and exits with status 2.
     let cli = Cli::parse();
-    let _flush = cli.log.install();
-    match serve(cli) {
+    let (_flush, opened) = cli.log.install();
+    let in_file = cli.log.log_file.is_some() && opened.is_ok();
+    match opened.map_err(Into::into).and_then(|()| serve(cli)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
+            let error = error.to_string();
             tracing::error!("{error}");
+            if in_file {
+                // Whoever started it should not have to look for the reason.
+                let _ = io::stderr().write_all(&[log::one_line(error.as_bytes()), b"\n".to_vec()].concat());
+            }
             ExitCode::FAILURE
         }
     }

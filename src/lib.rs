@@ -107,7 +107,7 @@ pub use drain::{Conn, ConnectInfo, Drain, Drained, Retiring};
 #[cfg(target_os = "linux")]
 pub use error::Error;
 #[cfg(target_os = "linux")]
-pub use generation::ENVIRONMENT;
+pub use generation::{ENVIRONMENT, generation};
 #[cfg(target_os = "linux")]
 pub use handle::{Handle, Phase};
 #[cfg(target_os = "linux")]
