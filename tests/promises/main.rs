@@ -7,6 +7,7 @@ mod chaos;
 #[path = "../../bench/chaos/run.rs"]
 mod chaos_run;
 mod clients;
+mod config;
 mod connections;
 mod failures;
 mod faults;
