@@ -14,11 +14,11 @@ use hyper::body::Incoming;
 use hyper::header::{
     ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue,
 };
-use hyper::http::Extensions;
 use hyper::service::Service;
-use hyper::{Method, Request, Response, StatusCode, Version};
+use hyper::{Method, Request, Response, StatusCode};
 use percent_encoding::percent_decode_str;
 use tower_http::CompressionLevel;
+use tower_http::compression::predicate::Predicate;
 use tower_http::compression::{Compression, CompressionBody};
 use tower_service::Service as _;
 
@@ -44,7 +44,6 @@ const LEVEL: CompressionLevel = CompressionLevel::Precise(4);
 /// Less than this fits a packet as it is.
 const WORTH_IT: u64 = 1024;
 
-type Worth = fn(StatusCode, Version, &HeaderMap, &Extensions) -> bool;
 type Answer<B> = Pin<Box<dyn Future<Output = Result<Response<B>, Infallible>> + Send>>;
 
 #[derive(Clone)]
@@ -70,10 +69,8 @@ impl Extras {
             return None;
         }
         let found = Found { site: site.clone(), listed: listed.map(Arc::from), mime: Arc::new(tables.mime) };
-        let compressed = options.compression.then(|| {
-            let worth: Worth = is_worth_it;
-            Compression::new(found.clone()).quality(LEVEL).compress_when(worth)
-        });
+        let compressed =
+            options.compression.then(|| Compression::new(found.clone()).quality(LEVEL).compress_when(Worth));
         Some(Extras { found, compressed, headers: Arc::new(tables.headers), access })
     }
 }
@@ -110,14 +107,22 @@ impl Service<Request<Incoming>> for Extras {
 }
 
 /// Text that is long enough. A part of a file is never compressed, nor what is compressed already: tower-http sees to it.
-fn is_worth_it(status: StatusCode, _: Version, headers: &HeaderMap, _: &Extensions) -> bool {
-    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-    let long = text(CONTENT_LENGTH).and_then(|length| length.parse().ok()).is_none_or(|n: u64| n >= WORTH_IT);
-    let kind = text(CONTENT_TYPE).unwrap_or_default().split(';').next().unwrap_or_default().trim();
-    let is_text = kind.starts_with("text/") || kind.ends_with("+json") || kind.ends_with("+xml");
-    let is_like_text = ["json", "javascript", "xml", "wasm", "toml", "yaml"];
-    let is_like_text = kind.strip_prefix("application/").is_some_and(|kind| is_like_text.contains(&kind));
-    status == StatusCode::OK && long && (is_text || is_like_text)
+#[derive(Debug, Clone, Copy)]
+struct Worth;
+
+impl Predicate for Worth {
+    fn should_compress<B: hyper::body::Body>(&self, response: &Response<B>) -> bool {
+        let text = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
+        // Of a file, also when only its head is asked for; the size of a page is not in a header yet.
+        let length = text(CONTENT_LENGTH).and_then(|length| length.parse().ok());
+        let long =
+            length.or(response.body().size_hint().exact()).is_none_or(|length: u64| length >= WORTH_IT);
+        let kind = text(CONTENT_TYPE).unwrap_or_default().split(';').next().unwrap_or_default().trim();
+        let is_text = kind.starts_with("text/") || kind.ends_with("+json") || kind.ends_with("+xml");
+        let like_text = ["json", "javascript", "xml", "wasm", "toml", "yaml"];
+        let is_like_text = kind.strip_prefix("application/").is_some_and(|kind| like_text.contains(&kind));
+        long && (is_text || is_like_text)
+    }
 }
 
 /// What was compressed on its way is the same page but not the same bytes, so its tag must not be strong (RFC 9110, section

@@ -58,7 +58,7 @@ fn what_is_compressed_is_the_same_and_whoever_cannot_read_it_gets_it_as_it_is() 
     bed.file("root/text.txt", &text);
     bed.file("root/picture.png", &text);
     bed.file("root/small.txt", "small");
-    let server = bed.start("compression = true\n", &[]);
+    let server = bed.start("compression = true\nprobes = true\n", &[]);
     let addr = server.address();
     for (accepts, sent) in
         [("gzip", "gzip"), ("br", "br"), ("gzip, br;q=0.5", "gzip"), ("gzip;q=0, br", "br")]
@@ -76,6 +76,7 @@ fn what_is_compressed_is_the_same_and_whoever_cannot_read_it_gets_it_as_it_is() 
         ("/text.txt", &["-H", "accept-encoding: zstd"]),
         ("/picture.png", &["-H", "accept-encoding: gzip"]),
         ("/small.txt", &["-H", "accept-encoding: gzip"]),
+        ("/healthz", &["-H", "accept-encoding: gzip"]),
     ] {
         let (head, body) = curl(addr, target, flags);
         assert!(field(&head, "content-encoding").is_none(), "{target}: {head}");
