@@ -1,21 +1,35 @@
 //! The command line of the binary: what may be said, and what comes of it.
 
+use std::convert::Infallible;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{ArgAction, Parser};
+use handover::Server;
+use hyper::body::{Body, Bytes, Incoming};
+use hyper::service::Service;
+use hyper::{Request, Response};
 
+mod access;
 mod admin;
+mod check;
 mod command;
+mod config;
 mod control;
+mod extras;
+mod lines;
+mod listing;
 mod log;
 mod metrics;
 mod options;
 mod site;
 
-use admin::{AdminOptions, Front};
+use admin::{Admin, AdminOptions, Front};
+use config::Config;
 use control::place::ControlOptions;
 use control::{Api, socket::Control};
+use extras::Extras;
 use metrics::Metrics;
 use options::ServerOptions;
 use site::Site;
@@ -31,9 +45,20 @@ use site::Site;
 struct Cli {
     /// The directory to serve; without it, a page that says who answers
     root: Option<PathBuf>,
-    /// Answer GET /healthz (200 while alive) and GET /readyz (503 once told to stop) ahead of ROOT
+    /// Take from this TOML file what no flag says; each generation reads it anew
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Say whether a server would start with these flags and this config, and do not start it
     #[arg(long)]
+    check: bool,
+    /// Answer GET /healthz (200 while alive) and GET /readyz (503 once told to stop) ahead of ROOT
+    #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, require_equals = true)]
+    #[arg(default_value = "false", default_missing_value = "true", hide_possible_values = true)]
     probes: bool,
+    #[command(flatten)]
+    extras: extras::ExtraOptions,
+    #[command(flatten)]
+    access: access::AccessOptions,
     #[command(flatten)]
     server: ServerOptions,
     #[command(flatten)]
@@ -48,46 +73,78 @@ struct Cli {
 
 pub(crate) fn run() -> ExitCode {
     // Prints usage errors itself, and exits with status 2.
-    let cli = Cli::parse();
+    let (mut cli, config, read) = config::parse::<Cli>();
     if let Some(command) = cli.command {
         return command.run();
     }
-    let _flush = cli.log.install();
-    match serve(cli) {
+    // What a check has to say is for whoever asked, and not for the log of a server.
+    let log_file = if cli.check { cli.log.log_file.take() } else { None };
+    let (_flush, opened) = cli.log.install();
+    let in_file = cli.log.log_file.is_some() && opened.is_ok();
+    let done = read.and_then(|()| opened.map_err(|problem| config.blame("log-file", problem)));
+    let done = done.map_err(Into::into).and_then(|()| match cli.check {
+        true => check::check(&cli, log_file.as_deref(), &config),
+        false => serve(cli, config),
+    });
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
+            let error = error.to_string();
             tracing::error!("{error}");
+            if in_file {
+                // Whoever started it should not have to look for the reason.
+                let _ = io::stderr().write_all(&[log::one_line(error.as_bytes()), b"\n".to_vec()].concat());
+            }
             ExitCode::FAILURE
         }
     }
 }
 
-fn serve(cli: Cli) -> Result<(), Box<dyn std::error::Error>> {
+fn serve(cli: Cli, config: Config) -> Result<(), Box<dyn std::error::Error>> {
     if let Some(root) = &cli.root {
-        check_root(root)?;
+        check_root(root).map_err(|problem| config.blame("root", problem))?;
     }
-    let admin = cli.admin.check()?;
+    let admin = check_admin(&cli.admin, &config)?;
+    let server = cli.server.server();
+    let server = admin.iter().fold(server, |server, admin| admin.bind(server));
+    let handle = server.handle();
+    let access = cli.access.open(&handle).map_err(|problem| config.blame("access-log-file", problem))?;
+    let (access, _flush) = access.unzip();
+    let site = Site::new(cli.root.clone(), cli.probes, handle);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let served = runtime.block_on(async {
-        let server = cli.server.server();
-        let server = admin.iter().fold(server, |server, admin| admin.bind(server));
-        let handle = server.handle();
-        let metrics = Metrics::new(&handle);
-        let api = Api::new(handle.clone(), metrics.clone());
-        let control = Control::new(cli.control, handle.clone(), api.clone());
-        let site = Site::new(cli.root, cli.probes, handle.clone());
-        let front = Front::new(site, metrics.clone(), admin, &api, handle);
-        let served = server.ready_when(control.clone().open()).serve(front).await;
-        if let Ok(outcome) = &served {
-            metrics.leave(outcome).await;
-        }
-        control.close().await;
-        served
-    });
+    let served = match Extras::of(&site, cli.root, &cli.extras, config.tables, access) {
+        Some(extras) => runtime.block_on(operated(server, extras, cli.control, admin)),
+        None => runtime.block_on(operated(server, site, cli.control, admin)),
+    };
     // A thread that hangs in a file system must not keep a generation that has retired.
     runtime.shutdown_background();
     served.map_err(reason)?;
     Ok(())
+}
+
+/// Serves the site, and answers whoever operates it.
+async fn operated<S, B>(
+    server: Server,
+    site: S,
+    control: ControlOptions,
+    admin: Option<Admin>,
+) -> Result<(), handover::Error>
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + Sync + 'static,
+    S::Future: Send + 'static,
+    B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
+{
+    let handle = server.handle();
+    let metrics = Metrics::new(&handle);
+    let api = Api::new(handle.clone(), metrics.clone());
+    let control = Control::new(control, handle.clone(), api.clone());
+    let front = Front::new(site, metrics.clone(), admin, &api, handle);
+    let served = server.ready_when(control.clone().open()).serve(front).await;
+    if let Ok(outcome) = &served {
+        metrics.leave(outcome).await;
+    }
+    control.close().await;
+    served.map(drop)
 }
 
 /// The only check is that for the control socket, which says itself what is wrong.
@@ -96,6 +153,10 @@ fn reason(error: handover::Error) -> Box<dyn std::error::Error> {
         Some(problem) if error.is_not_ready() => problem.into(),
         _ => error.into(),
     }
+}
+
+fn check_admin(options: &AdminOptions, config: &Config) -> Result<Option<Admin>, String> {
+    options.check().map_err(|problem| config.blame("admin", problem))
 }
 
 fn check_root(root: &Path) -> Result<(), String> {

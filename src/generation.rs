@@ -22,6 +22,17 @@ const LISTEN: &str = "HANDOVER_LISTEN";
 /// ```
 pub const ENVIRONMENT: [&str; 4] = [PARENT, GENERATION, LISTEN, process::stderr::VARIABLE];
 
+/// The number of the generation that this process is, from 1, before there is a [`Server`](crate::Server): for the lines
+/// of a log that is set up first.
+///
+/// It is believed only while the predecessor is the parent, so ask when the program starts and keep the answer. Once the
+/// server listens, [`Handle::generation`](crate::Handle::generation) says the same.
+pub fn generation() -> u64 {
+    Claim::read(|name| std::env::var(name).ok())
+        .filter(|claim| process::is_parent(claim.pid, claim.started))
+        .map_or(1, |claim| claim.number)
+}
+
 #[derive(Debug)]
 pub(crate) struct Generation {
     /// From 1.
@@ -50,14 +61,9 @@ impl Generation {
 
     fn told_by(var: impl Fn(&str) -> Option<String>) -> Generation {
         let successor = || {
-            let (pid, started) = parse_parent(&var(PARENT)?)?;
-            let number: u64 = var(GENERATION)?.parse().ok()?;
-            let addresses = parse_addresses(&var(LISTEN)?)?;
+            let Claim { pid, started, number, addresses } = Claim::read(var)?;
             let parent = Parent::verified(pid, started)?;
-            Some(Generation {
-                number: number.checked_add(1)?,
-                predecessor: Some(Predecessor { parent, addresses }),
-            })
+            Some(Generation { number, predecessor: Some(Predecessor { parent, addresses }) })
         };
         successor().unwrap_or(Generation { number: 1, predecessor: None })
     }
@@ -69,6 +75,23 @@ impl Generation {
             None => pid.to_string(),
         };
         vec![(PARENT, parent), (GENERATION, self.number.to_string()), (LISTEN, format_addresses(addresses))]
+    }
+}
+
+/// What the variables say, to be verified.
+struct Claim {
+    pid: u32,
+    started: Option<u64>,
+    number: u64,
+    addresses: Vec<Address>,
+}
+
+impl Claim {
+    fn read(var: impl Fn(&str) -> Option<String>) -> Option<Claim> {
+        let (pid, started) = parse_parent(&var(PARENT)?)?;
+        let number: u64 = var(GENERATION)?.parse().ok()?;
+        let addresses = parse_addresses(&var(LISTEN)?)?;
+        Some(Claim { pid, started, number: number.checked_add(1)?, addresses })
     }
 }
 

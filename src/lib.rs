@@ -114,7 +114,7 @@ pub use error::Error;
 #[cfg(target_os = "linux")]
 pub use event::{Event, Events, Failure, Handover};
 #[cfg(target_os = "linux")]
-pub use generation::ENVIRONMENT;
+pub use generation::{ENVIRONMENT, generation};
 #[cfg(target_os = "linux")]
 pub use handle::{Handle, Phase, Underway};
 #[cfg(target_os = "linux")]

@@ -155,15 +155,13 @@ pub(crate) struct Parent {
 impl Parent {
     /// The parent, if it is the process that `pid` and `started` (see [`started`]) describe.
     pub(crate) fn verified(pid: u32, expected_start: Option<u64>) -> Option<Parent> {
-        let is_parent = || getppid().is_some_and(|p| p.as_raw_pid().cast_unsigned() == pid);
-        if !is_parent() {
+        if !is_parent(pid, None) {
             return None;
         }
         let pidfd = pidfd_open(getppid()?, PidfdFlags::empty()).ok()?;
         // Asked again: had the parent died before pidfd_open, another process could have got its pid, but then
         // this process has a new parent by now.
-        let known = expected_start.is_none_or(|at| started(pid) == Some(at));
-        (is_parent() && known).then_some(())?;
+        is_parent(pid, expected_start).then_some(())?;
         #[allow(deprecated, reason = "sound for an OwnedFd; its replacement cannot be called in this crate")]
         Some(Parent { pid, pidfd: AsyncFd::new(pidfd).ok()? })
     }
@@ -190,6 +188,12 @@ pub(crate) fn raise_descriptor_limit() -> usize {
     let limit = if raised { limit.maximum } else { limit.current };
     let open = fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
     limit.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX)).saturating_sub(open)
+}
+
+/// Whether the parent is the process that `pid` and `expected_start` (see [`started`]) describe.
+pub(crate) fn is_parent(pid: u32, expected_start: Option<u64>) -> bool {
+    getppid().is_some_and(|parent| parent.as_raw_pid().cast_unsigned() == pid)
+        && expected_start.is_none_or(|at| started(pid) == Some(at))
 }
 
 /// When a process started, in clock ticks after boot (field 22 of proc_pid_stat(5)); no clock step changes it.

@@ -33,6 +33,8 @@ use tokio::time::sleep;
 mod answer;
 use answer::answer;
 
+#[path = "../../src/cli/lines.rs"]
+mod lines;
 #[path = "../../src/cli/log.rs"]
 mod log;
 #[path = "../../src/cli/options.rs"]
@@ -95,7 +97,8 @@ impl FromStr for Fault {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let cli = Cli::parse();
-    let _flush = cli.log.install();
+    let (_flush, opened) = cli.log.install();
+    opened?;
     let written = cli.fault_file.and_then(|file| std::fs::read_to_string(file).ok());
     let fault = match written.as_deref().map(str::trim) {
         Some(text) if !text.is_empty() => Some(text.parse()?),

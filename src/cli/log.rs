@@ -1,58 +1,49 @@
-//! Where log lines go and which ones: stderr, as text or JSON. RUST_LOG, if set, overrides -v and -q.
+//! Where log lines go and which ones, as text or JSON. RUST_LOG, if set, overrides --log-level, -v and -q.
 //!
-//! A thread of its own writes them. When nobody reads, it waits, lines beyond a bound are dropped, and the server goes on.
+//! All generations write one stream, so each line says which generation and which process wrote it.
 
 use std::io::{self, IsTerminal, Write};
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
-use std::time::Duration;
+use std::path::PathBuf;
 
 use clap::{ArgAction, Args, ValueEnum};
+use tracing::Metadata;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+
+use super::lines::{self, Flush, Lines};
 
 #[derive(Debug, Args)]
 pub(crate) struct LogOptions {
-    /// The form of log lines, which go to stderr
+    /// The form of log lines
     #[arg(long, value_name = "FORM", default_value = "text")]
     log_format: Format,
-    /// Say more; twice for everything
+    /// Append log lines to this file instead of stderr. Each generation opens it anew: to rotate, rename it and restart
+    #[arg(long, value_name = "FILE")]
+    pub(crate) log_file: Option<PathBuf>,
+    /// From which level on events are logged
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    log_level: Level,
+    /// Say more: one level; twice for two
     #[arg(long, short, action = ArgAction::Count, conflicts_with = "quiet")]
     verbose: u8,
-    /// Say less: warnings and errors; twice for errors only
+    /// Say less: one level; twice for two
     #[arg(long, short, action = ArgAction::Count)]
     quiet: u8,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Format {
     Text,
     Json,
 }
 
-impl LogOptions {
-    /// Lines are written until what this returns is dropped.
-    pub(crate) fn install(&self) -> Flush {
-        let level = match (self.verbose, self.quiet) {
-            (_, 2..) => "error",
-            (_, 1) => "warn",
-            (0, _) => "info",
-            (1, _) => "debug",
-            (2.., _) => "trace",
-        };
-        let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-        let (line, queue) = sync_channel(QUEUE);
-        let queued = line.clone();
-        let lines = tracing_subscriber::fmt()
-            .with_env_filter(filter)
-            .with_target(false)
-            .with_writer(move || Queued(queued.clone()));
-        match self.log_format {
-            Format::Text => lines.with_ansi(is_terminal()).init(),
-            Format::Json => lines.json().flatten_event(true).init(),
-        }
-        // If there is no thread for it there is no log, and the server serves all the same.
-        let _ = std::thread::Builder::new().name("log".into()).spawn(move || write_out(&queue));
-        Flush(line)
-    }
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Level {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
 }
 
 /// Until a successor is ready its stderr is a pipe, and the true one lies behind its stdin.
@@ -63,21 +54,90 @@ fn is_terminal() -> bool {
 
 /// Lines that may wait for a slow reader.
 const QUEUE: usize = 1024;
-/// How long the end waits for the lines that are left.
-const LAST_WORDS: Duration = Duration::from_secs(1);
 
-enum Entry {
-    Line(Vec<u8>),
-    Flush(Sender<()>),
+impl LogOptions {
+    /// Lines are written until the first of what this returns is dropped. When the log file cannot be opened they go to
+    /// stderr, and the second says why.
+    pub(crate) fn install(&self) -> (Flush, Result<(), String>) {
+        let (out, opened): (Box<dyn Write + Send>, _) = match self.log_file.as_deref() {
+            None => (Box::new(io::stderr()), Ok(())),
+            Some(path) => match lines::open(path) {
+                Ok(file) => (Box::new(file), Ok(())),
+                Err(error) => (Box::new(io::stderr()), Err(cannot_open("log file", path, &error))),
+            },
+        };
+        let colours = self.log_file.is_none() && is_terminal();
+        let (lines, flush) = Lines::begin("log", QUEUE, out, |_| {});
+        let events = Events { lines, format: self.log_format, generation: handover::generation() };
+        let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(self.level()));
+        let log = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(events);
+        match self.log_format {
+            Format::Text => log.with_ansi(colours).init(),
+            Format::Json => log.json().flatten_event(true).init(),
+        }
+        (flush, opened)
+    }
+
+    fn level(&self) -> &'static str {
+        let levels = ["error", "warn", "info", "debug", "trace"];
+        let wanted = (self.log_level as usize + usize::from(self.verbose)).min(levels.len() - 1);
+        levels[wanted.saturating_sub(usize::from(self.quiet))]
+    }
 }
 
-struct Queued(SyncSender<Entry>);
+pub(crate) fn cannot_open(what: &str, path: &std::path::Path, error: &io::Error) -> String {
+    format!("cannot open the {what} {}: {error}; name a file that this user may write to", path.display())
+}
 
-impl Write for Queued {
+/// Makes a line of each event.
+struct Events {
+    lines: Lines,
+    format: Format,
+    generation: u64,
+}
+
+impl<'a> MakeWriter<'a> for Events {
+    type Writer = Event<'a>;
+
+    fn make_writer(&'a self) -> Event<'a> {
+        Event { lines: &self.lines, missing: String::new() }
+    }
+
+    fn make_writer_for(&'a self, metadata: &Metadata<'_>) -> Event<'a> {
+        let mut missing = String::new();
+        for (name, value) in [("generation", self.generation), ("pid", std::process::id().into())] {
+            if metadata.fields().field(name).is_none() {
+                missing.push_str(&match self.format {
+                    Format::Text => format!(" {name}={value}"),
+                    Format::Json => format!(",\"{name}\":{value}"),
+                });
+            }
+        }
+        if self.format == Format::Json {
+            missing.push('}');
+        }
+        Event { lines: &self.lines, missing }
+    }
+}
+
+/// One event on its way to becoming a line.
+struct Event<'a> {
+    lines: &'a Lines,
+    /// What stands at the end of each line, and this one does not say by itself.
+    missing: String,
+}
+
+impl Write for Event<'_> {
     /// Called once for each event. It never fails, because tracing-subscriber would print that to stderr and panic when
     /// it cannot.
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
-        let _ = self.0.try_send(Entry::Line(one_line(event)));
+        let mut line = one_line(event);
+        if self.missing.ends_with('}') {
+            line.pop();
+        }
+        line.extend(self.missing.as_bytes());
+        line.push(b'\n');
+        self.lines.put(line);
         Ok(event.len())
     }
 
@@ -86,10 +146,10 @@ impl Write for Queued {
     }
 }
 
-/// An event as one line. tracing-subscriber escapes what a terminal obeys in the values of an event, but not a line break,
-/// and a path or the name of a process may contain one.
-fn one_line(event: &[u8]) -> Vec<u8> {
-    let mut line = Vec::with_capacity(event.len() + 1);
+/// An event, or another text, as one line without its end. tracing-subscriber escapes what a terminal obeys in the values of an event, but
+/// not a line break, and a path or the name of a process may contain one.
+pub(crate) fn one_line(event: &[u8]) -> Vec<u8> {
+    let mut line = Vec::with_capacity(event.len() + 64);
     for &byte in event.strip_suffix(b"\n").unwrap_or(event) {
         match byte {
             // ESC comes from the colours, which only a terminal gets.
@@ -97,28 +157,5 @@ fn one_line(event: &[u8]) -> Vec<u8> {
             _ => line.push(byte),
         }
     }
-    line.push(b'\n');
     line
-}
-
-fn write_out(queue: &Receiver<Entry>) {
-    for entry in queue {
-        match entry {
-            Entry::Line(line) => drop(io::stderr().write_all(&line)),
-            Entry::Flush(done) => drop(done.send(())),
-        }
-    }
-}
-
-/// Writes the lines that are left when it is dropped, if somebody reads them.
-#[must_use]
-pub(crate) struct Flush(SyncSender<Entry>);
-
-impl Drop for Flush {
-    fn drop(&mut self) {
-        let (done, written) = channel();
-        if self.0.try_send(Entry::Flush(done)).is_ok() {
-            let _ = written.recv_timeout(LAST_WORDS);
-        }
-    }
 }

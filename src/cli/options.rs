@@ -12,7 +12,7 @@ use handover::Server;
 pub(crate) struct ServerOptions {
     /// Listen on this address; may be given several times. Port 0 is picked once and kept over generations
     #[arg(long, short, value_name = "IP:PORT", default_value = "127.0.0.1:8080", value_parser = address)]
-    listen: Vec<SocketAddr>,
+    pub(crate) listen: Vec<SocketAddr>,
     /// How long a successor may take until it is ready
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
     ready_timeout: Duration,

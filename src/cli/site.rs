@@ -24,7 +24,9 @@ pub(crate) struct Site {
     handle: Handle,
 }
 
-type Body = Either<ServeFileSystemResponseBody, Full<Bytes>>;
+/// A page that is made here.
+pub(crate) type Page = Full<Bytes>;
+pub(crate) type Body = Either<ServeFileSystemResponseBody, Page>;
 
 impl Site {
     pub(crate) fn new(root: Option<PathBuf>, probes: bool, handle: Handle) -> Site {
@@ -37,7 +39,7 @@ impl Site {
 
 impl Site {
     /// A generation that retires says 200: the address is served. Only the end of the service is a reason to look elsewhere.
-    fn probe(&self, request: &Request<Incoming>) -> Option<Response<Full<Bytes>>> {
+    fn probe(&self, request: &Request<Incoming>) -> Option<Response<Page>> {
         if !self.probes || !matches!(*request.method(), Method::GET | Method::HEAD) {
             return None;
         }
@@ -102,7 +104,7 @@ impl Service<Request<Incoming>> for Site {
 }
 
 /// For a browser a page, for anything else (curl) the same in plain text.
-fn page(request: &Request<Incoming>, handle: &Handle) -> Response<Full<Bytes>> {
+fn page(request: &Request<Incoming>, handle: &Handle) -> Response<Page> {
     let (generation, pid) = (handle.generation(), std::process::id());
     let text = format!(
         "handover: generation {generation}, pid {pid}\n\n\
@@ -142,12 +144,12 @@ fn status(status: StatusCode) -> Response<Body> {
     response
 }
 
-fn plain(text: String) -> Response<Full<Bytes>> {
+fn plain(text: String) -> Response<Page> {
     uncached(text, "text/plain; charset=utf-8")
 }
 
 /// The next answer may come from another generation.
-fn uncached(body: String, kind: &'static str) -> Response<Full<Bytes>> {
+pub(crate) fn uncached(body: String, kind: &'static str) -> Response<Page> {
     let mut response = Response::new(Full::from(body));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));

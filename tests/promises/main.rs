@@ -8,6 +8,7 @@ mod chaos;
 #[path = "../../bench/chaos/run.rs"]
 mod chaos_run;
 mod clients;
+mod config;
 mod connections;
 mod events;
 mod failures;

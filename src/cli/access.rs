@@ -1,0 +1,207 @@
+//! The access log: a line for each request, when its response has ended, and nothing in a request makes a line of its own.
+
+use std::fmt::Write as _;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::{Instant, SystemTime};
+
+use clap::{Args, ValueEnum};
+use handover::{ConnectInfo, Handle};
+use hyper::body::{Body, Buf, Frame, SizeHint};
+use hyper::{Method, Request, StatusCode, Version};
+use pin_project_lite::pin_project;
+
+use super::lines::{self, Flush, Lines};
+use super::log::cannot_open;
+
+#[derive(Debug, Args)]
+pub(crate) struct AccessOptions {
+    /// Write a line for each request, in the common log format or as JSON
+    #[arg(long, value_name = "FORM", default_value = "off")]
+    access_log: Form,
+    /// Append these lines to this file instead of stdout. Each generation opens it anew
+    #[arg(long, value_name = "FILE")]
+    access_log_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Form {
+    Off,
+    Common,
+    Json,
+}
+
+/// Lines that may wait for a slow reader.
+const QUEUE: usize = 16 * 1024;
+
+#[derive(Debug)]
+pub(crate) struct AccessLog {
+    form: Form,
+    lines: Lines,
+    handle: Handle,
+}
+
+impl AccessOptions {
+    /// The file that would be opened.
+    pub(crate) fn file(&self) -> Option<&Path> {
+        self.access_log_file.as_deref().filter(|_| self.access_log != Form::Off)
+    }
+
+    /// Lines are written until the second of what this returns is dropped; none at all if the log is off.
+    pub(crate) fn open(&self, handle: &Handle) -> Result<Option<(Arc<AccessLog>, Flush)>, String> {
+        if self.access_log == Form::Off {
+            return Ok(None);
+        }
+        let out: Box<dyn io::Write + Send> = match &self.access_log_file {
+            None => Box::new(io::stdout()),
+            Some(path) => {
+                Box::new(lines::open(path).map_err(|error| cannot_open("access log", path, &error))?)
+            }
+        };
+        let (lines, flush) = Lines::begin("access log", QUEUE, out, |dropped| {
+            tracing::warn!(dropped, "lines of the access log were dropped: its reader is too slow");
+        });
+        let log = AccessLog { form: self.access_log, lines, handle: handle.clone() };
+        Ok(Some((Arc::new(log), flush)))
+    }
+}
+
+/// One request; its line is written when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Record {
+    log: Arc<AccessLog>,
+    remote: Option<SocketAddr>,
+    time: SystemTime,
+    begun: Instant,
+    method: Method,
+    target: String,
+    version: Version,
+    /// `None` if the client left before there was a response.
+    pub(crate) status: Option<StatusCode>,
+    bytes: u64,
+}
+
+impl Record {
+    pub(crate) fn begin<B>(log: &Arc<AccessLog>, request: &Request<B>) -> Record {
+        // In HTTP/2 every target has a scheme and an authority, in HTTP/1 only what the client made so.
+        let target = match request.uri().path_and_query() {
+            Some(path) if request.version() >= Version::HTTP_2 => path.to_string(),
+            _ => request.uri().to_string(),
+        };
+        Record {
+            log: Arc::clone(log),
+            remote: request.extensions().get::<ConnectInfo>().map(ConnectInfo::remote),
+            time: SystemTime::now(),
+            begun: Instant::now(),
+            method: request.method().clone(),
+            target,
+            version: request.version(),
+            status: None,
+            bytes: 0,
+        }
+    }
+
+    fn common(&self) -> String {
+        let or_dash = |known: Option<String>| known.unwrap_or_else(|| "-".into());
+        let remote = or_dash(self.remote.map(|remote| remote.ip().to_string()));
+        // `Sun, 06 Nov 1994 08:49:37 GMT`, always of this length.
+        let date = httpdate::fmt_http_date(self.time);
+        let (day, month, year, clock) = (&date[5..7], &date[8..11], &date[12..16], &date[17..25]);
+        let (method, target, version) = (&self.method, quoted(&self.target), self.version);
+        let status = or_dash(self.status.map(|status| status.as_u16().to_string()));
+        let bytes = or_dash((self.bytes > 0).then(|| self.bytes.to_string()));
+        format!(
+            "{remote} - - [{day}/{month}/{year}:{clock} +0000] \"{method} {target} {version:?}\" {status} {bytes}\n"
+        )
+    }
+
+    fn json(&self) -> String {
+        let text = |text: &str| serde_json::Value::from(text).to_string();
+        let or_null = |known: Option<String>| known.unwrap_or_else(|| "null".into());
+        format!(
+            "{{\"time\":\"{}\",\"remote\":{},\"method\":{},\"target\":{},\"version\":\"{:?}\",\"status\":{},\
+             \"bytes\":{},\"duration_ms\":{:.3},\"generation\":{},\"pid\":{}}}\n",
+            humantime::format_rfc3339_millis(self.time),
+            or_null(self.remote.map(|remote| text(&remote.to_string()))),
+            text(self.method.as_str()),
+            text(&self.target),
+            self.version,
+            or_null(self.status.map(|status| status.as_u16().to_string())),
+            self.bytes,
+            self.begun.elapsed().as_secs_f64() * 1000.0,
+            self.log.handle.generation(),
+            std::process::id(),
+        )
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        let line = match self.log.form {
+            Form::Json => self.json(),
+            Form::Common | Form::Off => self.common(),
+        };
+        self.log.lines.put(line.into_bytes());
+    }
+}
+
+/// For between quotation marks: what would end them, and what is not printable ASCII, is escaped.
+fn quoted(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'"' | b'\\' => quoted.extend(['\\', byte.into()]),
+            b' '..=b'~' => quoted.push(byte.into()),
+            // Cannot fail because a String takes whatever is written to it.
+            _ => write!(quoted, "\\x{byte:02x}").expect("a String has room"),
+        }
+    }
+    quoted
+}
+
+pin_project! {
+    /// A response body whose bytes are counted. While it exists its request has not ended.
+    #[derive(Debug)]
+    pub(crate) struct Recorded<B> {
+        record: Option<Record>,
+        #[pin]
+        body: B,
+    }
+}
+
+impl<B> Recorded<B> {
+    pub(crate) fn new(record: Option<Record>, body: B) -> Recorded<B> {
+        Recorded { record, body }
+    }
+}
+
+impl<B: Body> Body for Recorded<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        let this = self.project();
+        let frame = ready!(this.body.poll_frame(cx));
+        if let (Some(record), Some(Ok(frame))) = (this.record, &frame)
+            && let Some(data) = frame.data_ref()
+        {
+            record.bytes += data.remaining() as u64;
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

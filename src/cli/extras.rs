@@ -1,0 +1,203 @@
+//! What the options add to a site: listings, media types, compression, headers and the access log. A server without any of
+//! them serves the site itself, and its requests never come here.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use clap::{ArgAction, Args};
+use http_body_util::Either;
+use hyper::body::Incoming;
+use hyper::header::{
+    ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue,
+};
+use hyper::service::Service;
+use hyper::{Method, Request, Response, StatusCode};
+use percent_encoding::percent_decode_str;
+use tower_http::CompressionLevel;
+use tower_http::compression::predicate::Predicate;
+use tower_http::compression::{Compression, CompressionBody};
+use tower_service::Service as _;
+
+use super::access::{AccessLog, Record, Recorded};
+use super::config::Tables;
+use super::listing;
+use super::site::{Body, Site};
+
+#[derive(Debug, Args)]
+pub(crate) struct ExtraOptions {
+    /// Show the names in a directory without index.html
+    #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, require_equals = true)]
+    #[arg(default_value = "false", default_missing_value = "true", hide_possible_values = true)]
+    directory_listing: bool,
+    /// Compress text with brotli or gzip on its way, where there is no compressed file beside it
+    #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, require_equals = true)]
+    #[arg(default_value = "false", default_missing_value = "true", hide_possible_values = true)]
+    compression: bool,
+}
+
+/// Where both encoders are quick; higher ones make pages hardly smaller.
+const LEVEL: CompressionLevel = CompressionLevel::Precise(4);
+/// Less than this fits a packet as it is.
+const WORTH_IT: u64 = 1024;
+
+type Answer<B> = Pin<Box<dyn Future<Output = Result<Response<B>, Infallible>> + Send>>;
+
+#[derive(Clone)]
+pub(crate) struct Extras {
+    found: Found,
+    compressed: Option<Compression<Found, Worth>>,
+    headers: Arc<HeaderMap>,
+    access: Option<Arc<AccessLog>>,
+}
+
+impl Extras {
+    /// `None` if there is nothing to add.
+    pub(crate) fn of(
+        site: &Site,
+        root: Option<PathBuf>,
+        options: &ExtraOptions,
+        tables: Tables,
+        access: Option<Arc<AccessLog>>,
+    ) -> Option<Extras> {
+        let listed = root.filter(|_| options.directory_listing);
+        let plain = listed.is_none() && tables.mime.is_empty() && tables.headers.is_empty();
+        if plain && !options.compression && access.is_none() {
+            return None;
+        }
+        let found = Found { site: site.clone(), listed: listed.map(Arc::from), mime: Arc::new(tables.mime) };
+        let compressed =
+            options.compression.then(|| Compression::new(found.clone()).quality(LEVEL).compress_when(Worth));
+        Some(Extras { found, compressed, headers: Arc::new(tables.headers), access })
+    }
+}
+
+impl Service<Request<Incoming>> for Extras {
+    type Response = Response<Recorded<Either<Body, CompressionBody<Body>>>>;
+    type Error = Infallible;
+    type Future = Answer<Recorded<Either<Body, CompressionBody<Body>>>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let mut record = self.access.as_ref().map(|log| Record::begin(log, &request));
+        let headers = Arc::clone(&self.headers);
+        let answer = match self.compressed.clone() {
+            // A client that does not say what it accepts gets everything as it is.
+            Some(mut compressed) if request.headers().contains_key(ACCEPT_ENCODING) => {
+                Either::Left(compressed.call(request))
+            }
+            _ => Either::Right(self.found.answer(request)),
+        };
+        Box::pin(async move {
+            let mut response = match answer {
+                Either::Left(answer) => weakly_tagged(answer.await?).map(Either::Right),
+                Either::Right(answer) => answer.await?.map(Either::Left),
+            };
+            for (name, value) in &*headers {
+                response.headers_mut().entry(name).or_insert_with(|| value.clone());
+            }
+            if let Some(record) = &mut record {
+                record.status = Some(response.status());
+            }
+            Ok(response.map(|body| Recorded::new(record, body)))
+        })
+    }
+}
+
+/// Text that is long enough. A part of a file is never compressed, nor what is compressed already: tower-http sees to it.
+#[derive(Debug, Clone, Copy)]
+struct Worth;
+
+impl Predicate for Worth {
+    fn should_compress<B: hyper::body::Body>(&self, response: &Response<B>) -> bool {
+        let text = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
+        // Of a file, also when only its head is asked for; the size of a page is not in a header yet.
+        let length = text(CONTENT_LENGTH).and_then(|length| length.parse().ok());
+        let long =
+            length.or(response.body().size_hint().exact()).is_none_or(|length: u64| length >= WORTH_IT);
+        let kind = text(CONTENT_TYPE).unwrap_or_default().split(';').next().unwrap_or_default().trim();
+        let is_text = kind.starts_with("text/") || kind.ends_with("+json") || kind.ends_with("+xml");
+        let like_text = ["json", "javascript", "xml", "wasm", "toml", "yaml"];
+        let is_like_text = kind.strip_prefix("application/").is_some_and(|kind| like_text.contains(&kind));
+        long && (is_text || is_like_text)
+    }
+}
+
+/// What was compressed on its way is the same page but not the same bytes, so its tag must not be strong (RFC 9110, section
+/// 8.8.1). Nor that of the answer that such a page has not changed.
+fn weakly_tagged<B>(mut response: Response<B>) -> Response<B> {
+    let headers = response.headers();
+    let compressed = headers.contains_key(CONTENT_ENCODING) && !headers.contains_key(CONTENT_LENGTH);
+    if (compressed || response.status() == StatusCode::NOT_MODIFIED)
+        && let Some(tag) = response.headers_mut().get_mut(ETAG)
+        && !tag.as_bytes().starts_with(b"W/")
+        && let Ok(weak) = HeaderValue::from_bytes(&[b"W/", tag.as_bytes()].concat())
+    {
+        *tag = weak;
+    }
+    response
+}
+
+/// The site, with listings and media types.
+#[derive(Debug, Clone)]
+struct Found {
+    site: Site,
+    /// The ROOT whose directories are listed.
+    listed: Option<Arc<Path>>,
+    mime: Arc<HashMap<String, HeaderValue>>,
+}
+
+impl Found {
+    fn answer(&self, request: Request<Incoming>) -> Answer<Body> {
+        let path = request.uri().path().to_owned();
+        let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+        let (listed, mime) = (self.listed.clone(), Arc::clone(&self.mime));
+        let answer = self.site.call(request);
+        Box::pin(async move {
+            let mut response = answer.await?;
+            if let Some(kind) = extension(&path).and_then(|extension| mime.get(&extension))
+                && matches!(response.body(), Either::Left(_))
+                && let Some(found) = response.headers_mut().get_mut(CONTENT_TYPE)
+            {
+                *found = kind.clone();
+            }
+            if let Some(root) = listed
+                && reads
+                && path.ends_with('/')
+                && response.status() == StatusCode::NOT_FOUND
+            {
+                let page = tokio::task::spawn_blocking(move || listing::page(&root, &path)).await;
+                if let Ok(Some(page)) = page {
+                    return Ok(page.map(Either::Right));
+                }
+            }
+            Ok(response)
+        })
+    }
+}
+
+/// Of the file that a path means, in lower case.
+fn extension(path: &str) -> Option<String> {
+    let name = match path.rsplit('/').next()? {
+        "" => "index.html",
+        name => name,
+    };
+    let name = percent_decode_str(name).decode_utf8().ok()?;
+    name.rsplit_once('.').map(|(_, extension)| extension.to_ascii_lowercase())
+}
+
+impl tower_service::Service<Request<Incoming>> for Found {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Answer<Body>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Incoming>) -> Answer<Body> {
+        self.answer(request)
+    }
+}

@@ -1,0 +1,114 @@
+//! Lines on their way out of the process: a thread of its own writes them, so that nobody ever waits for whoever reads.
+//! When nobody does, lines beyond a bound are dropped and counted, and the server goes on.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::time::{Duration, Instant};
+
+/// So many bytes are written at once, if that many wait. Several generations write to the same pipe, and up to
+/// PIPE_BUF the kernel keeps what one of them writes in one piece (pipe(7)).
+const PIECE: usize = 4096;
+/// How long the end waits for the lines that are left.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How often dropped lines are reported.
+const REPORT: Duration = Duration::from_secs(10);
+
+/// Opens a file for lines at its end. It is created with mode 0640, because a log may say more than the world should know.
+pub(crate) fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().append(true).create(true).mode(0o640).open(path)
+}
+
+/// The way in.
+#[derive(Debug, Clone)]
+pub(crate) struct Lines {
+    queue: SyncSender<Entry>,
+    dropped: Arc<AtomicU64>,
+}
+
+#[derive(Debug)]
+enum Entry {
+    Line(Vec<u8>),
+    Flush(Sender<()>),
+}
+
+impl Lines {
+    /// Up to `bound` lines may wait. `report` hears how many were dropped, once there is somebody who reads again.
+    pub(crate) fn begin(
+        name: &str,
+        bound: usize,
+        out: impl Write + Send + 'static,
+        report: fn(u64),
+    ) -> (Lines, Flush) {
+        let (queue, entries) = sync_channel(bound);
+        let dropped = Arc::new(AtomicU64::new(0));
+        let lines = Lines { queue, dropped: Arc::clone(&dropped) };
+        let thread = std::thread::Builder::new().name(name.into());
+        // If there is no thread for it there is no log, and the server serves all the same.
+        let _ = thread.spawn(move || write_out(&entries, out, &dropped, report));
+        (lines.clone(), Flush(lines.queue))
+    }
+
+    /// `line` ends with a line break.
+    pub(crate) fn put(&self, line: Vec<u8>) {
+        if self.queue.try_send(Entry::Line(line)).is_err() {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+fn write_out(entries: &Receiver<Entry>, mut out: impl Write, dropped: &AtomicU64, report: fn(u64)) {
+    let mut piece = Vec::with_capacity(PIECE);
+    let mut reported: Option<Instant> = None;
+    let mut next = entries.recv().ok();
+    while let Some(entry) = next {
+        match entry {
+            Entry::Line(line) => {
+                if piece.len() + line.len() > PIECE {
+                    write_piece(&mut out, &mut piece);
+                }
+                piece.extend(line);
+            }
+            Entry::Flush(done) => {
+                write_piece(&mut out, &mut piece);
+                let _ = done.send(());
+            }
+        }
+        next = entries.try_recv().ok();
+        if next.is_none() {
+            write_piece(&mut out, &mut piece);
+            if reported.is_none_or(|at| at.elapsed() > REPORT) {
+                let lost = dropped.swap(0, Ordering::Relaxed);
+                if lost > 0 {
+                    report(lost);
+                    reported = Some(Instant::now());
+                }
+            }
+            next = entries.recv().ok();
+        }
+    }
+}
+
+fn write_piece(out: &mut impl Write, piece: &mut Vec<u8>) {
+    // What cannot be written is lost; whom could it be told?
+    let _ = out.write_all(piece);
+    piece.clear();
+}
+
+/// Writes the lines that are left when it is dropped, if somebody reads them.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Flush(SyncSender<Entry>);
+
+impl Drop for Flush {
+    fn drop(&mut self) {
+        let (done, written) = channel();
+        if self.0.try_send(Entry::Flush(done)).is_ok() {
+            let _ = written.recv_timeout(LAST_WORDS);
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! The access log: a line for each request, over handovers too; a reader that does not read holds nothing up.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+
+use nix::sys::signal::Signal;
+
+use super::Bed;
+use crate::harness::{Client, Traffic, get, hand_over, wait_until};
+use crate::process::{Server, signal};
+
+/// Sends `request` and reads what comes until the server closes.
+fn send(addr: SocketAddr, request: &str) -> String {
+    let mut client = Client::connect(addr);
+    client.write(request);
+    client.rest()
+}
+
+/// A request whose target holds what could end a value, a line, or be obeyed by a terminal.
+const HOSTILE: &str =
+    "GET /\"\\%0a\u{9b}31m\u{e4} HTTP/1.1\r\nhost: t\r\nuser-agent: \"\r\nconnection: close\r\n\r\n";
+const HEAD: &str = "HEAD /index.html HTTP/1.1\r\nhost: t\r\nconnection: close\r\n\r\n";
+
+/// The lines that a server writes for a few requests.
+fn lines(form: &str) -> Vec<String> {
+    let bed = Bed::make();
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    bed.config(&format!("access-log = '{form}'\nprobes = true\n"));
+    let mut started = bed.command(&[]);
+    started.stdout(writer);
+    let server = Server::start(started);
+    // Our end of the pipe went with the command.
+    let addr = server.address();
+    get(addr, "/?q=1");
+    get(addr, "/missing");
+    get(addr, "/healthz");
+    send(addr, HEAD);
+    send(addr, HOSTILE);
+    signal(server.first_pid(), Signal::SIGTERM);
+    server.log().wait_for("stopped");
+    let mut text = String::new();
+    BufReader::new(reader).read_to_string(&mut text).expect("UTF-8");
+    text.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn in_the_common_form_each_request_is_a_line_and_no_request_makes_another() {
+    let lines = lines("common");
+    let expected = [
+        "\"GET /?q=1 HTTP/1.1\" 200 18",
+        "\"GET /missing HTTP/1.1\" 404 -",
+        "\"GET /healthz HTTP/1.1\" 200 3",
+        "\"HEAD /index.html HTTP/1.1\" 200 -",
+        r#""GET /\"\\%0a\xc2\x9b31m\xc3\xa4 HTTP/1.1" 404 -"#,
+    ];
+    assert_eq!(lines.len(), expected.len(), "{lines:#?}");
+    for (line, expected) in lines.iter().zip(expected) {
+        // 127.0.0.1 - - [21/Nov/2026:08:42:09 +0000] "GET / HTTP/1.1" 200 451
+        let (remote, rest) = line.split_once(" - - [").expect("host, nobody, nobody");
+        let (time, request) = rest.split_once("] ").expect("a time in brackets");
+        assert_eq!((remote, request), ("127.0.0.1", expected), "{line}");
+        let shape: String = time.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
+        assert!(shape.starts_with("00/") && shape.ends_with("/0000:00:00:00 +0000"), "{line}");
+    }
+}
+
+#[test]
+fn in_the_json_form_each_request_is_an_object_with_all_there_is_to_say() {
+    let lines = lines("json");
+    let read = |line: &String| serde_json::from_str::<serde_json::Value>(line).expect("JSON");
+    let objects: Vec<_> = lines.iter().map(read).collect();
+    let told: Vec<_> = objects
+        .iter()
+        .map(|o| {
+            assert!(o["remote"].as_str().is_some_and(|r| r.starts_with("127.0.0.1:")), "{o}");
+            assert!(o["time"].as_str().is_some_and(|t| t.len() == 24 && t.ends_with('Z')), "{o}");
+            assert!(o["duration_ms"].as_f64().is_some_and(|d| d > 0.0), "{o}");
+            assert!(o["version"] == "HTTP/1.1" && o["generation"] == 1 && o["pid"].is_u64(), "{o}");
+            let text = |field: &str| o[field].as_str().unwrap_or_default().to_owned();
+            (text("method"), text("target"), o["status"].as_u64(), o["bytes"].as_u64())
+        })
+        .collect();
+    let line = |method: &str, target: &str, status, bytes| {
+        (method.to_owned(), target.to_owned(), Some(status), Some(bytes))
+    };
+    let expected = [
+        line("GET", "/?q=1", 200, 18),
+        line("GET", "/missing", 404, 0),
+        line("GET", "/healthz", 200, 3),
+        line("HEAD", "/index.html", 200, 0),
+        line("GET", "/\"\\%0a\u{9b}31m\u{e4}", 404, 0),
+    ];
+    assert_eq!(told, expected);
+}
+
+#[test]
+fn every_request_of_a_load_has_its_line_in_the_file_of_the_generation_that_answered_it() {
+    let bed = Bed::make();
+    bed.config(&format!("access-log = 'json'\naccess-log-file = {:?}\n", bed.path("access")));
+    let server = Server::start(bed.command(&[]));
+    let traffic = Traffic::fresh(&server);
+    let mut pid = server.first_pid();
+    for generation in 1..=3 {
+        std::fs::rename(bed.path("access"), bed.path(&format!("access.{generation}"))).expect("ours");
+        pid = hand_over(&server, generation, pid);
+        server.wait_retired(generation);
+    }
+    let report = traffic.stop_lossless(&server);
+    signal(pid, Signal::SIGTERM);
+    server.log().wait_for("stopped");
+    let mut counted = 0;
+    for (file, generation) in [("access.1", 1), ("access.2", 2), ("access.3", 3), ("access", 4)] {
+        let text = bed.read(file);
+        for line in text.lines() {
+            let line: serde_json::Value = serde_json::from_str(line).expect("a whole line of JSON");
+            assert_eq!(
+                (&line["generation"], &line["bytes"]),
+                (&generation.into(), &18.into()),
+                "{file}: {line}"
+            );
+            counted += 1;
+        }
+    }
+    assert_eq!(counted, report.samples.len(), "{}", server.log().history());
+}
+
+#[test]
+fn a_reader_that_does_not_read_holds_nothing_up_and_is_told_how_many_lines_it_missed() {
+    let bed = Bed::make();
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    bed.config("access-log = 'common'\n");
+    let mut started = bed.command(&[]);
+    started.stdout(writer);
+    let server = Server::start(started);
+    let addr = server.address();
+    // Many more than the pipe and the queue hold.
+    let (round, rounds) = (500, 60);
+    let requests = "HEAD / HTTP/1.1\r\nhost: t\r\n\r\n".repeat(round);
+    let mut client = Client::connect(addr);
+    for _ in 0..rounds {
+        client.write(&requests);
+        let (mut answers, mut text) = (0, Vec::new());
+        while answers < round {
+            let mut chunk = [0; 64 * 1024];
+            let n = client.0.read(&mut chunk).expect("it answers although nobody reads its log");
+            assert!(n > 0, "closed after {answers} answers");
+            text.extend_from_slice(&chunk[..n]);
+            answers = text.windows(4).filter(|w| w == b"\r\n\r\n").count();
+        }
+    }
+    let pid = hand_over(&server, 1, server.first_pid());
+    assert!(get(addr, "/").ends_with("ROOT\n"));
+    let reading = std::thread::spawn(move || BufReader::new(reader).lines().map_while(Result::ok).count());
+    let missed = server.log().wait("a warning", |line| line.json["dropped"].as_u64());
+    drop(client);
+    server.wait_retired(1);
+    signal(pid, Signal::SIGTERM);
+    server.log().wait_for("stopped");
+    wait_until("all have left", &server, || server.alive().is_empty());
+    let read = reading.join().expect("reading does not panic");
+    assert!(missed > 0);
+    assert_eq!(read as u64 + missed, (round * rounds) as u64 + 1, "{}", server.log().history());
+}

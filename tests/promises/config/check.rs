@@ -1,0 +1,47 @@
+//! `--check` says whether a server would start, and touches nothing.
+
+use super::{Bed, finish};
+use crate::harness::HANDOVER;
+use crate::process::command;
+
+#[test]
+fn a_check_says_what_would_be_served_and_neither_binds_nor_creates_anything() {
+    let bed = Bed::make();
+    let server = bed.start("", &[]);
+    let addr = server.address().to_string();
+    let text = |name: &str| bed.path(name).to_str().expect("UTF-8").to_owned();
+    let (log, access, root) = (text("log"), text("access"), text("root"));
+    let flags =
+        ["--check", "--listen", &addr, "--log-file", &log, "--access-log=json", "--access-log-file", &access];
+    let (code, stdout, stderr) = finish(&mut bed.command(&flags));
+    assert_eq!((code, &*stderr), (Some(0), ""));
+    assert_eq!(
+        stdout,
+        format!("ok: would serve the files of {root} on {addr}, as {} says\n", text("handover.toml"))
+    );
+    assert!(!bed.path("log").exists() && !bed.path("access").exists());
+    // A log that is there stays as it is.
+    bed.file("log", "as it was");
+    assert_eq!(finish(&mut bed.command(&flags)).0, Some(0));
+    assert_eq!(bed.read("log"), "as it was");
+}
+
+#[test]
+fn a_check_fails_with_the_error_of_a_start_and_with_2_on_wrong_usage() {
+    for (flags, status, words) in [
+        (&["/no/such/place"][..], 1, &["cannot serve /no/such/place", "No such file"][..]),
+        (&["--log-file", "/no/such/place/log"], 1, &["log file", "/no/such/place/log"]),
+        (
+            &["--access-log", "json", "--access-log-file", "/dev/null/log"],
+            1,
+            &["access log", "Not a directory"],
+        ),
+        (&["--standby", "5"], 2, &["--standby"]),
+        (&["--unheard-of"], 2, &["--unheard-of"]),
+    ] {
+        let (code, stdout, stderr) = finish(command(HANDOVER).arg("--check").args(flags));
+        assert_eq!((code, &*stdout), (Some(status), ""), "{stderr}");
+        assert!(words.iter().all(|word| stderr.contains(word)), "{words:?}: {stderr}");
+        assert!(status == 2 || stderr.lines().count() == 1, "{stderr}");
+    }
+}

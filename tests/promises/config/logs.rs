@@ -1,0 +1,150 @@
+//! One log over all generations: each line says who wrote it, and a file is rotated by rename and HUP.
+
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+
+use nix::sys::signal::Signal;
+
+use super::{Bed, finish};
+use crate::harness::{Traffic, get, hand_over, is_alive, wait_until};
+use crate::process::{Server, signal};
+
+/// A log in which a handover fails, another succeeds, and connections end early.
+fn eventful(format: &str) -> Vec<String> {
+    let bed = Bed::make();
+    bed.config("");
+    let mut started = bed.command(&["-v", "--log-format", format]);
+    started.arg("--pid-file").arg(bed.path("pid"));
+    let server = Server::launch(started);
+    let says =
+        |what: &str| server.log().wait(what, |line| line.text.contains(what).then(|| line.text.clone()));
+    let serving = says("serving; ");
+    let addr: SocketAddr = serving.split(['"', ' ']).find_map(|word| word.parse().ok()).expect("an address");
+    // The server finds out while it reads the request.
+    let garbage =
+        || TcpStream::connect(addr).and_then(|mut s| s.write_all(b"\x01\r\n\r\n")).expect("it listens");
+    garbage();
+    says("a connection ended early");
+    bed.file("handover.toml", "standby = 5\n");
+    signal(server.first_pid(), Signal::SIGHUP);
+    says("expected text in quotes");
+    bed.config("");
+    signal(server.first_pid(), Signal::SIGHUP);
+    says("retired");
+    garbage();
+    server.log().lines().into_iter().map(|line| line.text).collect()
+}
+
+#[test]
+fn each_line_of_a_text_log_says_once_which_generation_and_which_process_wrote_it() {
+    let lines = eventful("text");
+    for line in &lines {
+        for field in [" generation=", " pid="] {
+            assert_eq!(line.matches(field).count(), 1, "{line}");
+        }
+    }
+    let of = |generation: &str, what: &str| {
+        lines.iter().any(|l| l.contains(&format!(" generation={generation} pid=")) && l.contains(what))
+    };
+    assert!(of("1", "a connection ended early") && of("2", "expected text in quotes"), "{lines:#?}");
+}
+
+#[test]
+fn each_line_of_a_json_log_says_once_which_generation_and_which_process_wrote_it() {
+    let lines = eventful("json");
+    for line in &lines {
+        let json: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        let said = |field: &str| json[field].as_u64().is_some_and(|value| value > 0);
+        assert!(said("generation") && said("pid"), "{line}");
+        for field in ["\"generation\":", "\"pid\":"] {
+            assert_eq!(line.matches(field).count(), 1, "{line}");
+        }
+    }
+    assert!(lines.len() > 8, "{lines:#?}");
+}
+
+#[test]
+fn a_log_file_is_rotated_by_rename_and_restart_and_no_line_is_lost_or_in_the_wrong_file() {
+    let bed = Bed::make();
+    bed.config(&format!("log-file = {:?}\n", bed.path("log")));
+    let server = Server::launch(bed.command(&[]));
+    let has = |file: &str, what: &str| {
+        wait_until(&format!("{file} says {what:?}"), &server, || bed.read(file).contains(what));
+    };
+    has("log", "\"to\":\"serving\"");
+    let mode = std::fs::metadata(bed.path("log")).expect("it is there").permissions().mode();
+    assert_eq!(mode & 0o137, 0, "mode {mode:o}: more than 0640");
+    let mut pid = server.first_pid();
+    for old in 1..=3 {
+        let kept = format!("log.{old}");
+        std::fs::rename(bed.path("log"), bed.path(&kept)).expect("ours");
+        signal(pid, Signal::SIGHUP);
+        has(&kept, "retired");
+        has("log", "\"to\":\"serving\"");
+        let line = |file: &str, what: &str| -> serde_json::Value {
+            let text = bed.read(file);
+            let line = text.lines().find(|line| line.contains(what)).expect("waited for");
+            serde_json::from_str(line).expect("JSON")
+        };
+        let only = |file: &str, generation: u64| {
+            for line in bed.read(file).lines() {
+                let line: serde_json::Value = serde_json::from_str(line).expect("a whole line of JSON");
+                assert_eq!(line["generation"], generation, "in {file}: {line}");
+            }
+        };
+        only(&kept, old);
+        only("log", old + 1);
+        // From its first line to its last one, in its own file.
+        assert_eq!(line(&kept, "\"message\":\"serving")["pid"], pid);
+        assert_eq!(line(&kept, "retired")["pid"], pid);
+        let took_over = line("log", "\"message\":\"serving");
+        assert_eq!(took_over["predecessor"], pid);
+        pid = u32::try_from(took_over["pid"].as_u64().expect("a pid")).expect("a pid");
+    }
+    // Nothing goes to stderr meanwhile.
+    assert_eq!(server.log().history(), "");
+}
+
+#[test]
+fn a_successor_whose_log_file_cannot_be_opened_says_so_and_leaves_and_the_old_one_serves_on() {
+    let bed = Bed::make();
+    std::fs::create_dir(bed.path("logs")).expect("ours");
+    bed.config(&format!("log-file = {:?}\n", bed.path("logs/log")));
+    let server = Server::launch(bed.command(&[]));
+    wait_until("it serves", &server, || bed.read("logs/log").contains("\"to\":\"serving\""));
+    let first: serde_json::Value =
+        serde_json::from_str(bed.read("logs/log").lines().next().expect("a line")).expect("JSON");
+    let addr = first["listen"].as_str().and_then(|addr| addr.parse().ok()).expect("an address");
+    let traffic = Traffic::start(addr, crate::load::Clients::Fresh, 8);
+    std::fs::rename(bed.path("logs"), bed.path("elsewhere")).expect("ours");
+    signal(server.first_pid(), Signal::SIGHUP);
+    let line = server.log().wait_for("cannot open the log file");
+    assert!(line.message().contains("handover.toml:5:12: log-file: ") && line.generation() == 2, "{line:?}");
+    wait_until("the old one knows", &server, || {
+        bed.read("elsewhere/log").contains("\"from\":\"spawning\",\"to\":\"serving\"")
+    });
+    assert!(is_alive(server.first_pid()) && get(addr, "/").ends_with("ROOT\n"));
+    let report = traffic.stop();
+    assert!(report.failed() == 0 && !report.samples.is_empty(), "{:?}", report.failures());
+}
+
+#[test]
+fn the_log_level_of_the_file_is_where_v_and_q_begin() {
+    let bed = Bed::make();
+    let server = bed.start("log-level = 'debug'\n", &[]);
+    server.log().wait_for("not ready yet");
+    drop(server);
+    // One step less than debug, and one more than info.
+    let server = bed.start("log-level = 'debug'\n", &["-q"]);
+    hand_over(&server, 1, server.first_pid());
+    server.wait_retired(1);
+    assert!(!server.log().history().contains("not ready yet"));
+    drop(server);
+    let server = bed.start("log-level = 'trace'\n", &["--log-level", "info", "-v"]);
+    server.log().wait_for("not ready yet");
+    assert!(!server.log().history().contains("TRACE"));
+    drop(server);
+    let (code, _, _) = finish(&mut bed.command(&["-v", "-q"]));
+    assert_eq!(code, Some(2));
+}
