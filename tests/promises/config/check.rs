@@ -45,3 +45,18 @@ fn a_check_fails_with_the_error_of_a_start_and_with_2_on_wrong_usage() {
         assert!(status == 2 || stderr.lines().count() == 1, "{stderr}");
     }
 }
+
+#[test]
+fn a_log_file_that_is_a_fifo_without_a_reader_is_refused_at_once() {
+    let bed = Bed::make();
+    let fifo = bed.path("fifo");
+    let made = std::process::Command::new("mkfifo").arg(&fifo).status();
+    assert!(made.is_ok_and(|status| status.success()), "mkfifo is part of coreutils");
+    for flags in [&["--listen", "127.0.0.1:0"][..], &["--check"]] {
+        // Both would wait for ever, and so would this.
+        let (code, _, stderr) =
+            finish(command("timeout").args(["20", HANDOVER]).args(flags).arg("--log-file").arg(&fifo));
+        assert_eq!((code, stderr.lines().count()), (Some(1), 1), "{stderr}");
+        assert!(stderr.contains("cannot open the log file"), "{stderr}");
+    }
+}
