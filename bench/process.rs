@@ -22,6 +22,8 @@ pub(crate) struct Server {
     first: Child,
     log: Log,
     mark: String,
+    /// Where its control sockets are.
+    _runtime: tempfile::TempDir,
 }
 
 /// Every line so far, from all generations.
@@ -64,6 +66,10 @@ impl Server {
         static SERVERS: AtomicU64 = AtomicU64::new(0);
         let mark = format!("{}.{}", std::process::id(), SERVERS.fetch_add(1, Ordering::Relaxed));
         command.env(MARK, &mark);
+        let runtime = tempfile::tempdir().expect("a directory");
+        if !command.get_envs().any(|(name, _)| name == RUNTIME) {
+            command.env(RUNTIME, runtime.path());
+        }
         let mut first = command.stderr(Stdio::piped()).spawn().expect("the server's binary starts");
         let log = Log::default();
         let (lines, stderr) = (log.clone(), first.stderr.take().expect("stderr is a pipe"));
@@ -72,7 +78,7 @@ impl Server {
                 lines.push(text);
             }
         });
-        Server { first, log, mark }
+        Server { first, log, mark, _runtime: runtime }
     }
 
     pub(crate) fn log(&self) -> &Log {
@@ -152,6 +158,9 @@ impl Drop for Server {
 
 /// The name of the mark; its value is another for each server.
 const MARK: &str = "HANDOVER_HARNESS";
+
+/// Names the directory that a server keeps its control sockets in.
+pub(crate) const RUNTIME: &str = "RUNTIME_DIRECTORY";
 
 /// The processes that have the mark and still run.
 fn marked(mark: &str) -> Vec<u32> {

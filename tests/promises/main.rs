@@ -10,6 +10,7 @@ mod chaos_run;
 mod clients;
 mod config;
 mod connections;
+mod control;
 mod events;
 mod failures;
 mod faults;

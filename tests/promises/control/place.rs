@@ -1,0 +1,141 @@
+//! A control directory that cannot be trusted is refused before anything is taken over; one that was not asked for and
+//! cannot be made is done without.
+
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+
+use nix::sys::signal::Signal;
+
+use super::{Operated, Said, handover, root};
+use crate::harness::{HANDOVER, QUICK, Traffic, get, skip};
+use crate::process::{RUNTIME, Server, command, signal};
+
+fn mode(path: &Path, mode: u32) {
+    std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).expect("ours");
+}
+
+fn start_with(dir: &Path) -> Said {
+    Said::of(handover(&["--listen", "127.0.0.1:0", "--control"]).arg(dir))
+}
+
+#[test]
+fn a_directory_that_others_may_enter_is_refused() {
+    let dir = tempfile::tempdir().expect("a directory");
+    for open in [0o755, 0o710, 0o777, 0o701] {
+        mode(dir.path(), open);
+        let said = start_with(dir.path());
+        said.assert(
+            1,
+            &["control directory", &format!("{open:o}"), "chmod 700", dir.path().to_str().expect("UTF-8")],
+        );
+        assert_eq!(said.stderr.lines().count(), 1, "{said:?}");
+    }
+}
+
+#[test]
+fn a_directory_of_another_user_is_refused() {
+    if !nix::unistd::geteuid().is_root() {
+        return skip("only root can give a directory away");
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    chown(dir.path(), Some(65534), None).expect("root may");
+    start_with(dir.path()).assert(1, &["control directory", "uid 65534", "--control"]);
+}
+
+#[test]
+fn what_is_no_directory_or_has_too_long_a_name_is_named() {
+    let dir = tempfile::tempdir().expect("a directory");
+    std::fs::write(dir.path().join("file"), "").expect("writable");
+    start_with(&dir.path().join("file")).assert(1, &["file", "--control"]);
+    start_with(&dir.path().join("file/below")).assert(1, &["file/below", "Not a directory"]);
+    let long = dir.path().join("x".repeat(100));
+    start_with(&long).assert(1, &["bytes", "107", "--control"]);
+}
+
+#[test]
+fn a_successor_that_cannot_use_the_directory_fails_and_the_old_generation_goes_on() {
+    let it = Operated::start(&[]);
+    let traffic = Traffic::fresh(&it.server);
+    mode(&it.control(), 0o755);
+    it.ask(&["reload"]).assert(1, &["others may enter it", "goes on serving"]);
+    mode(&it.control(), 0o700);
+    it.ask(&["reload"]).assert(0, &["generation 2"]);
+    traffic.stop_lossless(&it.server);
+}
+
+/// A server that keeps its sockets where it does without a flag, if it can.
+fn usual(base: &Path) -> Server {
+    let mut started = command(HANDOVER);
+    started.args(QUICK).arg(root(base)).env(RUNTIME, base.join("run"));
+    Server::start(started)
+}
+
+#[test]
+fn where_the_usual_place_cannot_be_used_there_is_a_warning_and_no_control() {
+    let base = tempfile::tempdir().expect("a directory");
+    let run = base.path().join("run");
+    let warned = |server: Server, why: &str| {
+        let warning = server.log().wait_for("no control socket");
+        assert_eq!(warning.json["level"], "WARN");
+        assert!(warning.message().contains(why), "{}", warning.text);
+        signal(server.first_pid(), Signal::SIGHUP);
+        server.wait_serving(2);
+        assert!(get(server.address(), "/").contains("200 OK"));
+    };
+    warned(usual(base.path()), "No such file");
+    std::fs::create_dir(&run).expect("writable");
+    std::fs::create_dir(run.join("handover")).expect("writable");
+    mode(&run.join("handover"), 0o755);
+    warned(usual(base.path()), "others may enter it");
+    std::fs::remove_dir(run.join("handover")).expect("writable");
+    let elsewhere = base.path().join("elsewhere");
+    std::fs::create_dir(&elsewhere).expect("writable");
+    mode(&elsewhere, 0o700);
+    symlink(&elsewhere, run.join("handover")).expect("writable");
+    warned(usual(base.path()), "symbolic link");
+    assert_eq!(std::fs::read_dir(&elsewhere).expect("readable").count(), 0);
+}
+
+#[test]
+fn the_socket_of_a_dead_process_is_taken_away_and_one_of_a_living_process_is_not() {
+    let dir = tempfile::tempdir().expect("a directory");
+    mode(dir.path(), 0o700);
+    // A pid above what Linux gives (4194304), and this process.
+    let (dead, alive) =
+        (dir.path().join("99999999.sock"), dir.path().join(format!("{}.sock", std::process::id())));
+    for path in [&dead, &alive] {
+        drop(UnixListener::bind(path).expect("a socket"));
+    }
+    std::fs::write(dir.path().join("notes.txt"), "").expect("writable");
+    let none = Said::of(handover(&["status", "--control"]).arg(dir.path()));
+    none.assert(3, &["no server is running"]);
+    let mut started = command(HANDOVER);
+    started.args(QUICK).arg("--control").arg(dir.path());
+    let server = Server::start(started);
+    assert!(!dead.exists());
+    assert!(alive.exists() && dir.path().join("notes.txt").exists());
+    let said = Said::of(handover(&["reload", "--control"]).arg(dir.path()));
+    said.assert(0, &[&format!("asked generation 1, pid {}", server.first_pid())]);
+}
+
+#[test]
+fn a_generation_that_was_killed_leaves_a_socket_that_is_in_nobodys_way() {
+    let it = Operated::start(&[]);
+    it.ask(&["reload"]).assert(0, &[]);
+    it.server.wait_retired(1);
+    let second = it.server.wait_serving(2);
+    it.ask(&["reload"]).assert(0, &[]);
+    let third = it.server.wait_serving(3);
+    it.server.wait_state(2, "draining");
+    signal(third, Signal::SIGKILL);
+    let socket = it.control().join(format!("{third}.sock"));
+    crate::harness::wait_until("nobody is alive", &it.server, || it.server.alive().is_empty());
+    assert!(socket.exists() && !it.control().join(format!("{second}.sock")).exists());
+    it.ask(&["status"]).assert(3, &["no server is running"]);
+    let mut again = command(it.path("server"));
+    again.args(QUICK).arg("--control").arg(it.control()).arg(root(it.dir.path()));
+    let again = Server::start(again);
+    assert!(!socket.exists());
+    it.ask(&["stop"]).assert(0, &[&format!("pid {}", again.first_pid())]);
+}

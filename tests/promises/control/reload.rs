@@ -1,0 +1,129 @@
+//! `handover reload` says what came of it.
+
+use nix::sys::signal::Signal;
+
+use super::{Operated, Said, handover};
+use crate::harness::{Client, HANDOVER, Traffic, get, install, wait_until};
+use crate::process::signal;
+
+#[test]
+fn a_reload_says_each_step_and_ends_when_the_new_generation_serves() {
+    let it = Operated::start(&[]);
+    let said = it.ask(&["reload"]);
+    let second = it.server.wait_serving(2);
+    let pid = it.server.first_pid();
+    let (asked, started) =
+        (format!("asked generation 1, pid {pid}"), format!("started generation 2, pid {second}"));
+    said.assert(0, &[&asked, &started, &format!("generation 2, pid {second}, serves")]);
+    assert!(said.stdout.lines().all(|line| line.contains(" ms  ")), "{said:?}");
+    assert_eq!(said.stderr, "");
+}
+
+#[test]
+fn a_failed_reload_says_how_the_successor_ended_and_what_it_said_last() {
+    let it = Operated::start(&[]);
+    let traffic = Traffic::fresh(&it.server);
+    it.next_is("echo 'cannot reach the database at db:5432' >&2; exit 7");
+    let said = it.ask(&["reload"]);
+    let pid = format!("generation 1, pid {}, goes on serving", it.server.first_pid());
+    said.assert(1, &["exit status: 7", "| cannot reach the database at db:5432", &pid]);
+    // And the next one, with a good file, succeeds.
+    install(HANDOVER, &it.path("server"));
+    it.ask(&["reload"]).assert(0, &["generation 2"]);
+    traffic.stop_lossless(&it.server);
+}
+
+#[test]
+fn where_nothing_runs_every_subcommand_exits_with_3() {
+    let dir = tempfile::tempdir().expect("a directory");
+    for args in [&["reload"][..], &["status"], &["status", "--json"], &["stop"], &["upgrade", HANDOVER]] {
+        for missing in [dir.path().to_owned(), dir.path().join("missing")] {
+            let said = Said::of(handover(&args[..1]).arg("--control").arg(&missing).args(&args[1..]));
+            said.assert(3, &["no server is running", missing.to_str().expect("UTF-8")]);
+        }
+        let said = Said::of(handover(args).env(crate::process::RUNTIME, dir.path()));
+        said.assert(3, &["no server is running"]);
+        assert_eq!(said.stderr.lines().count(), 1, "{said:?}");
+    }
+}
+
+#[test]
+fn twenty_reloads_in_a_row_under_load_are_all_answered_and_lose_nothing() {
+    let it = Operated::start(&["--standby", "100ms"]);
+    let traffic = Traffic::fresh(&it.server);
+    for generation in 2..=21 {
+        it.ask(&["reload"]).assert(0, &[&format!("generation {generation}, pid "), "serves"]);
+    }
+    traffic.stop_lossless(&it.server);
+}
+
+/// The next generation starts when there is a file `go`.
+fn slow_release(it: &Operated) {
+    let go = it.path("go");
+    it.next_is(&format!("while [ ! -e {} ]; do sleep 0.02; done; exec {HANDOVER} \"$@\"", go.display()));
+}
+
+#[test]
+fn a_reload_joins_the_one_that_is_under_way_and_says_what_came_of_it() {
+    let it = Operated::start(&[]);
+    slow_release(&it);
+    let mut first = it.begin(&["reload"]);
+    first.wait_for("started generation 2");
+    let mut second = it.begin(&["reload"]);
+    second.wait_for("joined a restart of generation 1");
+    std::fs::write(it.path("go"), "").expect("writable");
+    for said in [first.finish(), second.finish()] {
+        said.assert(0, &["generation 2, pid", "serves"]);
+    }
+    assert_eq!(it.server.alive().len(), 2, "one successor was started for both");
+}
+
+#[test]
+fn a_reload_whose_server_dies_says_so() {
+    let it = Operated::start(&[]);
+    slow_release(&it);
+    let mut reload = it.begin(&["reload"]);
+    reload.wait_for("started generation 2");
+    let pid = it.server.first_pid();
+    signal(pid, Signal::SIGKILL);
+    reload.finish().assert(1, &[&format!("pid {pid} ended before it said what came of it")]);
+    std::fs::write(it.path("go"), "").expect("writable");
+}
+
+#[test]
+fn a_reload_that_waits_says_what_became_of_the_connections() {
+    let it = Operated::start(&["--idle-grace", "1h"]);
+    let mut client = Client::connect(it.address());
+    client.get("/");
+    let mut reload = it.begin(&["reload", "--wait-drained"]);
+    reload.wait_for("generation 2, pid");
+    reload.wait_for("has closed its listener");
+    assert!(client.get("/").contains("connection: close"));
+    client.wait_closed();
+    reload.finish().assert(0, &["generation 1 has left: 1 connections finished, 0 cut"]);
+    assert!(!it.socket().exists(), "its socket is gone");
+}
+
+#[test]
+fn a_crash_in_standby_is_told_to_who_waits() {
+    let it = Operated::start(&["--standby", "1h"]);
+    let mut reload = it.begin(&["reload", "--wait-drained"]);
+    reload.wait_for("generation 2, pid");
+    signal(it.server.wait_serving(2), Signal::SIGKILL);
+    reload.finish().assert(1, &["the successor took over and crashed", "signal: 9", "serves again"]);
+    assert!(get(it.address(), "/").contains("200 OK"));
+}
+
+#[test]
+fn whoever_asks_and_leaves_does_not_end_the_handover() {
+    let it = Operated::start(&[]);
+    slow_release(&it);
+    let mut reload = it.begin(&["reload"]);
+    reload.wait_for("started generation 2");
+    signal(reload.child.id(), Signal::SIGTERM);
+    reload.finish();
+    std::fs::write(it.path("go"), "").expect("writable");
+    it.server.wait_serving(2);
+    it.server.wait_retired(1);
+    wait_until("its socket is gone", &it.server, || !it.socket().exists());
+}

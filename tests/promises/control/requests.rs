@@ -1,0 +1,169 @@
+//! Whatever is sent to a control socket, and by whomever, does the server no harm.
+
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use super::{Operated, Said};
+use crate::harness::{HANDOVER, Traffic, install, skip};
+use crate::process::{PATIENCE, command, signal};
+
+fn connect(socket: &Path) -> UnixStream {
+    let stream = UnixStream::connect(socket).expect("the server listens");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
+    stream
+}
+
+/// All that comes until the server closes. It may close before it has read everything: that is an error after the answer.
+fn rest(mut stream: UnixStream) -> String {
+    let (mut all, mut chunk) = (Vec::new(), [0; 4096]);
+    loop {
+        match stream.read(&mut chunk) {
+            Ok(0) => break,
+            Ok(n) => all.extend_from_slice(&chunk[..n]),
+            Err(error) => {
+                assert_ne!(error.kind(), std::io::ErrorKind::WouldBlock, "it does not close: {all:?}");
+                break;
+            }
+        }
+    }
+    String::from_utf8_lossy(&all).into_owned()
+}
+
+fn exchange(it: &Operated, bytes: &[u8]) -> String {
+    let mut stream = connect(&it.socket());
+    let _ = stream.write_all(bytes);
+    rest(stream)
+}
+
+#[test]
+fn what_is_malformed_or_too_large_is_refused_and_harms_nobody() {
+    let it = Operated::start(&[]);
+    let traffic = Traffic::fresh(&it.server);
+    let head = format!("GET /status HTTP/1.1\r\nhost: x\r\nx: {}\r\n\r\n", "y".repeat(100_000));
+    let body =
+        format!("POST /stop HTTP/1.1\r\nhost: x\r\ncontent-length: 100000\r\n\r\n{}", "z".repeat(100_000));
+    let chunks = format!(
+        "POST /stop HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n2000\r\n{}\r\n0\r\n\r\n",
+        "z".repeat(0x2000)
+    );
+    for (sent, answer) in [
+        (&*head, "HTTP/1.1 431"),
+        (&body, "HTTP/1.1 413"),
+        (&chunks, "HTTP/1.1 413"),
+        ("nonsense\r\n\r\n", "HTTP/1.1 400"),
+        ("\0\x01\x02\u{ff}\r\n\r\n", "HTTP/1.1 400"),
+        ("GET /status HTTP/1.1\r\ncontent-length: x\r\n\r\n", "HTTP/1.1 400"),
+        ("GET /secrets HTTP/1.1\r\nhost: x\r\n\r\n", "HTTP/1.1 404"),
+        ("GET /stop HTTP/1.1\r\nhost: x\r\n\r\n", "HTTP/1.1 405"),
+        ("POST /status HTTP/1.1\r\nhost: x\r\n\r\n", "HTTP/1.1 405"),
+        ("POST /upgrade HTTP/1.1\r\nhost: x\r\n\r\n", "HTTP/1.1 400"),
+        ("POST /upgrade?file=../x HTTP/1.1\r\nhost: x\r\n\r\n", "HTTP/1.1 400"),
+        ("POST /upgrade?file=missing HTTP/1.1\r\nhost: x\r\n\r\n", "HTTP/1.1 400"),
+        ("GET /version HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\nabc", "HTTP/1.1 200"),
+    ] {
+        let got = exchange(&it, sent.as_bytes());
+        assert!(
+            got.starts_with(answer),
+            "{answer} expected to {:?}: {got:?}",
+            sent.chars().take(80).collect::<String>()
+        );
+    }
+    it.ask(&["reload"]).assert(0, &[]);
+    traffic.stop_lossless(&it.server);
+}
+
+#[test]
+fn silent_clients_hold_up_neither_a_handover_nor_the_end_and_the_next_one_is_told() {
+    let it = Operated::start(&["--idle-grace", "100ms"]);
+    let traffic = Traffic::fresh(&it.server);
+    // Some say nothing, some begin a request, and some never read an answer.
+    let silent: Vec<_> = (0..64)
+        .map(|n| {
+            let mut stream = connect(&it.socket());
+            let asks: &[u8] = match n % 3 {
+                0 => b"",
+                1 => b"GET /sta",
+                _ => b"POST /reload?wait=drained HTTP/1.1\r\nhost: x\r\naccept: application/x-ndjson\r\n\r\n",
+            };
+            stream.write_all(asks).expect("the server listens");
+            stream
+        })
+        .collect();
+    let refused = exchange(&it, b"");
+    assert!(refused.starts_with("HTTP/1.1 503"), "{refused}");
+    it.server.wait_serving(2);
+    let began = Instant::now();
+    it.server.wait_retired(1);
+    crate::harness::wait_until("it has ended", &it.server, || {
+        !crate::harness::is_alive(it.server.first_pid())
+    });
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+    traffic.stop_lossless(&it.server);
+    drop(silent);
+}
+
+#[test]
+fn who_says_nothing_is_closed_after_a_while_so_that_others_can_ask() {
+    let it = Operated::start(&[]);
+    let silent: Vec<_> = (0..64).map(|_| connect(&it.socket())).collect();
+    for stream in silent {
+        rest(stream);
+    }
+    it.ask(&["status"]).assert(0, &["serving"]);
+}
+
+#[test]
+fn curl_can_ask_too() {
+    let it = Operated::start(&[]);
+    let curl = |args: &[&str]| {
+        let mut curl = command("curl");
+        curl.args(["-sS", "--max-time", "60", "--unix-socket"]).arg(it.socket()).args(args);
+        Said::of(&mut curl)
+    };
+    if !command("curl").arg("--version").status().is_ok_and(|status| status.success()) {
+        return skip("there is no curl");
+    }
+    curl(&["http://x/version"]).assert(0, &["\"name\": \"handover\"", "\"version\""]);
+    it.next_is("echo no luck >&2; exit 5");
+    let failed = curl(&["-w", "%{http_code}", "-X", "POST", "http://x/reload"]);
+    failed.assert(0, &["exit status: 5", "no luck", "\"outcome\": \"failed\"", "500"]);
+    install(HANDOVER, &it.path("server"));
+    let lines = curl(&["-X", "POST", "-H", "accept: application/x-ndjson", "http://x/reload?wait=drained"]);
+    lines.assert(0, &["\"step\":\"asked\"", "\"step\":\"took over\"", "\"step\":\"drained\""]);
+}
+
+#[test]
+fn another_user_is_refused_even_if_he_gets_to_the_socket() {
+    if !nix::unistd::geteuid().is_root() {
+        return skip("only root can ask as somebody else");
+    }
+    let it = Operated::start(&[]);
+    for path in [it.dir.path(), &it.control(), &it.socket(), &it.path("server")] {
+        std::fs::set_permissions(path, PermissionsExt::from_mode(0o777)).expect("ours");
+    }
+    let mut asked = command("setpriv");
+    asked.args(["--reuid", "65534", "--clear-groups", "curl", "-sS", "--max-time", "20", "--unix-socket"]);
+    let said = Said::of(asked.arg(it.socket()).arg("http://x/status"));
+    assert!(said.stdout.contains("only the user of this server and root may ask"), "{said:?}");
+    it.ask(&["status"]).assert(0, &["serving"]);
+}
+
+#[test]
+fn a_socket_is_there_from_before_a_generation_serves() {
+    let it = Operated::start(&[]);
+    // Whoever reads in the log that it serves can ask it.
+    for generation in 2..6 {
+        let pid = it.server.wait_serving(generation - 1);
+        it.server.log().wait_for("serving");
+        assert!(it.control().join(format!("{pid}.sock")).exists());
+        signal(pid, Signal::SIGHUP);
+        it.server.wait_serving(generation);
+        it.server.wait_state(generation - 1, "draining");
+    }
+}

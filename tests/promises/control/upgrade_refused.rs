@@ -1,0 +1,76 @@
+//! A file that cannot be a new program is refused in one line, and nothing is touched.
+
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+
+use super::Operated;
+use super::upgrade::{beside, bytes, good, release};
+use crate::harness::{HANDOVER, Traffic, skip};
+
+/// The file was refused with these words, in one line, and the program is the same file as before.
+#[track_caller]
+fn assert_refused(it: &Operated, new: &Path, words: &[&str]) {
+    let inode = || std::fs::metadata(it.path("server")).expect("it is there").ino();
+    let before = inode();
+    let said = it.ask(&["upgrade", new.to_str().expect("UTF-8")]);
+    said.assert(1, words);
+    assert_eq!(said.stderr.lines().filter(|line| !line.starts_with("  | ")).count(), 1, "{said:?}");
+    assert_eq!(inode(), before, "{said:?}");
+    assert_eq!(beside(it), Vec::<String>::new());
+    assert_eq!(it.status()[0]["generation"], 1);
+}
+
+#[test]
+fn what_is_no_executable_file_is_refused_under_load() {
+    let it = Operated::start(&[]);
+    let traffic = Traffic::fresh(&it.server);
+    assert_refused(&it, Path::new("/no/such/file"), &["/no/such/file", "No such file"]);
+    assert_refused(&it, Path::new("/tmp"), &["/tmp", "not a file"]);
+    assert_refused(&it, Path::new("/etc/passwd"), &["/etc/passwd", "not executable"]);
+    let new = it.path("new");
+    std::fs::write(&new, "just some text, and no program\n").expect("writable");
+    std::fs::set_permissions(&new, PermissionsExt::from_mode(0o755)).expect("ours");
+    assert_refused(&it, &new, &["not an executable of this machine"]);
+    // As if built for a machine that does not exist (e_machine, elf(5)).
+    let mut other = bytes(Path::new(HANDOVER));
+    other[18..20].copy_from_slice(&[0xff, 0x7f]);
+    std::fs::write(&new, other).expect("writable");
+    assert_refused(&it, &new, &["not an executable of this machine"]);
+    traffic.stop_lossless(&it.server);
+}
+
+#[test]
+fn a_file_that_does_not_run_or_does_not_accept_the_arguments_is_refused() {
+    let it = Operated::start(&[]);
+    let new = it.script("new", "echo no libfoo.so >&2; exit 127");
+    assert_refused(&it, &new, &["--version", "exit status: 127", "| no libfoo.so"]);
+    let new = it.script(
+        "new",
+        "case $1 in --version) echo 9; exit;; --check) echo \"no such flag: $2\" >&2; exit 2;; esac",
+    );
+    assert_refused(&it, &new, &["--check", "exit status: 2", "| no such flag: --listen"]);
+}
+
+#[test]
+fn a_file_that_hangs_on_version_is_ended_with_what_it_has_started() {
+    let it = Operated::start(&[]);
+    let started = it.path("new.pid");
+    let new = it.script("new", &format!("sleep 1000 & echo $! > {}; wait", started.display()));
+    let said = it.ask(&["upgrade", new.to_str().expect("UTF-8")]);
+    said.assert(1, &["--version", "does not end within 5s", "goes on serving"]);
+    let pid = std::fs::read_to_string(&started).expect("it ran").trim().parse().expect("a pid");
+    crate::harness::wait_until("it is gone", &it.server, || !crate::harness::is_alive(pid));
+}
+
+#[test]
+fn a_file_on_another_file_system_is_taken() {
+    let it = Operated::start(&[]);
+    let device = |path: &Path| std::fs::metadata(path).map(|about| about.dev()).ok();
+    let shm = Path::new("/dev/shm");
+    let elsewhere = tempfile::tempdir_in(shm).ok().filter(|_| device(shm) != device(it.dir.path()));
+    let Some(elsewhere) = elsewhere else { return skip("/dev/shm is no other file system") };
+    let new = elsewhere.path().join("new");
+    crate::harness::install(release(&it, "new", &good()), &new);
+    it.ask(&["upgrade", new.to_str().expect("UTF-8")]).assert(0, &["upgraded"]);
+    assert_eq!(bytes(&it.path("server")), bytes(&new));
+}

@@ -1,0 +1,74 @@
+//! Which server is meant: several of one user live side by side.
+
+use std::path::Path;
+use std::process::Command;
+
+use super::{Said, handover, root};
+use crate::harness::{HANDOVER, QUICK, get};
+use crate::process::{RUNTIME, Server, command};
+
+/// A server that keeps its sockets where it does without a flag, below `base`.
+fn usual(base: &Path) -> Server {
+    let mut started = command(HANDOVER);
+    started.args(QUICK).arg(root(base)).env(RUNTIME, base);
+    Server::start(started)
+}
+
+fn asked(base: &Path, args: &[&str]) -> Command {
+    let mut asked = handover(args);
+    asked.env(RUNTIME, base);
+    asked
+}
+
+#[test]
+fn two_servers_of_one_user_are_told_apart_by_their_address() {
+    let base = tempfile::tempdir().expect("a directory");
+    let one = usual(base.path());
+    let ask = |args: &[&str]| Said::of(&mut asked(base.path(), args));
+    let pid = |server: &Server| format!("pid {}", server.first_pid());
+    ask(&["reload"]).assert(0, &[&format!("asked generation 1, {}", pid(&one))]);
+    let two = usual(base.path());
+    let flag = |server: &Server| format!("--listen {}", server.address());
+    for args in [&["reload"][..], &["status"], &["stop"], &["upgrade", HANDOVER]] {
+        let said = ask(args);
+        said.assert(1, &["2 servers are running", &flag(&one), &flag(&two), &pid(&two)]);
+    }
+    let address = two.address().to_string();
+    ask(&["reload", "--listen", &address]).assert(0, &[&format!("asked generation 1, {}", pid(&two))]);
+    ask(&["stop", "--listen", &address]).assert(0, &["no generation is left"]);
+    assert!(two.alive().is_empty());
+    assert!(get(one.address(), "/").contains("200 OK"));
+    ask(&["stop", "--listen", &address]).assert(3, &["no server is running on", &address]);
+    // Again it is clear which one is meant.
+    ask(&["stop"]).assert(0, &[]);
+    let left = std::fs::read_dir(base.path().join("handover")).expect("it is kept").count();
+    assert_eq!(left, 0, "the directories of both are gone");
+}
+
+#[test]
+fn a_directory_to_serve_that_is_named_like_a_subcommand_is_reached_by_its_path() {
+    let dir = tempfile::tempdir().expect("a directory");
+    std::fs::create_dir(dir.path().join("reload")).expect("writable");
+    let mut started = command(HANDOVER);
+    started.current_dir(dir.path()).args(QUICK).arg("./reload");
+    let server = Server::start(started);
+    assert!(get(server.address(), "/").contains("404"));
+}
+
+#[test]
+fn without_control_nobody_is_found_and_the_server_serves() {
+    let base = tempfile::tempdir().expect("a directory");
+    let mut started = command(HANDOVER);
+    started.args(QUICK).arg("--no-control").arg(root(base.path())).env(RUNTIME, base.path());
+    let server = Server::start(started);
+    Said::of(&mut asked(base.path(), &["status"])).assert(3, &["no server is running"]);
+    assert!(!base.path().join("handover").exists());
+    assert!(get(server.address(), "/").contains("200 OK"));
+}
+
+#[test]
+fn flags_of_a_server_and_a_subcommand_are_wrong_usage_together() {
+    Said::of(&mut handover(&["--standby", "1s", "reload"])).assert(2, &["reload"]);
+    Said::of(&mut handover(&["--control", "/tmp/x", "--no-control"])).assert(2, &["--no-control"]);
+    Said::of(&mut handover(&["upgrade"])).assert(2, &["NEW_BINARY"]);
+}
