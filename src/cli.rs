@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{ArgAction, Parser};
+use clap::{ArgAction, Parser, Subcommand};
 use handover::Server;
 use hyper::body::{Body, Bytes, Incoming};
 use hyper::service::Service;
@@ -161,7 +161,12 @@ fn check_admin(options: &AdminOptions, config: &Config) -> Result<Option<Admin>,
 
 fn check_root(root: &Path) -> Result<(), String> {
     std::fs::read_dir(root).map(drop).map_err(|error| {
-        format!("cannot serve {}: {error}; name a directory this user may read", root.display())
+        let name = root.display().to_string();
+        let advice = match command::Command::has_subcommand(&name) {
+            true => format!("`handover {name}` must come before its flags"),
+            false => "name a directory this user may read".to_owned(),
+        };
+        format!("cannot serve {name}: {error}; {advice}")
     })
 }
 

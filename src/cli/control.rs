@@ -96,7 +96,7 @@ impl Api {
             "/version" => reply(StatusCode::OK, &describe::version()),
             "/status" => match self.handle.status().await {
                 Some(status) => reply(StatusCode::OK, &describe::status(&status)),
-                None => error(StatusCode::SERVICE_UNAVAILABLE, "this generation has left"),
+                None => error(StatusCode::GONE, "this generation has left"),
             },
             "/metrics" => self.metrics(accepts(&request, "application/openmetrics-text")).await,
             "/counters" if *method == Method::GET => {
@@ -127,7 +127,7 @@ impl Api {
 
     async fn metrics(&self, open_metrics: bool) -> Response<Body> {
         let Some(text) = self.metrics.text(open_metrics).await else {
-            return error(StatusCode::SERVICE_UNAVAILABLE, "this generation has left");
+            return error(StatusCode::GONE, "this generation has left");
         };
         let mut response = Response::new(Either::Left(Full::from(text)));
         let of_type = match open_metrics {

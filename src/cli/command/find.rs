@@ -82,7 +82,7 @@ fn status(socket: &Path) -> io::Result<Value> {
     let answer = ask(socket, "GET", "/status", Some(PATIENCE))?;
     match answer.code {
         200 => answer.value(),
-        503 => Err(io::ErrorKind::NotConnected.into()),
+        410 => Err(io::ErrorKind::NotConnected.into()),
         // Too many ask, for instance: it lives, and cannot say how.
         _ => Err(io::ErrorKind::TimedOut.into()),
     }

@@ -9,6 +9,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use super::ask::ask;
 use super::find::{Generation, look};
 use super::{Trouble, Which, failed, say};
+use crate::cli::control::socket::remove_stale;
 
 /// How long a socket may be there of a process that is not.
 const TIDYING: Duration = Duration::from_secs(5);
@@ -22,11 +23,17 @@ pub(super) fn run(which: &Which, now: bool) -> Result<(), Trouble> {
         // Who serves is asked first. In standby a stop is passed on to it, and would be its second one.
         generations.sort_by_key(|one| !one.serves());
         if generations.is_empty() {
+            // A generation that was killed, because whoever started it was to leave at once, has left its own.
+            remove_stale(&dir);
             return Ok(say("no generation is left"));
         }
         let new = |one: &&Generation| one.status.is_some() && !told.contains(&one.pid);
         // Opened before they are told, so that it is them who are waited for.
-        let leaving: Vec<_> = generations.iter().filter(new).map(|one| (one, pidfd(one.pid))).collect();
+        let mut leaving: Vec<_> = generations.iter().filter(new).map(|one| (one, pidfd(one.pid))).collect();
+        // In standby a second stop kills who serves, which should have left by itself before.
+        if now && leaving.iter().any(|(one, _)| one.serves()) {
+            leaving.retain(|(one, _)| one.serves());
+        }
         for (one, _) in &leaving {
             tell(one, now);
         }

@@ -20,7 +20,7 @@ use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustix::process::{Pid, geteuid, test_kill_process};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
@@ -52,6 +52,7 @@ struct Inner {
     open: Mutex<Option<(Place, PathBuf)>>,
     closing: watch::Sender<bool>,
     slots: Arc<Semaphore>,
+    spare: Arc<Semaphore>,
 }
 
 impl Control {
@@ -63,6 +64,7 @@ impl Control {
             open: Mutex::default(),
             closing: watch::Sender::new(false),
             slots: Arc::new(Semaphore::new(CONNECTIONS.into())),
+            spare: Arc::new(Semaphore::new(CONNECTIONS.into())),
         }))
     }
 
@@ -110,28 +112,39 @@ impl Control {
                 () = told(&mut closing) => return,
             };
             match accepted {
-                Ok((stream, _)) => drop(tokio::spawn(self.clone().connection(stream))),
+                Ok((stream, _)) => {
+                    let slot = Arc::clone(&self.0.slots).try_acquire_owned();
+                    drop(tokio::spawn(self.clone().connection(stream, slot.ok())));
+                }
                 // No descriptors, most likely. One will be free.
                 Err(_) => sleep(Duration::from_millis(100)).await,
             }
         }
     }
 
-    async fn connection(self, stream: UnixStream) {
-        let Ok(_slot) = Arc::clone(&self.0.slots).try_acquire_owned() else {
-            return refuse(&stream, "503 Service Unavailable", "too many are asking: try again later");
-        };
+    async fn connection(self, stream: UnixStream, slot: Option<OwnedSemaphorePermit>) {
         let (mine, peer) = (geteuid().as_raw(), stream.peer_cred().map(|peer| peer.uid()));
-        if !peer.is_ok_and(|uid| uid == mine || uid == 0) {
-            return refuse(&stream, "403 Forbidden", "only the user of this server and root may ask");
-        }
+        let refused = match (&slot, peer) {
+            (None, _) => Some((StatusCode::SERVICE_UNAVAILABLE, "too many are asking: try again later")),
+            (_, Ok(uid)) if uid == mine || uid == 0 => None,
+            _ => Some((StatusCode::FORBIDDEN, "only the user of this server and root may ask")),
+        };
+        // Whoever has got no slot is told so; of these, too, there are only so many.
+        let spare = || Arc::clone(&self.0.spare).try_acquire_owned().ok();
+        let Some(_slot) = slot.or_else(spare) else { return };
+        let patience = if refused.is_some() { LAST_WORDS } else { PATIENCE };
         let api = self.0.api.clone();
         let answer = service_fn(move |request| {
             let api = api.clone();
-            async move { Ok::<_, Infallible>(answer(&api, request).await) }
+            async move {
+                Ok::<_, Infallible>(match refused {
+                    Some((status, reason)) => error(status, reason),
+                    None => answer(&api, request).await,
+                })
+            }
         });
         let mut http = http1::Builder::new();
-        http.keep_alive(false).timer(TokioTimer::new()).header_read_timeout(PATIENCE).max_buf_size(MAX_HEAD);
+        http.keep_alive(false).timer(TokioTimer::new()).header_read_timeout(patience).max_buf_size(MAX_HEAD);
         let mut served = pin!(http.serve_connection(TokioIo::new(stream), answer));
         let mut closing = self.0.closing.subscribe();
         let served = tokio::select! {
@@ -185,13 +198,6 @@ async fn answer(api: &Api, request: Request<Incoming>) -> Response<Body> {
     }
 }
 
-/// Without reading what is asked. A client that does not read the answer does without.
-fn refuse(stream: &UnixStream, status: &str, reason: &str) {
-    let body = format!("{:#}\n", serde_json::json!({ "error": reason }));
-    let head = format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-type: application/json");
-    let _ = stream.try_write(format!("{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len()).as_bytes());
-}
-
 fn listen(place: &Place) -> Result<(net::UnixListener, PathBuf), Problem> {
     let path = place.dir.join(format!("{}.sock", std::process::id()));
     let length = path.as_os_str().len();
@@ -220,10 +226,11 @@ fn listen(place: &Place) -> Result<(net::UnixListener, PathBuf), Problem> {
     Ok((listener, path))
 }
 
-/// Sockets of processes that died without taking them away, and one that has the name of ours.
-fn remove_stale(dir: &Path) {
+/// Takes away sockets of processes that died without doing so, and one that has the name of ours.
+pub(crate) fn remove_stale(dir: &Path) {
+    let is_zombie = |pid| fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|s| s.contains(") Z "));
     for (pid, path) in sockets(dir) {
-        let alive = Pid::from_raw(pid).is_some_and(|pid| test_kill_process(pid).is_ok());
+        let alive = Pid::from_raw(pid).is_some_and(|pid| test_kill_process(pid).is_ok()) && !is_zombie(pid);
         let mine = pid.cast_unsigned() == std::process::id();
         // With another pid namespace a process may be alive that is not seen. To connect cannot wait: a listener that is
         // dead refuses.

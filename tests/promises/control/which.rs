@@ -67,8 +67,11 @@ fn without_control_nobody_is_found_and_the_server_serves() {
 }
 
 #[test]
-fn flags_of_a_server_and_a_subcommand_are_wrong_usage_together() {
-    Said::of(&mut handover(&["--standby", "1s", "reload"])).assert(2, &["reload"]);
+fn wrong_usage_of_a_subcommand_says_what_would_be_right() {
+    let flag_first = Said::of(&mut handover(&["--control", "/tmp/x", "reload"]));
+    flag_first.assert(1, &["`handover reload` must come before its flags"]);
+    Said::of(&mut handover(&["stop", "--standby", "1s"])).assert(2, &["--standby"]);
+    Said::of(&mut handover(&["stop", "--control", "x", "--listen", "127.0.0.1:80"])).assert(2, &["--listen"]);
     Said::of(&mut handover(&["--control", "/tmp/x", "--no-control"])).assert(2, &["--no-control"]);
     Said::of(&mut handover(&["upgrade"])).assert(2, &["NEW_BINARY"]);
 }
