@@ -122,7 +122,9 @@ impl Watch {
             }
             // Early enough that the one in standby surely notices before its time is over.
             "serving" => {
-                self.is(member.parent, &["standby"])
+                // One that is about to crash may have done so already.
+                !member.faulty
+                    && self.is(member.parent, &["standby"])
                     && self.members[&member.parent].since.elapsed() < standby / 3
             }
             _ => false,
