@@ -51,7 +51,7 @@ impl Administered {
 }
 
 /// One request with more headers; gives the status and the body.
-fn ask(addr: SocketAddr, method: &str, path: &str, headers: &str) -> (u16, String) {
+pub(crate) fn ask(addr: SocketAddr, method: &str, path: &str, headers: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(addr).expect("the server listens");
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     let host = if headers.contains("host:") { "" } else { "host: localhost\r\n" };

@@ -12,6 +12,7 @@ use serde_json::Value;
 use crate::harness::{HANDOVER, QUICK, install};
 use crate::process::{Server, command};
 
+mod broken_config;
 mod place;
 mod reload;
 mod requests;

@@ -1,0 +1,37 @@
+//! A config that is broken is found by the successor, and whoever asked for the restart reads the successor's own words,
+//! by each of the three ways to ask.
+
+use nix::sys::signal::Signal;
+
+use super::Operated;
+use crate::harness::{Traffic, wait_until};
+use crate::load::Clients;
+use crate::process::signal;
+
+const MISTAKE: &str = "config.toml:2:11: standby: cannot use";
+
+#[test]
+fn whoever_asks_for_a_restart_reads_why_the_new_settings_are_refused() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let config = dir.path().join("config.toml");
+    let say = |text: &str| std::fs::write(&config, text).expect("writable");
+    say("# nothing yet\n");
+    let it = Operated::start(&["--admin=127.0.0.1:0", "--config", config.to_str().expect("UTF-8")]);
+    let traffic = Traffic::start(it.address(), Clients::Fresh, 4);
+    say("# a mistake\nstandby = \"soon\"\nstop-delay = \"0s\"\n");
+
+    it.ask(&["reload"]).assert(1, &["exit status: 1", MISTAKE, "goes on serving"]);
+    let admin = it.server.addresses(1)[1];
+    let (status, body) = crate::admin::ask(admin, "POST", "/reload", "");
+    let said: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+    let words = said["stderr"].to_string();
+    assert!(status == 500 && words.contains("standby: cannot use"), "{status} {body}");
+    signal(it.server.first_pid(), Signal::SIGHUP);
+    wait_until("the log says it a third time", &it.server, || {
+        it.server.log().lines().iter().filter(|line| line.message().contains(MISTAKE)).count() == 3
+    });
+
+    say("# mended\nstop-delay = \"0s\"\n");
+    it.ask(&["reload"]).assert(0, &["generation 2, pid", "serves"]);
+    traffic.stop_lossless(&it.server);
+}
