@@ -39,6 +39,10 @@ impl Generation {
         self.status.as_ref().and_then(|status| status["generation"].as_u64()).unwrap_or(0)
     }
 
+    pub(super) fn predecessor(&self) -> Option<u32> {
+        self.status.as_ref()?["predecessor"].as_u64().and_then(|pid| u32::try_from(pid).ok())
+    }
+
     pub(super) fn is_stopping(&self) -> bool {
         self.status.as_ref().is_some_and(|status| status["stopping"] == true)
     }
@@ -164,9 +168,7 @@ pub(super) fn serving(dir: &Path) -> Result<Generation, Trouble> {
     let until = Instant::now() + UNCLEAR;
     loop {
         let all = look(dir);
-        let replaced = |pid: u32| {
-            all.iter().any(|g| g.serves() && g.status.as_ref().is_some_and(|s| s["predecessor"] == pid))
-        };
+        let replaced = |pid: u32| all.iter().any(|one| one.serves() && one.predecessor() == Some(pid));
         let serving: Vec<_> = all.iter().filter(|g| g.serves() && !replaced(g.pid)).collect();
         match &serving[..] {
             [one] => return Ok((*one).clone()),

@@ -20,7 +20,7 @@ pub(super) fn run(which: &Which, now: bool) -> Result<(), Trouble> {
     let mut until = None;
     loop {
         let mut generations = look(&dir);
-        // Who serves is asked first. In standby a stop is passed on to it, and would be its second one.
+        // Who serves is asked first.
         generations.sort_by_key(|one| !one.serves());
         if generations.is_empty() {
             // A generation that was killed, because whoever started it was to leave at once, has left its own.
@@ -35,7 +35,12 @@ pub(super) fn run(which: &Which, now: bool) -> Result<(), Trouble> {
             leaving.retain(|(one, _)| one.serves());
         }
         for (one, _) in &leaving {
-            tell(one, now);
+            // In standby a stop is passed on to who serves, so it need not be told; a second one would not be gentle.
+            let is_told =
+                |other: &Generation| other.phase() == "standby" && one.predecessor() == Some(other.pid);
+            if now || !generations.iter().any(is_told) {
+                tell(one, now);
+            }
         }
         if leaving.is_empty() {
             // Who has left may be about to take its socket away, and who is silent to speak again.
@@ -58,9 +63,6 @@ fn still_there(generations: &[Generation]) -> Trouble {
 }
 
 fn tell(one: &Generation, now: bool) {
-    if one.phase() == "standby" && !now {
-        return;
-    }
     let target = if now { "/stop?now" } else { "/stop" };
     // Whoever has left meanwhile need not be told.
     if let Ok(answer) = ask(&one.socket, "POST", target, Some(Duration::from_secs(5)))

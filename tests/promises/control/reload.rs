@@ -101,7 +101,7 @@ fn a_reload_that_waits_says_what_became_of_the_connections() {
     assert!(client.get("/").contains("connection: close"));
     client.wait_closed();
     reload.finish().assert(0, &["generation 1 has left: 1 connections finished, 0 cut"]);
-    assert!(!it.socket().exists(), "its socket is gone");
+    wait_until("its socket is gone", &it.server, || !it.socket().exists());
 }
 
 #[test]

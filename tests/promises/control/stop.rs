@@ -29,10 +29,15 @@ fn a_stop_returns_when_the_server_has_ended_and_its_socket_is_gone() {
 
 #[test]
 fn a_stop_in_standby_ends_both_generations() {
-    let it = Operated::start(&["--standby", "2s"]);
+    let patient =
+        ["--standby", "2s", "--idle-grace", "1h", "--drain-timeout", "1h", "--stop-idle-grace", "100ms"];
+    let it = Operated::start(&patient);
+    let mut client = Client::connect(it.address());
+    client.get("/");
     it.ask(&["reload"]).assert(0, &[]);
     it.ask(&["stop"]).assert(0, &["generation 1", "generation 2"]);
     assert_gone(&it);
+    client.wait_closed();
 }
 
 #[test]
