@@ -115,6 +115,30 @@ fn who_says_nothing_is_closed_after_a_while_so_that_others_can_ask() {
 }
 
 #[test]
+fn the_last_line_reaches_everyone_who_waits_for_the_end_of_a_generation() {
+    let it = Operated::start(&[]);
+    // Most of them join. Whoever comes after the flip is refused, so the flip waits for `go`.
+    let go = it.path("go");
+    it.next_is(&format!("while [ ! -e {} ]; do sleep 0.02; done; exec {HANDOVER} \"$@\"", go.display()));
+    let lines = "host: x\r\naccept: application/x-ndjson";
+    let asking: Vec<_> = (0..60)
+        .map(|_| {
+            let mut stream = connect(&it.socket());
+            let asked = format!("POST /reload?wait=drained HTTP/1.0\r\n{lines}\r\n\r\n");
+            stream.write_all(asked.as_bytes()).expect("the server listens");
+            // The head of the answer: it is one that waits now.
+            stream.read_exact(&mut [0; 12]).expect("an answer");
+            stream
+        })
+        .collect();
+    std::fs::write(go, "").expect("writable");
+    for stream in asking {
+        let answer = rest(stream);
+        assert!(answer.contains("\"step\":\"drained\""), "{answer}");
+    }
+}
+
+#[test]
 fn curl_can_ask_too() {
     let it = Operated::start(&[]);
     let curl = |args: &[&str]| {
