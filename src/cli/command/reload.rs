@@ -18,9 +18,12 @@ pub(super) fn run(which: &Which, wait_drained: bool) -> Result<(), Trouble> {
     loop {
         let server = serving(&dir)?;
         // It has left since, or has handed over: somebody else serves by now.
-        let again = |reason: &str| match Instant::now() < until {
-            true => Ok(std::thread::sleep(Duration::from_millis(20))),
-            false => Err(failed(format!("cannot reload pid {}: {reason}", server.pid))),
+        let again = |reason: &str| {
+            std::thread::sleep(Duration::from_millis(20));
+            match Instant::now() < until {
+                true => Ok(()),
+                false => Err(failed(format!("cannot reload pid {}: {reason}", server.pid))),
+            }
         };
         match ask(&server.socket, "POST", target, None) {
             Ok(answer) if answer.code == 200 => return follow(answer.steps(), &server).map(drop),
@@ -78,7 +81,7 @@ fn line(step: &Value, server: &Generation) -> String {
 /// Why it failed, who serves, and what the successor said itself.
 fn explain(last: &Value, server: &Generation) -> String {
     let reason = last["reason"].as_str().unwrap_or("no reason is given");
-    let mut text = match &*last["step"].as_str().unwrap_or_default() {
+    let mut text = match last["step"].as_str().unwrap_or_default() {
         "stopping" | "gone" => reason.to_owned(),
         _ => format!("{reason}; generation {}, pid {}, goes on serving", server.number(), server.pid),
     };

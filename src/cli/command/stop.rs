@@ -25,7 +25,8 @@ pub(super) fn run(which: &Which, now: bool) -> Result<(), Trouble> {
         if generations.is_empty() {
             // A generation that was killed, because whoever started it was to leave at once, has left its own.
             remove_stale(&dir);
-            return Ok(say("no generation is left"));
+            say("no generation is left");
+            return Ok(());
         }
         let new = |one: &&Generation| one.status.is_some() && !told.contains(&one.pid);
         // Opened before they are told, so that it is them who are waited for.
