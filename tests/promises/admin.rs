@@ -13,6 +13,7 @@ use crate::load::Clients;
 use crate::process::{PATIENCE, Server, command};
 
 mod metrics;
+mod upgrade;
 
 const TOKEN: &str = "0123456789abcdef";
 
