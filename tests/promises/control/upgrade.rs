@@ -128,9 +128,10 @@ fn the_second_of_two_upgrades_is_refused() {
 
 #[test]
 fn an_upgrade_right_after_a_reload_waits_for_the_end_of_standby() {
-    let it = Operated::start(&["--standby", "1s"]);
-    it.ask(&["reload"]).assert(0, &[]);
+    // Long enough that the second command is there before it ends, also on a machine that is busy.
+    let it = Operated::start(&["--standby", "5s"]);
     let new = release(&it, "new", &good());
+    it.ask(&["reload"]).assert(0, &[]);
     let said = it.ask(&["upgrade", new.to_str().expect("UTF-8")]);
     said.assert(0, &["waiting for the end of standby", "generation 3, pid", "upgraded"]);
 }
