@@ -58,7 +58,12 @@ impl Watch {
                 self.change(child, |member| member.parent = pid);
             }
             ("this generation is to fail", _) => self.change(pid, |member| member.faulty = true),
-            ("listening, not ready yet", _) => self.enter(line, "listening"),
+            // Through its predecessor, so a later line of its own may have come first.
+            ("listening, not ready yet", _) => self.change(pid, |member| {
+                if member.state == "starting" {
+                    (member.state, member.since) = ("listening".to_owned(), line.at);
+                }
+            }),
             ("state", _) => {
                 let to = line.json["to"].as_str().unwrap_or_default();
                 self.healed += u64::from(line.json["from"] == "standby" && to != "draining");
@@ -112,7 +117,9 @@ impl Watch {
 
     /// Whose death leaves someone who serves.
     pub(crate) fn may_be_killed(&self, standby: Duration) -> Vec<u32> {
-        let healthy = |child: &Member| !child.faulty && child.stopped_until.is_none();
+        // What it said before it was ready may still be on its way.
+        let settled = |child: &Member| child.since.elapsed() > Duration::from_millis(100);
+        let healthy = |child: &Member| !child.faulty && child.stopped_until.is_none() && settled(child);
         let may = |pid: u32, member: &Member| match &*member.state {
             "draining" => true,
             "starting" | "listening" => self.is(member.parent, &["spawning"]),
