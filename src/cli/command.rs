@@ -1,5 +1,6 @@
 //! The subcommands: each asks a server that runs, over its control socket, says what comes of it, and is a client only. It
-//! reads the server's answers and changes nothing by itself, but for the file that `upgrade` puts beside the program.
+//! reads the server's answers and changes nothing by itself, but for the file that `upgrade` puts beside the program. Two
+//! print what packages need and ask nobody.
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -11,6 +12,7 @@ use clap::{Args, Subcommand};
 
 mod ask;
 mod find;
+mod manual;
 mod reload;
 mod status;
 mod stop;
@@ -50,6 +52,13 @@ pub(crate) enum Command {
         /// The new program; the one before is kept as PROGRAM.old
         new_binary: PathBuf,
     },
+    /// Print completions for a shell: `source <(handover completions bash)`
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the man page: `handover man | man -l -`
+    Man,
 }
 
 /// Which server is meant. Without either, the only one of this user that runs.
@@ -83,6 +92,8 @@ impl Command {
             Command::Status { which, json } => status::run(&which, json),
             Command::Stop { which, now } => stop::run(&which, now),
             Command::Upgrade { which, new_binary } => upgrade::run(&which, &new_binary),
+            Command::Completions { shell } => manual::completions(shell),
+            Command::Man => manual::man(),
         };
         let (text, code) = match done {
             Ok(()) => return ExitCode::SUCCESS,

@@ -23,6 +23,7 @@ mod launch;
 #[path = "../../bench/load.rs"]
 mod load;
 mod lossless;
+mod manual;
 mod own_loop;
 #[path = "../../bench/process.rs"]
 mod process;

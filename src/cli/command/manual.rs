@@ -1,0 +1,36 @@
+//! What a package installs beside the program, made from the same flags: completions for a shell, and the man page.
+
+use std::io::{self, Write};
+
+use clap::CommandFactory;
+use clap_complete::Shell;
+
+use super::{Trouble, failed};
+use crate::cli::Cli;
+
+pub(super) fn completions(shell: Shell) -> Result<(), Trouble> {
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "handover", &mut text);
+    print(&text)
+}
+
+/// The program's page, and below it one section for each subcommand.
+pub(super) fn man() -> Result<(), Trouble> {
+    let mut text = Vec::new();
+    let command = Cli::command();
+    let mut rendered = clap_mangen::Man::new(command.clone()).render(&mut text);
+    for subcommand in command.get_subcommands().filter(|one| !one.is_hide_set()) {
+        let name = subcommand.get_name();
+        let page = clap_mangen::Man::new(subcommand.clone());
+        rendered = rendered
+            .and_then(|()| writeln!(text, ".SH \"handover {name}\""))
+            .and_then(|()| page.render_description_section(&mut text))
+            .and_then(|()| page.render_options_section(&mut text));
+    }
+    rendered.map_err(|error| failed(error.to_string()))?;
+    print(&text)
+}
+
+fn print(text: &[u8]) -> Result<(), Trouble> {
+    io::stdout().write_all(text).map_err(|error| failed(format!("cannot write to stdout: {error}")))
+}
