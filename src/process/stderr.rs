@@ -23,6 +23,8 @@ use tokio::time::timeout;
 /// Tells a successor which file (`DEVICE:INODE`) to expect behind its stdin.
 pub(crate) const VARIABLE: &str = "HANDOVER_STDERR";
 
+/// What others cannot come between when it is written to a pipe at once: PIPE_BUF (pipe(7)).
+const ATOMIC: usize = 4096;
 const LINES: usize = 20;
 const LINE_BYTES: usize = 2000;
 /// How long to wait for the last lines of a successor that is dead: as long as it takes to read what is in the pipe,
@@ -56,11 +58,16 @@ impl Pipe {
         let kept = Arc::clone(&lines);
         let mut reader = self.0;
         let passing = move || {
-            let mut chunk = [0; 4096];
+            let (mut chunk, mut waiting) = ([0; ATOMIC], Vec::new());
             while let Ok(n @ 1..) = reader.read(&mut chunk) {
                 kept.lock().unwrap_or_else(PoisonError::into_inner).push(&chunk[..n]);
-                let _ = io::stderr().write_all(&chunk[..n]);
+                waiting.extend_from_slice(&chunk[..n]);
+                while let Some(whole) = whole_lines(&waiting) {
+                    let _ = io::stderr().write_all(&waiting[..whole]);
+                    waiting.drain(..whole);
+                }
             }
+            let _ = io::stderr().write_all(&waiting);
             let _ = ended.send(());
         };
         // Without a thread nothing is passed on; the successor finds that its pipe is never read, and that is survivable
@@ -79,6 +86,13 @@ impl Tail {
         let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         lines.0.iter().filter(|line| !line.is_empty()).map(|line| text(line)).collect()
     }
+}
+
+/// How much of this can be written now without tearing a line, unless that is too long: others write to the same stderr.
+fn whole_lines(bytes: &[u8]) -> Option<usize> {
+    let first = &bytes[..bytes.len().min(ATOMIC)];
+    let end = first.iter().rposition(|byte| *byte == b'\n').map(|last| last + 1);
+    end.or((bytes.len() >= ATOMIC).then_some(ATOMIC))
 }
 
 /// The last one may not be complete.
@@ -164,6 +178,16 @@ mod tests {
     fn lines_may_come_in_pieces_and_the_last_one_without_an_end() {
         assert_eq!(lines_of(&[b"on", b"e\ntwo\nth", b"ree"]), ["one", "two", "three"]);
         assert_eq!(lines_of(&[b"one\n\n", b"two\x1b[1m\r\n"]), ["one", "", "two [1m"]);
+    }
+
+    #[test]
+    fn lines_are_passed_on_whole_unless_one_is_longer_than_can_be() {
+        assert_eq!(whole_lines(b""), None);
+        assert_eq!(whole_lines(b"half"), None);
+        assert_eq!(whole_lines(b"one\ntwo\nhalf"), Some(8));
+        assert_eq!(whole_lines(&[b'x'; ATOMIC - 1]), None);
+        assert_eq!(whole_lines(&[b'x'; ATOMIC + 1]), Some(ATOMIC));
+        assert_eq!(whole_lines(&[b"one\n", &[b'x'; 2 * ATOMIC][..], b"\n"].concat()), Some(4));
     }
 
     #[test]
