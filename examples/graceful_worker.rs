@@ -27,7 +27,15 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let server = Server::bind(&*address);
     let handle = server.handle();
-    let worker = tokio::spawn(work(handle.clone(), dir.clone()));
+    let worker = tokio::spawn({
+        let (handle, dir) = (handle.clone(), dir.clone());
+        async move {
+            let worked = work(handle.clone(), dir).await;
+            // When it failed, so that the process leaves and says so; else the server has left already.
+            handle.stop();
+            worked
+        }
+    });
     server.serve(service_fn(move |_| answer(handle.generation(), dir.clone()))).await?;
     // The server has left; the job at hand may take longer than the last request did.
     worker.await??;
