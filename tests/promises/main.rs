@@ -12,6 +12,7 @@ mod config;
 mod connections;
 mod control;
 mod events;
+mod examples;
 mod failures;
 mod faults;
 mod frames;

@@ -1,0 +1,57 @@
+//! An axum `Router`, served so that it can be replaced without losing a request.
+//!
+//! `cargo run --example axum`, in a second terminal `curl localhost:8080` and `curl -N localhost:8080/events`, then
+//! `kill -HUP` the pid that the server logs: the events end, and the next `curl` is answered by generation 2.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::extract::{ConnectInfo, Request, State};
+use axum::middleware::map_request;
+use axum::response::sse::{Event, Sse};
+use axum::routing::get;
+use axum::{Extension, Router};
+use futures_util::{Stream, StreamExt, stream};
+use hyper_util::service::TowerToHyperService;
+use tokio::time::sleep;
+
+#[tokio::main]
+async fn main() -> Result<(), handover::Error> {
+    tracing_subscriber::fmt().json().flatten_event(true).with_writer(std::io::stderr).init();
+    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:8080".to_owned());
+
+    let server = handover::Server::bind(&*address);
+    let app = Router::new()
+        .route("/", get(hello))
+        .route("/events", get(events))
+        .layer(map_request(client_address))
+        .with_state(server.handle());
+    server.serve(TowerToHyperService::new(app)).await?;
+    Ok(())
+}
+
+/// What `into_make_service_with_connect_info` does elsewhere.
+async fn client_address(Extension(info): Extension<handover::ConnectInfo>, mut request: Request) -> Request {
+    request.extensions_mut().insert(ConnectInfo(info.remote()));
+    request
+}
+
+async fn hello(
+    State(handle): State<handover::Handle>,
+    ConnectInfo(client): ConnectInfo<SocketAddr>,
+) -> String {
+    format!("generation={} hello {client}\n", handle.generation())
+}
+
+/// Ends itself when this generation retires. The client connects again, to the next one; a browser does so unasked.
+async fn events(
+    Extension(info): Extension<handover::ConnectInfo>,
+) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
+    let mut retiring = info.retiring();
+    let ticks = stream::unfold(0, |n| async move {
+        sleep(Duration::from_millis(200)).await;
+        Some((Ok(Event::default().data(format!("{n}"))), n + 1))
+    });
+    Sse::new(ticks.take_until(async move { retiring.wait().await }))
+}

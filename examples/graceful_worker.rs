@@ -1,0 +1,88 @@
+//! A background job beside the server: it works through the files of a directory, and only one generation does so at a
+//! time. A generation that retires or stops finishes the file at hand; one whose successor crashed goes on.
+//!
+//! `cargo run --example graceful_worker -- 127.0.0.1:8080 /tmp/jobs`, in a second terminal
+//! `touch /tmp/jobs/{1..100}; curl localhost:8080; tail -f /tmp/jobs/.done`, then `kill -HUP` the pid the server logs.
+
+use std::convert::Infallible;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use handover::{Handle, Phase, Server};
+use hyper::Response;
+use hyper::service::service_fn;
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+use tokio::time::sleep;
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    tracing_subscriber::fmt().json().flatten_event(true).with_writer(io::stderr).init();
+    let mut args = std::env::args().skip(1);
+    let address = args.next().unwrap_or_else(|| "127.0.0.1:8080".to_owned());
+    let dir = PathBuf::from(args.next().unwrap_or_else(|| "/tmp/jobs".to_owned()));
+    fs::create_dir_all(&dir)?;
+
+    let server = Server::bind(&*address);
+    let handle = server.handle();
+    let worker = tokio::spawn({
+        let (handle, dir) = (handle.clone(), dir.clone());
+        async move {
+            let worked = work(handle.clone(), dir).await;
+            // When it failed, so that the process leaves and says so; else the server has left already.
+            handle.stop();
+            worked
+        }
+    });
+    server.serve(service_fn(move |_| answer(handle.generation(), dir.clone()))).await?;
+    // The server has left; the job at hand may take longer than the last request did.
+    worker.await??;
+    Ok(())
+}
+
+async fn work(mut handle: Handle, dir: PathBuf) -> io::Result<()> {
+    // Nobody tells a successor that its predecessor has finished the job at hand, but the kernel knows: the lock is held
+    // by who works, and is released when its process ends, however that comes.
+    let lock = File::create(dir.join(".lock"))?;
+    loop {
+        while !matches!(handle.phase(), Phase::Serving | Phase::Spawning) {
+            flock(&lock, FlockOperation::Unlock)?;
+            if handle.changed().await.is_none() {
+                return Ok(());
+            }
+        }
+        let job = match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => jobs(&dir)?.into_iter().min(),
+            Err(Errno::WOULDBLOCK) => None,
+            Err(error) => return Err(error.into()),
+        };
+        match job {
+            Some(job) => run(&job, &dir.join(".done"), handle.generation()).await?,
+            None => sleep(Duration::from_millis(20)).await,
+        }
+    }
+}
+
+/// Pretends to work. A process that is killed in between leaves the job to the next one, which begins it anew.
+async fn run(job: &Path, done: &Path, generation: u64) -> io::Result<()> {
+    let mut done = File::options().create(true).append(true).open(done)?;
+    writeln!(done, "{} begun by {generation}", job.display())?;
+    sleep(Duration::from_millis(100)).await;
+    fs::remove_file(job)?;
+    writeln!(done, "{} done by {generation}", job.display())
+}
+
+/// The files that have no dot in front.
+fn jobs(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let paths = fs::read_dir(dir)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
+    let is_job =
+        |path: &PathBuf| path.file_name().is_some_and(|name| !name.as_encoded_bytes().starts_with(b"."));
+    Ok(paths.into_iter().filter(is_job).collect())
+}
+
+async fn answer(generation: u64, dir: PathBuf) -> Result<Response<String>, Infallible> {
+    let left = jobs(&dir).map_or(0, |jobs| jobs.len());
+    Ok(Response::new(format!("generation={generation} {left} jobs left\n")))
+}

@@ -1,0 +1,73 @@
+//! A gRPC service, served so that it can be replaced without losing a call.
+//!
+//! `cargo run --example tonic`, in a second terminal, because `grpcurl` is not everywhere and the smallest message is empty:
+//!
+//! ```sh
+//! ask() { printf '\0\0\0\0\0' | curl -sN --http2-prior-knowledge -H 'content-type: application/grpc' \
+//!     -H 'te: trailers' --data-binary @- "localhost:50051/clock.Clock/$1" -o -; }
+//! ask Now; ask Watch
+//! ```
+//!
+//! Then `kill -HUP` the pid that the server logs: the watch ends, and `ask Now` is answered by generation 2.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use futures_util::{StreamExt, stream};
+use handover::{ConnectInfo, Handle};
+use hyper_util::service::TowerToHyperService;
+use tokio::time::sleep;
+use tonic::codegen::{BoxStream, async_trait};
+use tonic::service::Routes;
+use tonic::{Request, Response, Status};
+
+mod clock;
+use clock::{Ask, Clock, ClockServer, Time};
+
+#[tokio::main]
+async fn main() -> Result<(), handover::Error> {
+    tracing_subscriber::fmt().json().flatten_event(true).with_writer(std::io::stderr).init();
+    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:50051".to_owned());
+
+    let server = handover::Server::bind(&*address);
+    let routes = Routes::new(ClockServer::new(WallClock { handle: server.handle() }));
+    server.serve(TowerToHyperService::new(routes)).await?;
+    Ok(())
+}
+
+#[derive(Clone)]
+struct WallClock {
+    handle: Handle,
+}
+
+#[async_trait]
+impl Clock for WallClock {
+    async fn now(&self, request: Request<Ask>) -> Result<Response<Time>, Status> {
+        let client = info(&request)?.remote();
+        let greeting = format!("hello {} at {client}", request.get_ref().name);
+        Ok(Response::new(self.time(greeting)))
+    }
+
+    /// Lasts until this generation retires, and then ends with the status OK, as a stream that is cut never does. So the
+    /// client knows that it may watch again at once, and that another generation will answer.
+    async fn watch(&self, request: Request<Ask>) -> Result<Response<BoxStream<Time>>, Status> {
+        let mut retiring = info(&request)?.retiring();
+        let ticks = stream::unfold(self.clone(), |clock| async {
+            sleep(Duration::from_millis(200)).await;
+            Some((Ok(clock.time("tick".to_owned())), clock))
+        });
+        Ok(Response::new(Box::pin(ticks.take_until(async move { retiring.wait().await }))))
+    }
+}
+
+impl WallClock {
+    fn time(&self, greeting: String) -> Time {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let unix_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+        Time { generation: self.handle.generation(), unix_ms, greeting: format!("{greeting}\n") }
+    }
+}
+
+/// Tonic hands on what the server put into the request.
+fn info(request: &Request<Ask>) -> Result<&ConnectInfo, Status> {
+    request.extensions().get().ok_or_else(|| Status::internal("not served by handover"))
+}

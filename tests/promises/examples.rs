@@ -1,0 +1,100 @@
+//! Each example is handed over under load, and loses nothing. `embed` is not here because its port is fixed, `own_loop` and
+//! `playground` have their tests elsewhere.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use crate::harness::{Client, Traffic, example, get, hand_over, wait_until};
+use crate::load::Clients;
+use crate::process::{Server, command, signal};
+
+mod conversations;
+mod tonic;
+mod worker;
+
+/// So many clients keep their connections.
+const KEPT: usize = 16;
+
+/// An example on free ports, with the timings that its users have.
+fn start(name: &str, args: &[&str]) -> Server {
+    let mut started = command(example(name));
+    started.args(args);
+    Server::start(started)
+}
+
+/// Clients that keep their connections, and some that do not.
+fn load(address: SocketAddr) -> [Traffic; 2] {
+    let keep_alive = Clients::KeepAlive { pause: Duration::from_millis(10) };
+    [Traffic::start(address, Clients::Fresh, 8), Traffic::start(address, keep_alive, KEPT)]
+}
+
+/// Stops the load, and asserts that each generation had its share and that nothing was lost.
+fn assert_lossless(traffic: impl IntoIterator<Item = Traffic>, generations: usize, server: &Server) {
+    for traffic in traffic {
+        let report = traffic.stop();
+        assert_eq!(report.failed(), 0, "{:?}\n{}", report.failures(), server.log().history());
+        assert_eq!(report.first_answers().len(), generations, "{} answers", report.samples.len());
+    }
+}
+
+/// Waits until the first generation has left, and asserts that it cut nobody.
+fn assert_nobody_was_cut(server: &mut Server) {
+    assert!(server.first_exit().success());
+    let retired = server.log().wait_for("retired");
+    assert_eq!(retired.json["cut"], 0, "{}", retired.text);
+}
+
+#[test]
+fn axum_is_handed_over_and_its_events_end_themselves() {
+    let mut server = start("axum", &["127.0.0.1:0"]);
+    let mut events = Client::connect(server.address());
+    events.write("GET /events HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
+    let traffic = load(server.address());
+    wait_until("events come", &server, || {
+        let mut seen = [0; 4096];
+        let n = events.0.peek(&mut seen).expect("the connection is open");
+        String::from_utf8_lossy(&seen[..n]).contains("data: 0\n\n")
+    });
+    hand_over(&server, 1, server.first_pid());
+    assert_lossless(traffic, 2, &server);
+    assert_nobody_was_cut(&mut server);
+    let all = events.rest();
+    assert!(all.contains("data: 0\n\n") && all.ends_with("\r\n0\r\n\r\n"), "not ended properly: {all}");
+    let mut client = Client::connect(server.address());
+    let me = client.0.local_addr().expect("it is connected");
+    let answer = client.get("/");
+    assert!(answer.ends_with(&format!("generation=2 hello {me}\n")), "{answer}");
+}
+
+#[test]
+fn two_ports_move_together_and_the_internal_one_can_restart() {
+    let mut server = start("two_ports", &["127.0.0.1:0", "127.0.0.1:0"]);
+    let addresses = server.addresses(1);
+    let (public, internal) = (addresses[0], addresses[1]);
+    let traffic = [load(public), load(internal)];
+    wait_until("all clients have connected", &server, || {
+        let status = get(internal, "/");
+        let open = status.rsplit(", ").next().and_then(|text| text.split(' ').next()?.parse::<usize>().ok());
+        open.is_some_and(|open| open > 2 * KEPT)
+    });
+    hand_over(&server, 1, server.first_pid());
+    assert!(get(public, "/").contains("generation=2 hello"));
+    assert!(get(internal, "/").contains("Serving"));
+    let restart = |address| {
+        let mut client = Client::connect(address);
+        client.write("POST /restart HTTP/1.1\r\nhost: test\r\ncontent-length: 0\r\n\r\n");
+        client.answer()
+    };
+    assert!(restart(public).contains("generation=2 hello"), "the public port restarts nothing");
+    let outcome = restart(internal);
+    let third = server.wait_serving(3);
+    assert!(outcome.contains(&format!("generation=2 {third} serves after")), "{outcome}");
+    server.wait_state(2, "draining");
+    assert_eq!(server.addresses(3), addresses);
+    assert_lossless(traffic.into_iter().flatten(), 3, &server);
+    assert_nobody_was_cut(&mut server);
+    signal(third, Signal::SIGTERM);
+    server.log().wait_for("stopped");
+}
