@@ -109,6 +109,8 @@ mod succession;
 
 #[cfg(target_os = "linux")]
 pub use drain::{Conn, ConnectInfo, Drain, Drained, Retiring};
+#[cfg(all(target_os = "linux", feature = "tls"))]
+pub use drain::TlsStream;
 #[cfg(target_os = "linux")]
 pub use error::Error;
 #[cfg(target_os = "linux")]
@@ -123,3 +125,6 @@ pub use outcome::{End, Outcome};
 pub use server::{Listener, Server};
 #[cfg(target_os = "linux")]
 pub use status::{Connections, HandoverResult, LastHandover, PortMember, Status};
+/// The version of rustls whose `ServerConfig` [`Server::tls`] takes.
+#[cfg(all(target_os = "linux", feature = "tls"))]
+pub use tokio_rustls::rustls;
