@@ -28,7 +28,8 @@ impl Conn<TcpStream> {
         let Conn { stream, requests, mut farewell, _counted, .. } = self;
         let mut timer = pin!(sleep(timeout));
         // On the heap: the keys and buffers of a session are large, and hyper moves what it is given.
-        let mut accept = Box::pin(TlsAcceptor::from(config).accept(Wire { stream, records: Records::default() }));
+        let mut accept =
+            Box::pin(TlsAcceptor::from(config).accept(Wire { stream, records: Records::default() }));
         let stream = poll_fn(|cx| {
             // Without HTTP there is no verdict but the cut.
             if farewell.poll(&requests, cx).is_ready() {
@@ -37,7 +38,8 @@ impl Conn<TcpStream> {
             if let Poll::Ready(accepted) = accept.as_mut().poll(cx) {
                 return Poll::Ready(accepted);
             }
-            let late = || io::Error::new(io::ErrorKind::TimedOut, format!("no TLS handshake within {timeout:?}"));
+            let late =
+                || io::Error::new(io::ErrorKind::TimedOut, format!("no TLS handshake within {timeout:?}"));
             timer.as_mut().poll(cx).map(|()| Err(late()))
         })
         .await?;
