@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use super::{Bed, TlsClient, begin, forgetful};
+use super::{Bed, TlsClient, begin, connect, forgetful};
 use crate::harness::{Client, get, hand_over, start};
 use crate::process::{PATIENCE, signal};
 
@@ -147,4 +147,17 @@ fn a_client_that_can_agree_on_no_protocol_is_told_so() {
     let error = client.0.conn.complete_io(&mut client.0.sock).expect_err("no protocol in common");
     assert!(error.to_string().contains("NoApplicationProtocol"), "{error}");
     assert!(bed.connect(server.address()).get("/").contains("generation=1 "));
+}
+
+#[test]
+fn whoever_agreed_on_http2_and_speaks_something_else_gets_no_http1() {
+    let bed = Bed::make();
+    let server = bed.start(&[]);
+    let mut client = connect(server.address(), &Arc::new(bed.pair.config(&["h2"])));
+    client.send("/");
+    let mut answer = [0; 9];
+    client.0.read_exact(&mut answer).expect("a frame");
+    assert_ne!(&answer[..5], b"HTTP/", "not what was agreed on");
+    let mut client = connect(server.address(), &Arc::new(bed.pair.config(&["http/1.1"])));
+    assert!(client.get("/").contains("generation=1 "));
 }
