@@ -6,16 +6,20 @@
 #![allow(dead_code, reason = "the tests need less of it than the bench")]
 
 use std::collections::BTreeMap;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, unconstrained};
 use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsConnector;
 
 /// How clients treat their connections.
 #[derive(Debug, Clone, Copy)]
@@ -107,10 +111,20 @@ pub(crate) struct Load {
 
 impl Load {
     pub(crate) fn start(addr: SocketAddr, clients: Clients, count: usize) -> Load {
+        Load::start_with(None, addr, clients, count)
+    }
+
+    /// The same over TLS, if there is a connector; the server must be the one for its address.
+    pub(crate) fn start_with(
+        tls: Option<TlsConnector>,
+        addr: SocketAddr,
+        clients: Clients,
+        count: usize,
+    ) -> Load {
         let stop = Arc::new(AtomicBool::new(false));
         let mut set = JoinSet::new();
         for _ in 0..count {
-            set.spawn(client(addr, clients, Arc::clone(&stop)));
+            set.spawn(client(tls.clone(), addr, clients, Arc::clone(&stop)));
         }
         Load { stop, clients: set }
     }
@@ -126,13 +140,26 @@ impl Load {
     }
 }
 
-async fn client(addr: SocketAddr, clients: Clients, stop: Arc<AtomicBool>) -> Report {
+/// A connection, with TLS or without.
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
+
+async fn client(
+    tls: Option<TlsConnector>,
+    addr: SocketAddr,
+    clients: Clients,
+    stop: Arc<AtomicBool>,
+) -> Report {
     let mut report = Report::default();
     let mut random = fastrand::Rng::new();
     let mut kept = None;
     while !stop.load(Ordering::Relaxed) {
         let at = Instant::now();
-        match timeout(PATIENCE, exchange(addr, clients, &mut kept)).await.unwrap_or(Err("timeout")) {
+        match timeout(PATIENCE, exchange(tls.as_ref(), addr, clients, &mut kept))
+            .await
+            .unwrap_or(Err("timeout"))
+        {
             Ok(generation) => report.samples.push(Sample { at, took: at.elapsed(), generation }),
             Err(kind) => {
                 kept = None;
@@ -151,14 +178,20 @@ async fn client(addr: SocketAddr, clients: Clients, stop: Arc<AtomicBool>) -> Re
 
 /// One request and its answer; gives the generation that answered.
 async fn exchange(
+    tls: Option<&TlsConnector>,
     addr: SocketAddr,
     clients: Clients,
-    kept: &mut Option<TcpStream>,
+    kept: &mut Option<Box<dyn Stream>>,
 ) -> Result<u64, &'static str> {
-    let reusable = kept.take().filter(is_open);
+    let mut reusable = kept.take();
+    if let Some(stream) = &mut reusable
+        && !is_open(stream).await
+    {
+        reusable = None;
+    }
     let mut stream = match reusable {
         Some(stream) => stream,
-        None => connect(addr).await?,
+        None => connect(tls, addr).await?,
     };
     let request: &[u8] = match clients {
         Clients::Fresh | Clients::FreshNowAndThen { .. } => {
@@ -167,6 +200,7 @@ async fn exchange(
         Clients::KeepAlive { .. } => b"GET / HTTP/1.1\r\nhost: load\r\n\r\n",
     };
     stream.write_all(request).await.map_err(|e| broken(&e, "reset while sending"))?;
+    stream.flush().await.map_err(|e| broken(&e, "reset while sending"))?;
     let mut answer = Vec::with_capacity(512);
     let (generation, closes) = loop {
         if stream.read_buf(&mut answer).await.map_err(|e| broken(&e, "reset before the answer"))? == 0 {
@@ -186,18 +220,25 @@ async fn exchange(
     Ok(generation)
 }
 
-async fn connect(addr: SocketAddr) -> Result<TcpStream, &'static str> {
+async fn connect(tls: Option<&TlsConnector>, addr: SocketAddr) -> Result<Box<dyn Stream>, &'static str> {
     let stream = TcpStream::connect(addr).await.map_err(|e| match e.kind() {
         io::ErrorKind::ConnectionRefused => "refused",
         io::ErrorKind::ConnectionReset => "reset while connecting",
         _ => "cannot connect",
     })?;
     stream.set_nodelay(true).map_err(|_| "cannot connect")?;
-    Ok(stream)
+    let Some(tls) = tls else { return Ok(Box::new(stream)) };
+    let stream = tls.connect(addr.ip().into(), stream).await;
+    Ok(Box::new(stream.map_err(|e| broken(&e, "reset within the handshake"))?))
 }
 
-fn is_open(stream: &TcpStream) -> bool {
-    matches!(stream.try_read(&mut [0; 1]), Err(e) if e.kind() == io::ErrorKind::WouldBlock)
+/// Whether the server has not closed it; what it sent unasked, such as a ticket, is taken note of.
+async fn is_open(stream: &mut Box<dyn Stream>) -> bool {
+    let mut byte = [0];
+    let mut buf = ReadBuf::new(&mut byte);
+    // Unconstrained, because a task that has used up its turn would be told that there is nothing to read.
+    unconstrained(poll_fn(|cx| Poll::Ready(Pin::new(&mut *stream).poll_read(cx, &mut buf).is_pending())))
+        .await
 }
 
 fn broken(error: &io::Error, reset: &'static str) -> &'static str {

@@ -4,9 +4,11 @@ use std::convert::Infallible;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{ArgAction, Parser, Subcommand};
 use handover::Server;
+use handover::rustls::ServerConfig;
 use hyper::body::{Body, Bytes, Incoming};
 use hyper::service::Service;
 use hyper::{Request, Response};
@@ -24,6 +26,7 @@ mod log;
 mod metrics;
 mod options;
 mod site;
+mod tls;
 
 use admin::{Admin, AdminOptions, Front};
 use config::Config;
@@ -61,6 +64,8 @@ struct Cli {
     access: access::AccessOptions,
     #[command(flatten)]
     server: ServerOptions,
+    #[command(flatten)]
+    tls: tls::TlsOptions,
     #[command(flatten)]
     control: ControlOptions,
     #[command(flatten)]
@@ -105,7 +110,8 @@ fn serve(cli: Cli, config: Config) -> Result<(), Box<dyn std::error::Error>> {
         check_root(root).map_err(|problem| config.blame("root", problem))?;
     }
     let admin = check_admin(&cli.admin, &config)?;
-    let server = cli.server.server();
+    let tls = load_tls(&cli.tls, &config)?;
+    let server = cli.tls.apply(cli.server.server(), tls);
     let server = admin.iter().fold(server, |server, admin| admin.bind(server));
     let handle = server.handle();
     let access = cli.access.open(&handle).map_err(|problem| config.blame("access-log-file", problem))?;
@@ -157,6 +163,10 @@ fn reason(error: handover::Error) -> Box<dyn std::error::Error> {
 
 fn check_admin(options: &AdminOptions, config: &Config) -> Result<Option<Admin>, String> {
     options.check().map_err(|problem| config.blame("admin", problem))
+}
+
+fn load_tls(options: &tls::TlsOptions, config: &Config) -> Result<Option<Arc<ServerConfig>>, String> {
+    options.load().map_err(|(key, problem)| config.blame(key, problem))
 }
 
 fn check_root(root: &Path) -> Result<(), String> {

@@ -1,6 +1,6 @@
 //! Connections from accept to drop: how many there are, and how each is treated once a successor serves.
 //!
-//! [`Drain`] is the one place that decides; `conn` counts and is the I/O of a connection; `farewell` knows when it may be
+//! [`Drain`] is the one place that decides; `conn` counts and is the I/O of a connection, with TLS or without; `farewell` knows when it may be
 //! closed; `requests` what it has in flight; `service` says `Connection: close`; `serve` speaks HTTP on it; `waves` tells
 //! them when that turns. Nothing here knows processes or states.
 
@@ -23,6 +23,8 @@ mod service;
 mod waves;
 
 pub use conn::Conn;
+#[cfg(feature = "tls")]
+pub use conn::TlsStream;
 pub use requests::ConnectInfo;
 use requests::Requests;
 use waves::{FEW, Waves};
@@ -138,7 +140,7 @@ impl Drain {
     pub fn conn(&self, stream: TcpStream, remote: std::net::SocketAddr) -> Conn {
         // Fails only if the connection is dead by now; the first read will say so.
         let local = stream.local_addr().unwrap_or(remote);
-        Conn::new(stream, remote, local, self, conn::is_readable)
+        Conn::new(stream, remote, local, self, conn::arrived)
     }
 
     /// The same for any stream, such as one from [`tokio::io::duplex`].
@@ -147,7 +149,7 @@ impl Drain {
         stream: T,
         remote: std::net::SocketAddr,
     ) -> Conn<T> {
-        Conn::new(stream, remote, remote, self, |_| false)
+        Conn::new(stream, remote, remote, self, |_| conn::Arrived::Nothing)
     }
 
     /// From now on connections are lame ducks: HTTP/1 responses say `Connection: close`, an HTTP/1 connection without a

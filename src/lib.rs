@@ -65,7 +65,8 @@
 //! - TCP only: Unix sockets have no `SO_REUSEPORT`.
 //! - Both generations run as the same user in the same network namespace, and spell an address the same way.
 //! - The successor must be the process that was started, or replace it by `exec`: a wrapper that forks is not believed.
-//! - HTTP/1 and HTTP/2 with prior knowledge; no TLS yet.
+//! - TLS needs the feature `tls`, which the default features include. A server has it on all of its addresses or on none, and
+//!   sessions are not resumed over a handover unless the program brings a ticketer.
 //! - An HTTP/1 client that stays quiet for the whole idle grace and sends its next request in the very moment we close
 //!   loses that request, as with every server that ever closes an idle connection.
 //!
@@ -107,6 +108,8 @@ mod steering;
 #[cfg(target_os = "linux")]
 mod succession;
 
+#[cfg(all(target_os = "linux", feature = "tls"))]
+pub use drain::TlsStream;
 #[cfg(target_os = "linux")]
 pub use drain::{Conn, ConnectInfo, Drain, Drained, Retiring};
 #[cfg(target_os = "linux")]
@@ -123,3 +126,6 @@ pub use outcome::{End, Outcome};
 pub use server::{Listener, Server};
 #[cfg(target_os = "linux")]
 pub use status::{Connections, HandoverResult, LastHandover, PortMember, Status};
+/// The version of rustls whose `ServerConfig` [`Server::tls`] takes.
+#[cfg(all(target_os = "linux", feature = "tls"))]
+pub use tokio_rustls::rustls;

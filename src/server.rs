@@ -21,6 +21,9 @@ use crate::port::Sink;
 use crate::process::{self, Launch};
 use crate::succession::Timings;
 
+#[cfg(feature = "tls")]
+mod tls;
+
 mod engine;
 use engine::Engine;
 
@@ -59,6 +62,8 @@ struct Config {
     backlog: u32,
     max_connections: Option<usize>,
     pid_file: Option<PathBuf>,
+    #[cfg(feature = "tls")]
+    tls: tls::Tls,
 }
 
 impl Config {
@@ -89,6 +94,8 @@ impl Server {
                 backlog: 4096,
                 max_connections: None,
                 pid_file: None,
+                #[cfg(feature = "tls")]
+                tls: tls::Tls::default(),
             },
             check: None,
             remote,
@@ -212,15 +219,18 @@ impl Server {
         B::Error: Into<BoxError>,
     {
         let drain = self.config.drain();
+        #[cfg(feature = "tls")]
+        let tls = self.config.tls.enabled();
         let sink: Sink = Arc::new({
             let drain = drain.clone();
             move |stream, remote| {
-                let served = drain.conn(stream, remote).serve(service.clone());
-                tokio::spawn(async move {
-                    if let Err(error) = served.await {
-                        tracing::debug!(%error, %remote, "a connection ended early");
-                    }
-                });
+                let (conn, service) = (drain.conn(stream, remote), service.clone());
+                #[cfg(feature = "tls")]
+                if let Some((config, timeout)) = tls.clone() {
+                    tokio::spawn(ended(tls::serve(conn, service, config, timeout), remote));
+                    return;
+                }
+                tokio::spawn(ended(conn.serve(service), remote));
             }
         });
         let engine = Engine::start(self.config, self.remote, drain, &sink)?;
@@ -253,6 +263,12 @@ impl Server {
             checked(check).await
         }));
         Ok(Listener { connections, ready: Some(ready), retiring, engine })
+    }
+}
+
+async fn ended(served: impl Future<Output = Result<(), BoxError>>, remote: SocketAddr) {
+    if let Err(error) = served.await {
+        tracing::debug!(%error, %remote, "a connection ended early");
     }
 }
 

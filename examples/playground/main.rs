@@ -39,12 +39,16 @@ mod lines;
 mod log;
 #[path = "../../src/cli/options.rs"]
 mod options;
+#[path = "../../src/cli/tls.rs"]
+mod tls;
 
 #[derive(Debug, Parser)]
 #[command(args_override_self = true)]
 struct Cli {
     #[command(flatten)]
     server: options::ServerOptions,
+    #[command(flatten)]
+    tls: tls::TlsOptions,
     #[command(flatten)]
     log: log::LogOptions,
     /// exit-before-ready, exit-zero-before-ready, abort-before-ready, panic-in-check, hang-before-ready, never-listens,
@@ -107,7 +111,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     if let Some(fault) = fault.filter(|fault| !matches!(fault, Fault::SlowStart(_))) {
         tracing::info!(pid = std::process::id(), ?fault, "this generation is to fail");
     }
-    let server = cli.server.server();
+    let certified = cli.tls.load().map_err(|(_, problem)| problem)?;
+    let server = cli.tls.apply(cli.server.server(), certified);
     if let Some(dir) = cli.chdir {
         std::env::set_current_dir(dir)?;
     }

@@ -3,7 +3,6 @@
 
 use std::convert::Infallible;
 use std::fs;
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -22,6 +21,7 @@ use subtle::ConstantTimeEq;
 
 use super::control::{self, Api, Via};
 use super::metrics::Metrics;
+use super::options::cause;
 
 #[derive(Debug, Args)]
 pub(crate) struct AdminOptions {
@@ -76,14 +76,6 @@ fn read_token(path: &Path) -> Result<String, String> {
         return Err(refuse(format!("its token has {} bytes; take at least {TOKEN_BYTES}", token.len())));
     }
     Ok(token)
-}
-
-fn cause(error: &io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::NotFound => "there is no such file".into(),
-        io::ErrorKind::PermissionDenied => "this user may not read it".into(),
-        _ => error.to_string(),
-    }
 }
 
 impl Admin {

@@ -8,7 +8,7 @@ use std::path::Path;
 use super::config::Config;
 use super::lines::NONBLOCK;
 use super::log::{cannot_open, one_line};
-use super::{Cli, check_admin, check_root};
+use super::{Cli, check_admin, check_root, load_tls};
 
 /// Prints what would be served, or gives the error that a start would give.
 pub(super) fn check(
@@ -25,6 +25,7 @@ pub(super) fn check(
         check_root(root).map_err(|problem| config.blame("root", problem))?;
     }
     check_admin(&cli.admin, config)?;
+    let tls = load_tls(&cli.tls, config)?.map_or("", |_| " with TLS");
     appendable("access-log-file", "access log", cli.access.file())?;
 
     let served = match &cli.root {
@@ -33,7 +34,7 @@ pub(super) fn check(
     };
     let listen: Vec<_> = cli.server.listen.iter().map(ToString::to_string).collect();
     let said = cli.config.as_deref().map(|path| format!(", as {} says", path.display())).unwrap_or_default();
-    let ok = format!("ok: would serve {served} on {}{said}", listen.join(" and "));
+    let ok = format!("ok: would serve {served} on {}{tls}{said}", listen.join(" and "));
     io::stdout().write_all(&[one_line(ok.as_bytes()), b"\n".to_vec()].concat())?;
     Ok(())
 }

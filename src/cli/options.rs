@@ -1,5 +1,6 @@
 //! The flags that say where a server listens and how patient it is. The playground has the same ones.
 
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -69,4 +70,13 @@ impl ServerOptions {
 
 pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "expected IP:PORT, such as 127.0.0.1:8080, 0.0.0.0:80 or [::1]:8080".to_owned())
+}
+
+/// Why a file that was named cannot be used, in words.
+pub(crate) fn cause(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => "there is no such file".into(),
+        io::ErrorKind::PermissionDenied => "this user may not read it".into(),
+        _ => error.to_string(),
+    }
 }

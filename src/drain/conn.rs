@@ -17,6 +17,11 @@ use super::farewell::{Farewell, Verdict};
 use super::requests::{ConnectInfo, Protocol, Requests};
 use super::{Counted, Drain};
 
+#[cfg(feature = "tls")]
+mod tls;
+#[cfg(feature = "tls")]
+pub use tls::TlsStream;
+
 /// How long, and for how many bytes, a connection is read from after our FIN: input that is unread when a socket is
 /// closed makes the kernel send RST, which destroys a response that the client has not read yet.
 const LINGER: Duration = Duration::from_secs(2);
@@ -31,11 +36,13 @@ const SMALL: usize = 1024;
 pub struct Conn<T = TcpStream> {
     stream: T,
     /// Asks the kernel whether anything has arrived. tokio only knows what its last `epoll_wait` said.
-    is_readable: fn(&T) -> bool,
+    arrived: fn(&T) -> Arrived,
     requests: Arc<Requests>,
     farewell: Farewell,
     /// Received while the protocol was found out, not yet read.
     received: Vec<u8>,
+    /// What it speaks if it does not begin with the preface of HTTP/2.
+    otherwise: Protocol,
     write_blocked: bool,
     ended: bool,
     linger: Linger,
@@ -52,9 +59,22 @@ enum Linger {
     },
 }
 
-pub(super) fn is_readable(stream: &TcpStream) -> bool {
-    let peeked = SockRef::from(stream).peek(&mut [MaybeUninit::uninit(); 1]);
-    !matches!(peeked, Err(e) if e.kind() == io::ErrorKind::WouldBlock)
+/// What has arrived on a connection that has nothing to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Arrived {
+    Nothing,
+    /// The event that announces it is on its way.
+    Something,
+    /// It was read, and cannot be understood without the rest, which may never come.
+    #[cfg_attr(not(feature = "tls"), allow(dead_code, reason = "bytes mean something one by one"))]
+    Part,
+}
+
+pub(super) fn arrived(stream: &TcpStream) -> Arrived {
+    match SockRef::from(stream).peek(&mut [MaybeUninit::uninit(); 1]) {
+        Err(e) if e.kind() == io::ErrorKind::WouldBlock => Arrived::Nothing,
+        _ => Arrived::Something,
+    }
 }
 
 impl<T> Conn<T> {
@@ -63,16 +83,17 @@ impl<T> Conn<T> {
         remote: SocketAddr,
         local: SocketAddr,
         drain: &Drain,
-        is_readable: fn(&T) -> bool,
+        arrived: fn(&T) -> Arrived,
     ) -> Conn<T> {
         let requests = Arc::new(Requests::new(drain, remote, local));
         Conn {
             stream,
-            is_readable,
+            arrived,
             _counted: drain.count(&requests),
             farewell: Farewell::new(drain, &requests),
             requests,
             received: Vec::new(),
+            otherwise: Protocol::Http1,
             write_blocked: false,
             ended: false,
             linger: Linger::NotYet,
@@ -91,6 +112,14 @@ impl<T> Conn<T> {
     /// Gives bytes back, to be read again.
     pub(super) fn unread(&mut self, bytes: Vec<u8>) {
         self.received = bytes;
+    }
+
+    pub(super) fn otherwise(&self) -> Protocol {
+        self.otherwise
+    }
+
+    fn arrived(&self) -> Arrived {
+        (self.arrived)(&self.stream)
     }
 
     fn note_byte(&mut self) {
@@ -112,7 +141,7 @@ impl<T> Conn<T> {
             Poll::Pending => {
                 if self.requests.are_in_flight() {
                     let lame_duck = self.requests.is_lame_duck();
-                    self.requests.set_nothing_more(!(lame_duck && (self.is_readable)(&self.stream)));
+                    self.requests.set_nothing_more(!(lame_duck && self.arrived() != Arrived::Nothing));
                     if lame_duck {
                         self.requests.wait(cx);
                     }
@@ -123,9 +152,17 @@ impl<T> Conn<T> {
         match verdict {
             Verdict::Cut => Poll::Ready(Err(cut())),
             Verdict::GiveUp => Poll::Ready(Ok(())),
-            // What has arrived is served: the event that announces it is on its way and wakes this task.
-            Verdict::Close if self.write_blocked || (self.is_readable)(&self.stream) => Poll::Pending,
-            Verdict::Close => Poll::Ready(Ok(())),
+            Verdict::Close if self.write_blocked => Poll::Pending,
+            // What has arrived is served.
+            Verdict::Close => match self.arrived() {
+                Arrived::Something => Poll::Pending,
+                // The time of a head that has begun runs, and whatever comes of it, the verdict is another one.
+                Arrived::Part if self.requests.protocol() != Protocol::Http2 => {
+                    self.requests.begin_head();
+                    self.poll_wait(cx)
+                }
+                Arrived::Part | Arrived::Nothing => Poll::Ready(Ok(())),
+            },
         }
     }
 
@@ -135,7 +172,7 @@ impl<T> Conn<T> {
         let requests = &self.requests;
         matches!(requests.protocol(), Protocol::Http1 | Protocol::Unknown)
             && !(self.ended || requests.client_closes() || requests.is_cut())
-            && (!requests.is_normal() || requests.had_body() || (self.is_readable)(&self.stream))
+            && (!requests.is_normal() || requests.had_body() || self.arrived() != Arrived::Nothing)
     }
 }
 
@@ -215,7 +252,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Conn<T> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        // Only a stream with a buffer of its own has something to flush.
+        if flushed.is_pending() || self.write_blocked { self.wrote(flushed) } else { flushed }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -139,8 +139,12 @@ impl Requests {
         let is_body = self.are_in_flight() && self.has_body.load(Ordering::Relaxed);
         // Empty lines before a request are to be ignored (RFC 9112, section 2.2).
         if !is_body && !self.has_head_begun() && bytes.iter().any(|byte| !matches!(byte, b'\r' | b'\n')) {
-            self.next_head.store(BEGUN, Ordering::Relaxed);
+            self.begin_head();
         }
+    }
+
+    pub(super) fn begin_head(&self) {
+        self.next_head.store(BEGUN, Ordering::Relaxed);
     }
 
     /// The last request had a body, which may still be arriving.
@@ -213,7 +217,7 @@ impl Drop for InFlight {
         let last = requests.in_flight.fetch_sub(1, Ordering::Relaxed) == 1;
         // hyper did not ask for more, so it has some of the next head already.
         if last && !requests.has_body.load(Ordering::Relaxed) && !requests.is_nothing_more() {
-            requests.next_head.store(BEGUN, Ordering::Relaxed);
+            requests.begin_head();
         }
         if last && !requests.is_normal() {
             let mut waiting = requests.waiting.lock().unwrap_or_else(PoisonError::into_inner);

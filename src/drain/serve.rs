@@ -80,7 +80,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Conn<T> {
         .await
     }
 
-    /// Reads until the first bytes differ from an HTTP/2 preface, or are one, and gives them back.
+    /// By its first bytes, not by ALPN alone: a client that agreed on HTTP/2 and has not said anything yet is idle like any
+    /// other. Reads until they differ from the preface of HTTP/2, or are it, and gives them back.
     async fn find_out_protocol(&mut self) -> io::Result<Protocol> {
         let mut received = Vec::with_capacity(1024);
         // On the heap, or every connection would keep room for it in its task.
@@ -90,8 +91,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Conn<T> {
             poll_fn(|cx| Pin::new(&mut *self).poll_read(cx, &mut buf)).await?;
             received.extend_from_slice(buf.filled());
             let n = received.len().min(PREFACE.len());
-            if received[..n] != PREFACE[..n] || buf.filled().is_empty() {
+            if buf.filled().is_empty() {
                 break Protocol::Http1;
+            }
+            if received[..n] != PREFACE[..n] {
+                break self.otherwise();
             }
             if n == PREFACE.len() {
                 break Protocol::Http2;

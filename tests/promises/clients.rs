@@ -8,13 +8,13 @@ use crate::process::{Server, command};
 use crate::relay::Relay;
 
 /// What `program --version` says, if it is there.
-fn version(program: &str) -> Option<String> {
+pub(crate) fn version(program: &str) -> Option<String> {
     let Output { stdout, .. } = Command::new(program).arg("--version").output().ok()?;
     Some(String::from_utf8_lossy(&stdout).into_owned())
 }
 
 /// Runs a client beside the test.
-fn run(program: &str, args: &[&str]) -> JoinHandle<Output> {
+pub(crate) fn run(program: &str, args: &[&str]) -> JoinHandle<Output> {
     let mut client = command(program);
     client.args(args).stdout(Stdio::piped()).stderr(Stdio::piped());
     thread::spawn(move || client.output().expect("it is installed"))
@@ -54,7 +54,7 @@ impl Latest {
     }
 }
 
-fn text(bytes: &[u8]) -> String {
+pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
@@ -103,7 +103,7 @@ fn a_slow_answer_over_http2_reaches_curl_across_handovers() {
 }
 
 /// A number in the summary of h2load.
-fn requests(output: &Output, name: &str) -> usize {
+pub(crate) fn requests(output: &Output, name: &str) -> usize {
     let text = text(&output.stdout);
     let line = text.lines().find_map(|line| line.strip_prefix("requests: ")).expect("a summary");
     let number = line.split(", ").find_map(|part| part.strip_suffix(name)?.trim().parse().ok());

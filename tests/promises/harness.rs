@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use tokio::runtime::Runtime;
+use tokio_rustls::TlsConnector;
 
 use crate::load::{Clients, Load, Report};
 use crate::process::{PATIENCE, Server, command, signal};
@@ -72,12 +73,22 @@ pub(crate) struct Traffic {
 
 impl Traffic {
     pub(crate) fn start(addr: SocketAddr, clients: Clients, count: usize) -> Traffic {
+        Traffic::start_with(None, addr, clients, count)
+    }
+
+    /// Over TLS, if there is a connector.
+    pub(crate) fn start_with(
+        tls: Option<TlsConnector>,
+        addr: SocketAddr,
+        clients: Clients,
+        count: usize,
+    ) -> Traffic {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
             .build()
             .expect("a runtime");
-        let load = runtime.block_on(async { Load::start(addr, clients, count) });
+        let load = runtime.block_on(async { Load::start_with(tls, addr, clients, count) });
         Traffic { runtime, load }
     }
 
@@ -117,7 +128,7 @@ pub(crate) fn start_copy(program: &Path, args: &[&str]) -> Server {
 }
 
 /// A connection that a test speaks on by itself.
-pub(crate) struct Client(pub(crate) TcpStream);
+pub(crate) struct Client<S = TcpStream>(pub(crate) S);
 
 impl Client {
     pub(crate) fn connect(addr: SocketAddr) -> Client {
@@ -125,7 +136,9 @@ impl Client {
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         Client(stream)
     }
+}
 
+impl<S: Read + Write> Client<S> {
     /// Sends a request and reads its answer, head and body.
     pub(crate) fn get(&mut self, target: &str) -> String {
         self.send(target);

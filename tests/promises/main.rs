@@ -30,5 +30,6 @@ mod own_loop;
 mod process;
 mod relay;
 mod signals;
+mod tls;
 mod traces;
 mod websocket;

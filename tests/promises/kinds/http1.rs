@@ -91,7 +91,7 @@ pub(super) fn download(addr: SocketAddr, rate: usize) -> u64 {
     socket.set_recv_buffer_size(64 << 10).expect("a size");
     socket.set_tcp_mss(1460).expect("a size");
     socket.connect(&addr.into()).expect("the server listens");
-    let mut client = Client(socket.into());
+    let mut client: Client = Client(socket.into());
     client.write(last(&format!("GET /bytes?n={BYTES}")));
     let (mut got, began) = (0, Instant::now());
     let mut chunk = [0; 16 * 1024];

@@ -1,0 +1,47 @@
+//! A server with TLS that can be replaced without losing a request; the next generation reads the certificate anew.
+//!
+//! `cargo run --example tls -- cert.pem key.pem`, or without files for a certificate that vouches for itself. Then
+//! `curl --insecure https://localhost:8443`, and `kill -HUP` the pid it logs.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use handover::rustls::ServerConfig;
+use handover::rustls::crypto::ring;
+use handover::rustls::pki_types::pem::PemObject;
+use handover::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+
+type BoxError = Box<dyn std::error::Error>;
+
+async fn hello(_: Request<Incoming>) -> Result<Response<String>, Infallible> {
+    Ok(Response::new(format!("hello from {}\n", std::process::id())))
+}
+
+/// Another one in each generation, which nobody would do in earnest.
+fn self_signed() -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), BoxError> {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
+    Ok((vec![made.cert.der().clone()], PrivateKeyDer::try_from(made.signing_key.serialize_der())?))
+}
+
+fn config() -> Result<ServerConfig, BoxError> {
+    let mut files = std::env::args().skip(1);
+    let (chain, key) = match (files.next(), files.next()) {
+        (Some(cert), Some(key)) => {
+            let chain = CertificateDer::pem_file_iter(cert)?.collect::<Result<_, _>>()?;
+            (chain, PrivateKeyDer::from_pem_file(key)?)
+        }
+        _ => self_signed()?,
+    };
+    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    Ok(config.with_safe_default_protocol_versions()?.with_no_client_auth().with_single_cert(chain, key)?)
+}
+
+#[tokio::main]
+async fn main() -> Result<(), BoxError> {
+    tracing_subscriber::fmt::init();
+    handover::Server::bind("127.0.0.1:8443").tls(config()?).serve(service_fn(hello)).await?;
+    Ok(())
+}

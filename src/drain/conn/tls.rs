@@ -1,0 +1,219 @@
+//! TLS on a counted connection. [`Conn`] is above it, not below: when a connection may be closed depends on heads and
+//! frames, which only the plain text has, and its end must begin with close_notify. The count began at `accept`, so it goes
+//! on through the handshake.
+
+use std::future::poll_fn;
+use std::io::{self, IoSlice};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::sleep;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+
+use super::{Arrived, Conn, Linger, Protocol, cut};
+
+impl Conn<TcpStream> {
+    /// Does the server's part of a TLS handshake, for at most `timeout`. Meanwhile the connection counts as open: a lame
+    /// duck finishes the handshake, and the end of the drain cuts it.
+    ///
+    /// # Errors
+    ///
+    /// When the client does not speak TLS, cannot agree on anything with `config`, or takes too long.
+    pub async fn tls(self, config: Arc<ServerConfig>, timeout: Duration) -> io::Result<Conn<TlsStream>> {
+        let Conn { stream, requests, mut farewell, _counted, .. } = self;
+        let mut timer = pin!(sleep(timeout));
+        // On the heap: the keys and buffers of a session are large, and hyper moves what it is given.
+        let mut accept =
+            Box::pin(TlsAcceptor::from(config).accept(Wire { stream, records: Records::default() }));
+        let stream = poll_fn(|cx| {
+            // Without HTTP there is no verdict but the cut.
+            if farewell.poll(&requests, cx).is_ready() {
+                return Poll::Ready(Err(cut()));
+            }
+            if let Poll::Ready(accepted) = accept.as_mut().poll(cx) {
+                return Poll::Ready(accepted);
+            }
+            let late =
+                || io::Error::new(io::ErrorKind::TimedOut, format!("no TLS handshake within {timeout:?}"));
+            timer.as_mut().poll(cx).map(|()| Err(late()))
+        })
+        .await?;
+        // The grace of a lame duck begins now; its first request is on the way.
+        farewell.note_byte(&requests);
+        let otherwise = match stream.get_ref().1.alpn_protocol() {
+            Some(b"h2") => Protocol::Http2,
+            _ => Protocol::Http1,
+        };
+        Ok(Conn {
+            stream: TlsStream(Box::new(stream)),
+            arrived,
+            requests,
+            farewell,
+            received: Vec::new(),
+            otherwise,
+            write_blocked: false,
+            ended: false,
+            linger: Linger::NotYet,
+            _counted,
+        })
+    }
+}
+
+/// What has arrived may be in the kernel or in rustls, and there it may be plain text or half a record.
+fn arrived(stream: &TlsStream) -> Arrived {
+    let (wire, session) = stream.0.get_ref();
+    if !session.wants_read() {
+        return Arrived::Something;
+    }
+    match super::arrived(&wire.stream) {
+        Arrived::Nothing if wire.records.is_within_one() => Arrived::Part,
+        arrived => arrived,
+    }
+}
+
+/// The stream of a connection with TLS: what is read and written is the plain text.
+#[derive(Debug)]
+pub struct TlsStream(Box<tokio_rustls::server::TlsStream<Wire>>);
+
+impl AsyncRead for TlsStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for TlsStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    /// Sends close_notify, then FIN.
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+/// The socket under TLS. rustls does not tell that it has received a part of a record.
+#[derive(Debug)]
+struct Wire {
+    stream: TcpStream,
+    records: Records,
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        self.records.read(&buf.filled()[before..]);
+        read
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// Reads the headers of TLS records (RFC 8446, section 5.1) and skips the rest.
+#[derive(Debug, Default)]
+struct Records {
+    /// What has arrived of the next header: type, version (2 bytes), length (2 bytes).
+    header: [u8; 5],
+    filled: usize,
+    /// Bytes until the next header.
+    skip: usize,
+}
+
+impl Records {
+    fn read(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let skipped = self.skip.min(bytes.len());
+            self.skip -= skipped;
+            bytes = &bytes[skipped..];
+            let (header, rest) = bytes.split_at((self.header.len() - self.filled).min(bytes.len()));
+            self.header[self.filled..][..header.len()].copy_from_slice(header);
+            self.filled += header.len();
+            bytes = rest;
+            if self.filled == self.header.len() {
+                self.skip = usize::from(u16::from_be_bytes([self.header[3], self.header[4]]));
+                self.filled = 0;
+            }
+        }
+    }
+
+    fn is_within_one(&self) -> bool {
+        self.filled > 0 || self.skip > 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Records;
+
+    #[test]
+    fn the_ends_of_records_are_found_however_the_bytes_arrive() {
+        let record = |length: u16| {
+            let [a, b] = length.to_be_bytes();
+            [&[23, 3, 3, a, b][..], &vec![7; usize::from(length)]].concat()
+        };
+        let wire = [record(1), record(0), record(300), record(16_640)].concat();
+        let ends = [6, 11, 316, wire.len()];
+        for size in [1, 2, 3, 5, 7, 100, wire.len()] {
+            let (mut records, mut read) = (Records::default(), 0);
+            for chunk in wire.chunks(size) {
+                records.read(chunk);
+                read += chunk.len();
+                assert_eq!(records.is_within_one(), !ends.contains(&read), "{read} by {size}");
+            }
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! TLS: the same promises, and what only TLS has: handshakes, certificates, close_notify, tickets.
+
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+
+use handover::rustls::client::Resumption;
+use handover::rustls::crypto::ring;
+use handover::rustls::pki_types::CertificateDer;
+use handover::rustls::{
+    ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion, version,
+};
+use rcgen::{CertificateParams, KeyPair, date_time_ymd};
+use tempfile::TempDir;
+use tokio_rustls::TlsConnector;
+
+use crate::harness::{Client, playground};
+use crate::process::{PATIENCE, Server};
+
+mod clients;
+mod closing;
+mod handshakes;
+mod lossless;
+mod mistakes;
+mod renewal;
+
+type TlsClient = Client<StreamOwned<ClientConnection, TcpStream>>;
+
+/// A certificate that vouches for itself, for 127.0.0.1, and its key.
+struct Pair {
+    certificate: CertificateDer<'static>,
+    cert: String,
+    key: String,
+}
+
+impl Pair {
+    fn new() -> Pair {
+        Pair::until(4000)
+    }
+
+    /// Expired in this year.
+    fn until(year: i32) -> Pair {
+        let key = KeyPair::generate().expect("random numbers");
+        let mut params = CertificateParams::new(["127.0.0.1".to_owned()]).expect("an address");
+        params.not_before = date_time_ymd(1990, 1, 1);
+        params.not_after = date_time_ymd(year, 1, 1);
+        let cert = params.self_signed(&key).expect("it is complete");
+        Pair { certificate: cert.der().clone(), cert: cert.pem(), key: key.serialize_pem() }
+    }
+
+    fn config(&self, alpn: &[&str]) -> ClientConfig {
+        self.config_for(&[&version::TLS12, &version::TLS13], alpn)
+    }
+
+    /// A client that trusts this certificate and no other, and keeps its tickets.
+    fn config_for(&self, versions: &[&'static SupportedProtocolVersion], alpn: &[&str]) -> ClientConfig {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.certificate.clone()).expect("a certificate");
+        let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_protocol_versions(versions)
+            .expect("ring has both")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+        config
+    }
+}
+
+/// Files for a server with TLS.
+struct Bed {
+    dir: TempDir,
+    pair: Pair,
+}
+
+impl Bed {
+    fn make() -> Bed {
+        let bed = Bed { dir: tempfile::tempdir().expect("a directory"), pair: Pair::new() };
+        bed.install(&bed.pair);
+        bed
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn file(&self, name: &str, text: impl AsRef<[u8]>) {
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::write(self.path(name), text).expect("ours");
+        std::fs::set_permissions(self.path(name), std::fs::Permissions::from_mode(0o600)).expect("ours");
+    }
+
+    fn install(&self, pair: &Pair) {
+        self.file("cert.pem", &pair.cert);
+        self.file("key.pem", &pair.key);
+    }
+
+    /// The flags that name the files, for any program.
+    fn with_files(&self, mut command: Command) -> Command {
+        command.arg("--tls-cert").arg(self.path("cert.pem")).arg("--tls-key").arg(self.path("key.pem"));
+        command
+    }
+
+    fn start(&self, args: &[&str]) -> Server {
+        Server::start(self.with_files(playground(args)))
+    }
+
+    fn connect(&self, addr: SocketAddr) -> TlsClient {
+        connect(addr, &Arc::new(self.pair.config(&[])))
+    }
+
+    fn connector(&self) -> TlsConnector {
+        Arc::new(self.pair.config(&["http/1.1"])).into()
+    }
+}
+
+/// A connection whose handshake is done.
+fn connect(addr: SocketAddr, config: &Arc<ClientConfig>) -> TlsClient {
+    let mut client = begin(addr, config);
+    client.0.conn.complete_io(&mut client.0.sock).expect("a handshake");
+    client
+}
+
+/// A connection without a byte so far.
+fn begin(addr: SocketAddr, config: &Arc<ClientConfig>) -> TlsClient {
+    let stream = TcpStream::connect(addr).expect("the server listens");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    stream.set_nodelay(true).expect("a socket");
+    let session = ClientConnection::new(Arc::clone(config), addr.ip().into()).expect("a config");
+    Client(StreamOwned::new(session, stream))
+}
+
+/// Without tickets, so that every handshake is a full one.
+fn forgetful(mut config: ClientConfig) -> Arc<ClientConfig> {
+    config.resumption = Resumption::disabled();
+    Arc::new(config)
+}

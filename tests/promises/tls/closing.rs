@@ -1,0 +1,87 @@
+//! How a connection with TLS ends when its generation retires. `wait_closed` asks for close_notify: without it, rustls
+//! reports an error.
+
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use super::Bed;
+use crate::harness::hand_over;
+use crate::process::signal;
+
+#[test]
+fn an_idle_connection_is_kept_for_its_grace_and_closed_with_close_notify() {
+    let bed = Bed::make();
+    let mut server = bed.start(&["--idle-grace", "1s"]);
+    let mut asked = bed.connect(server.address());
+    asked.get("/");
+    let silent = bed.connect(server.address());
+    let began = Instant::now();
+    signal(server.first_pid(), Signal::SIGHUP);
+    for mut client in [asked, silent] {
+        client.wait_closed();
+        assert!(began.elapsed() >= Duration::from_secs(1), "closed after {:?}", began.elapsed());
+        // Who stays open after close_notify sees FIN too, or this would wait.
+        client.0.sock.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout");
+        assert!(matches!(std::io::Read::read(&mut client.0.sock, &mut [0; 1]), Ok(0)));
+    }
+    assert!(server.first_exit().success());
+}
+
+#[test]
+fn a_request_in_the_socket_buffer_when_the_grace_ends_is_answered() {
+    let bed = Bed::make();
+    let server = bed.start(&["--idle-grace", "1s"]);
+    let mut client = bed.connect(server.address());
+    client.get("/");
+    hand_over(&server, 1, server.first_pid());
+    // Stopped, the old generation cannot see the request before its grace has ended.
+    signal(server.first_pid(), Signal::SIGSTOP);
+    client.send("/");
+    std::thread::sleep(Duration::from_millis(1500));
+    signal(server.first_pid(), Signal::SIGCONT);
+    let answer = client.answer();
+    assert!(answer.contains("generation=1 ") && answer.contains("connection: close"), "{answer}");
+    client.wait_closed();
+}
+
+#[test]
+fn a_request_of_which_half_a_record_has_arrived_when_the_grace_ends_is_answered() {
+    let bed = Bed::make();
+    let server = bed.start(&["--idle-grace", "1s"]);
+    for cut in [1, 4, 5, 30] {
+        let mut client = bed.connect(server.address());
+        client.get("/");
+        client.0.conn.writer().write_all(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n").expect("buffered");
+        let mut record = Vec::new();
+        client.0.conn.write_tls(&mut record).expect("in memory");
+        let (begun, rest) = record.split_at(cut);
+        client.0.sock.write_all(begun).expect("the connection is open");
+        if cut == 1 {
+            hand_over(&server, 1, server.first_pid());
+        }
+        std::thread::sleep(Duration::from_millis(1500));
+        client.0.sock.write_all(rest).expect("the connection is open");
+        let answer = client.answer();
+        assert!(answer.contains("connection: close") || cut > 1, "{answer}");
+        if cut == 1 {
+            client.wait_closed();
+        }
+    }
+}
+
+#[test]
+fn a_large_response_to_a_slow_reader_arrives_whole_though_the_grace_is_over() {
+    let bed = Bed::make();
+    let server = bed.start(&["--idle-grace", "300ms"]);
+    let mut client = bed.connect(server.address());
+    client.get("/");
+    client.send("/bytes?n=20000000");
+    // It fills every buffer on the way until it is read.
+    hand_over(&server, 1, server.first_pid());
+    std::thread::sleep(Duration::from_millis(500));
+    let answer = client.rest();
+    let (_, body) = answer.split_once("\r\n\r\n").expect("a head");
+    assert_eq!(body.len(), 20_000_000);
+}
