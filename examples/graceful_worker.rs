@@ -68,10 +68,12 @@ async fn work(mut handle: Handle, dir: PathBuf) -> io::Result<()> {
 /// Pretends to work. A process that is killed in between leaves the job to the next one, which begins it anew.
 async fn run(job: &Path, done: &Path, generation: u64) -> io::Result<()> {
     let mut done = File::options().create(true).append(true).open(done)?;
-    writeln!(done, "{} begun by {generation}", job.display())?;
+    // One write each, so that a line is there whole or not at all.
+    let mut note = |verb| done.write_all(format!("{} {verb} by {generation}\n", job.display()).as_bytes());
+    note("begun")?;
     sleep(Duration::from_millis(100)).await;
     fs::remove_file(job)?;
-    writeln!(done, "{} done by {generation}", job.display())
+    note("done")
 }
 
 /// The files that have no dot in front.

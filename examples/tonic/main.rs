@@ -44,7 +44,7 @@ impl Clock for WallClock {
     async fn now(&self, request: Request<Ask>) -> Result<Response<Time>, Status> {
         let client = info(&request)?.remote();
         let greeting = format!("hello {} at {client}", request.get_ref().name);
-        Ok(Response::new(self.time(greeting)))
+        Ok(Response::new(self.time(&greeting)))
     }
 
     /// Lasts until this generation retires, and then ends with the status OK, as a stream that is cut never does. So the
@@ -53,14 +53,14 @@ impl Clock for WallClock {
         let mut retiring = info(&request)?.retiring();
         let ticks = stream::unfold(self.clone(), |clock| async {
             sleep(Duration::from_millis(200)).await;
-            Some((Ok(clock.time("tick".to_owned())), clock))
+            Some((Ok(clock.time("tick")), clock))
         });
         Ok(Response::new(Box::pin(ticks.take_until(async move { retiring.wait().await }))))
     }
 }
 
 impl WallClock {
-    fn time(&self, greeting: String) -> Time {
+    fn time(&self, greeting: &str) -> Time {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let unix_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
         Time { generation: self.handle.generation(), unix_ms, greeting: format!("{greeting}\n") }

@@ -135,12 +135,9 @@ fn tonic_is_handed_over_and_its_streams_end_with_ok() {
     }
     assert_nobody_was_cut(&mut server);
     stop.store(true, Ordering::Relaxed);
-    let mut total = 0;
     for (answers, failures) in runtime.block_on(callers.join_all()) {
         assert_eq!(failures, [""; 0], "\n{}", server.log().history());
         assert!(answers.is_sorted(), "each moved once: {answers:?}");
         assert_eq!((answers.first(), answers.last()), (Some(&1), Some(&2)));
-        total += answers.len();
     }
-    assert!(total > 500, "only {total} calls");
 }
