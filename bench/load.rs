@@ -116,7 +116,7 @@ impl Load {
 
     /// The same over TLS, if there is a connector; the server must be the one for its address.
     pub(crate) fn start_with(
-        tls: Option<TlsConnector>,
+        tls: Option<&TlsConnector>,
         addr: SocketAddr,
         clients: Clients,
         count: usize,
@@ -124,7 +124,7 @@ impl Load {
         let stop = Arc::new(AtomicBool::new(false));
         let mut set = JoinSet::new();
         for _ in 0..count {
-            set.spawn(client(tls.clone(), addr, clients, Arc::clone(&stop)));
+            set.spawn(client(tls.cloned(), addr, clients, Arc::clone(&stop)));
         }
         Load { stop, clients: set }
     }

@@ -78,7 +78,7 @@ impl Traffic {
 
     /// Over TLS, if there is a connector.
     pub(crate) fn start_with(
-        tls: Option<TlsConnector>,
+        tls: Option<&TlsConnector>,
         addr: SocketAddr,
         clients: Clients,
         count: usize,

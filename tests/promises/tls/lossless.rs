@@ -22,7 +22,7 @@ fn fresh_and_kept_connections_lose_nothing_over_ten_handovers() {
     let bed = Bed::make();
     let server = bed.start(&[]);
     let traffic =
-        |clients, count| Traffic::start_with(Some(bed.connector()), server.address(), clients, count);
+        |clients, count| Traffic::start_with(Some(&bed.connector()), server.address(), clients, count);
     let all = [
         traffic(Clients::Fresh, 8),
         traffic(Clients::KeepAlive { pause: Duration::ZERO }, 8),

@@ -18,7 +18,7 @@ fn a_certificate_that_was_replaced_comes_with_the_next_generation_and_garbage_ch
     let server = bed.start(&[]);
     let addr = server.address();
     let traffic =
-        Traffic::start_with(Some(bed.connector()), addr, Clients::KeepAlive { pause: Duration::ZERO }, 4);
+        Traffic::start_with(Some(&bed.connector()), addr, Clients::KeepAlive { pause: Duration::ZERO }, 4);
     for (n, (cert, key)) in
         [("garbage", &*bed.pair.key), (&*bed.pair.cert, "garbage"), (&Pair::new().cert, &bed.pair.key)]
             .into_iter()
