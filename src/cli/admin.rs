@@ -29,7 +29,7 @@ pub(crate) struct AdminOptions {
     #[arg(long, value_name = "IP:PORT", value_parser = super::options::address)]
     admin: Option<SocketAddr>,
     /// Only to requests with `Authorization: Bearer` and the content of this file; needed unless ADMIN is loopback
-    #[arg(long, value_name = "FILE", requires = "admin")]
+    #[arg(long, value_name = "FILE")]
     admin_token_file: Option<PathBuf>,
 }
 
@@ -46,7 +46,15 @@ pub(crate) struct Admin {
 impl AdminOptions {
     /// Reads the token; `None` without an admin address.
     pub(crate) fn check(&self) -> Result<Option<Admin>, String> {
-        let Some(address) = self.admin else { return Ok(None) };
+        // Not by clap's `requires`, which does not see what the config file says.
+        let Some(address) = self.admin else {
+            return match &self.admin_token_file {
+                Some(path) => {
+                    Err(format!("{} is a token for no address: name one with --admin", path.display()))
+                }
+                None => Ok(None),
+            };
+        };
         let token = self.admin_token_file.as_deref().map(read_token).transpose()?;
         if token.is_none() && !address.ip().is_loopback() {
             return Err(format!(

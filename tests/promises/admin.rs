@@ -165,6 +165,14 @@ fn what_an_admin_address_needs_is_said_in_one_line() {
     assert!(with(&file("short", 0o600)).contains("its token has 5 bytes; take at least 16"));
     assert!(with("/nowhere/token").contains("there is no such file"));
     assert!(with("/").contains("it is no regular file"));
+    assert!(refusal(&["--admin-token-file=token"]).contains("name one with --admin"));
+    // One may stand in the config, and the other be a flag.
+    let config = dir.path().join("config.toml");
+    std::fs::write(&config, "admin = '0.0.0.0:0'\n").expect("writable");
+    let config = config.to_str().expect("UTF-8");
+    assert!(
+        refusal(&["--config", config, "--admin-token-file=/nowhere/token"]).contains("there is no such file")
+    );
 }
 
 #[test]
