@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::Ledger;
+use crate::cli::control::socket::sockets;
 
 const PATIENCE: Duration = Duration::from_millis(500);
 /// More than 64 generations with every status there is.
@@ -33,21 +34,14 @@ pub(crate) async fn tell(dir: &Path, ledger: &Ledger) {
 }
 
 async fn ask_all(dir: &Path, method: Method, body: Bytes) -> Vec<Bytes> {
-    let mut asked: JoinSet<_> = sockets(dir)
-        .into_iter()
-        .map(|socket| timeout(PATIENCE, ask(socket, method.clone(), body.clone())))
-        .collect();
+    let others = sockets(dir).into_iter().filter(|(pid, _)| pid.cast_unsigned() != std::process::id());
+    let mut asked: JoinSet<_> =
+        others.map(|(_, socket)| timeout(PATIENCE, ask(socket, method.clone(), body.clone()))).collect();
     let mut answers = vec![];
     while let Some(answer) = asked.join_next().await {
         answers.extend(answer.ok().and_then(Result::ok).flatten());
     }
     answers
-}
-
-fn sockets(dir: &Path) -> Vec<PathBuf> {
-    let own = format!("{}.sock", std::process::id());
-    let files = std::fs::read_dir(dir).into_iter().flatten().flatten().map(|file| file.path());
-    files.filter(|path| path.extension().is_some_and(|e| e == "sock") && !path.ends_with(&own)).collect()
 }
 
 async fn ask(socket: PathBuf, method: Method, body: Bytes) -> Option<Bytes> {
