@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,11 +16,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::task::{JoinSet, unconstrained};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 /// How clients treat their connections.
 #[derive(Debug, Clone, Copy)]
@@ -141,9 +144,21 @@ impl Load {
 }
 
 /// A connection, with TLS or without.
-trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {
+    fn socket(&self) -> &TcpStream;
+}
 
-impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
+impl Stream for TcpStream {
+    fn socket(&self) -> &TcpStream {
+        self
+    }
+}
+
+impl Stream for TlsStream<TcpStream> {
+    fn socket(&self) -> &TcpStream {
+        self.get_ref().0
+    }
+}
 
 async fn client(
     tls: Option<TlsConnector>,
@@ -232,13 +247,25 @@ async fn connect(tls: Option<&TlsConnector>, addr: SocketAddr) -> Result<Box<dyn
     Ok(Box::new(stream.map_err(|e| broken(&e, "reset within the handshake"))?))
 }
 
-/// Whether the server has not closed it; what it sent unasked, such as a ticket, is taken note of.
+/// Whether the server has not closed it; what it sent unasked, such as a ticket, is taken note of. It is the kernel that is
+/// asked: tokio knows what its last `epoll_wait` said, which may be from before the server died.
 async fn is_open(stream: &mut Box<dyn Stream>) -> bool {
-    let mut byte = [0];
-    let mut buf = ReadBuf::new(&mut byte);
-    // Unconstrained, because a task that has used up its turn would be told that there is nothing to read.
-    unconstrained(poll_fn(|cx| Poll::Ready(Pin::new(&mut *stream).poll_read(cx, &mut buf).is_pending())))
-        .await
+    while has_something_to_read(stream.socket()) {
+        let mut byte = [0];
+        let mut buf = ReadBuf::new(&mut byte);
+        let _ = stream.socket().readable().await;
+        // Unconstrained, because a task that has used up its turn would be told that there is nothing to read.
+        let read = poll_fn(|cx| Poll::Ready(Pin::new(&mut *stream).poll_read(cx, &mut buf)));
+        if unconstrained(read).await.is_ready() {
+            return false;
+        }
+    }
+    true
+}
+
+fn has_something_to_read(socket: &TcpStream) -> bool {
+    let peeked = SockRef::from(socket).peek(&mut [MaybeUninit::uninit(); 1]);
+    !peeked.is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock)
 }
 
 fn broken(error: &io::Error, reset: &'static str) -> &'static str {

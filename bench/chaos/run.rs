@@ -20,7 +20,7 @@ mod watch;
 use releases::{Files, Release};
 use schedule::{Deed, Schedule};
 use tally::Tally;
-use watch::{Death, Watch, has_ended, listeners};
+use watch::{Death, Watch, kill, listeners};
 
 use crate::load::{Clients, Load, Lost};
 use crate::process::{Server, command, signal};
@@ -151,10 +151,7 @@ impl Chaos {
         self.tally.kills += 1;
         self.note(&format!("KILL to {}", self.name(pid)));
         let from = Instant::now();
-        signal(pid, Signal::SIGKILL);
-        while !has_ended(pid) {
-            std::thread::yield_now();
-        }
+        kill(pid);
         self.kills.push(Death { from, until: Instant::now() });
         self.watch.bury(pid);
         Ok(())

@@ -5,6 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
 use crate::process::{Line, Server};
 
 /// The processes of a service.
@@ -180,9 +183,14 @@ fn ipv4(addr: SocketAddr) -> [u8; 4] {
     }
 }
 
-/// Whether every thread of a process has ended, which is when its sockets are closed.
-pub(crate) fn has_ended(pid: u32) -> bool {
-    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    let stats = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("stat")).ok());
-    stats.into_iter().all(|stat| stat.contains(") Z ") || stat.contains(") X "))
+/// Sends SIGKILL and waits until the last thread has ended, which is when the sockets are closed. The list of threads in
+/// /proc does not tell: while threads leave, it may miss one that is still there.
+pub(crate) fn kill(pid: u32) {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a pid");
+    // One that drained may have left by itself, just now.
+    let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else { return };
+    let _ = pidfd_send_signal(&pidfd, Signal::KILL);
+    let patience = Timespec { tv_sec: 10, tv_nsec: 0 };
+    let ended = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&patience));
+    assert_eq!(ended, Ok(1), "{pid:?} does not end");
 }
