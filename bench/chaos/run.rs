@@ -183,16 +183,23 @@ impl Chaos {
                 () = sleep(LOOK) => self.look(),
             }
         };
-        self.look();
         self.tally.requests += report.samples.len();
         self.tally.slowest = report.samples.iter().map(|s| s.took).fold(self.tally.slowest, Duration::max);
-        let deaths: Vec<Death> = [&self.kills[..], &self.watch.crashed].concat();
-        for lost in &report.lost {
-            let inside = |death: &Death| lost.at <= death.until && lost.known >= death.from;
-            if NEVER.contains(&lost.kind) || !deaths.iter().any(inside) {
-                return Err(self.name_lost(lost));
+        // A client may know of a death before the log does.
+        let patience = Instant::now() + Duration::from_secs(10);
+        let deaths = loop {
+            self.look();
+            let deaths: Vec<Death> = [&self.kills[..], &self.watch.crashed].concat();
+            let explained = |lost: &&Lost| {
+                let inside = |death: &Death| lost.at <= death.until && lost.known >= death.from;
+                !NEVER.contains(&lost.kind) && deaths.iter().any(inside)
+            };
+            match report.lost.iter().find(|lost| !explained(lost)) {
+                None => break deaths,
+                Some(lost) if Instant::now() > patience => return Err(self.name_lost(lost)),
+                Some(_) => sleep(LOOK).await,
             }
-        }
+        };
         self.tally.inside += report.lost.len();
         if report.lost.len() > deaths.len() * clients {
             return Err(format!(

@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{Pid, PidfdFlags, pidfd_open, pidfd_send_signal};
 
-use crate::process::{Line, Server};
+use crate::process::{Line, Server, signal};
 
 /// The processes of a service.
 #[derive(Default)]
@@ -72,11 +73,20 @@ impl Watch {
                 self.healed += u64::from(line.json["from"] == "standby" && to != "draining");
                 self.enter(line, to);
             }
-            ("retired" | "stopped", _) => drop(self.bury(pid)),
+            ("retired" | "stopped", _) => {
+                // A signal to stop that came after its last line would keep it.
+                if self.bury(pid).is_some_and(|member| member.stopped_until.is_some()) {
+                    signal(pid, Signal::SIGCONT);
+                }
+            }
             (text, Some(child)) if line.json["status"].is_string() => {
                 self.failed += u64::from(text.starts_with("handover failed"));
-                if let Some(Member { since, faulty: true, .. }) = self.bury(child) {
-                    // It may have taken over since, without time left to say so.
+                // It may have had no time to say that it would.
+                let aborted = line.json["status"].as_str().is_some_and(|status| status.contains("SIGABRT"));
+                if let Some(Member { since, faulty, .. }) = self.bury(child)
+                    && (faulty || aborted)
+                {
+                    // Nor that it had taken over since.
                     self.crashed.push(Death { from: since - Duration::from_secs(1), until: line.at });
                 }
             }
@@ -189,7 +199,7 @@ pub(crate) fn kill(pid: u32) {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a pid");
     // One that drained may have left by itself, just now.
     let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else { return };
-    let _ = pidfd_send_signal(&pidfd, Signal::KILL);
+    let _ = pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
     let patience = Timespec { tv_sec: 10, tv_nsec: 0 };
     let ended = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&patience));
     assert_eq!(ended, Ok(1), "{pid:?} does not end");
