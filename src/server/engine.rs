@@ -17,6 +17,7 @@ use crate::error::{Error, Kind};
 use crate::generation::{Generation, Predecessor};
 use crate::handle::{Command, Remote};
 use crate::identity::Identity;
+use crate::notify::Notify;
 use crate::outcome::Outcome;
 use crate::port::{Port, Sink};
 use crate::process::{Child, Launch};
@@ -24,6 +25,7 @@ use crate::signals::{self, Heard, Signal, Signals};
 use crate::succession::{Action, Asker, End, Event, State, Timings};
 
 mod act;
+mod manage;
 mod tell;
 use tell::Outside;
 
@@ -35,6 +37,7 @@ pub(super) struct Engine {
     generation: Generation,
     launch: Launch,
     identity: Identity,
+    notify: Notify,
     port: Port,
     /// The last listener is closed, its queue was empty.
     port_closed: bool,
@@ -70,6 +73,7 @@ impl Engine {
         let mut port = Port::open(&addresses, generation.predecessor.as_ref(), config.backlog)?;
         let steered = port.hold_own();
         port.accept(sink, &drain);
+        let notify = Notify::from_env(generation.predecessor.is_none());
         let mut engine = Engine {
             state: State::Starting { give_up: std_now() + config.timings.ready_timeout, queued: false },
             timings: config.timings,
@@ -78,6 +82,7 @@ impl Engine {
             generation,
             launch,
             identity,
+            notify,
             port,
             port_closed: false,
             drain,
@@ -110,7 +115,7 @@ impl Engine {
             // Whoever stops takes a successor that was starting along.
             let draining = self.port_closed && (self.child.is_none() || self.has_retired());
             let input = {
-                let Engine { signals, commands, child, generation, port, drain, .. } = &mut self;
+                let Engine { signals, commands, child, generation, port, drain, notify, .. } = &mut self;
                 tokio::select! {
                     biased;
                     signal = signals.next() => Input::Signal(signal),
@@ -121,6 +126,7 @@ impl Engine {
                     () = port.closed(), if closing => Input::PortClosed,
                     () = drain.empty(), if draining => Input::Drained,
                     () = at(deadline) => Input::Deadline,
+                    () = notify.keep_telling() => continue,
                 }
             };
             // A signal that was delivered before something else happened counts before it: a child that says "ready"
@@ -217,6 +223,7 @@ impl Engine {
             for action in actions {
                 match action {
                     Action::Leave(end) => {
+                        self.tell_manager(before, event);
                         self.report(before, event);
                         return Ok(Some(self.leave(end).await));
                     }
@@ -226,6 +233,7 @@ impl Engine {
                 }
             }
             self.publish();
+            self.tell_manager(before, event);
             // Last, so that what the line says is true when it is read.
             self.report(before, event);
         }

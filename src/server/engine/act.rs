@@ -8,6 +8,7 @@ use tracing::{error, info, warn};
 use super::Engine;
 use crate::error::{Error, Kind};
 use crate::event::{Event as Happened, Failure};
+use crate::notify;
 use crate::outcome::Outcome;
 use crate::process::{Child, stderr};
 use crate::signals;
@@ -21,14 +22,24 @@ impl Engine {
             Action::Hold => self.hold(),
             Action::HandBack => self.warn_unless(self.port.hold()),
             Action::Treat(care) => self.treat(care),
-            Action::MoveIdentity => self.child.iter().for_each(|c| self.identity.move_to(c.pid())),
-            Action::TakeIdentity => self.identity.move_to(std::process::id()),
+            Action::MoveIdentity => self.move_identity(),
+            Action::TakeIdentity => {
+                self.identity.move_to(std::process::id());
+                self.notify.become_main();
+            }
             Action::CloseListeners => self.port.begin_close(),
             Action::Note(text) => {
                 warn!(generation = self.generation.number, pid = std::process::id(), "{text}");
                 self.outside.tell(Happened::Noted(text));
             }
             Action::Spawn | Action::Leave(_) | Action::GiveUp => {}
+        }
+    }
+
+    fn move_identity(&mut self) {
+        if let Some(child) = &self.child {
+            self.identity.move_to(child.pid());
+            self.notify.move_to(child.pid());
         }
     }
 
@@ -58,7 +69,11 @@ impl Engine {
         // Again, because a stranger may have stood in the way of the last one.
         self.hold();
         let environment = self.generation.environment(&self.port.addresses());
-        match self.launch.spawn(&environment) {
+        let started = match notify::is_held_by_systemd() {
+            Some(reason) => Err(reason.to_owned()),
+            None => self.launch.spawn(&environment),
+        };
+        match started {
             Ok(child) => {
                 info!(
                     generation = self.generation.number,
@@ -67,6 +82,7 @@ impl Engine {
                     "successor started"
                 );
                 self.outside.tell(Happened::SuccessorStarted { pid: child.pid() });
+                self.notify.tell(&[notify::successor(child.pid())]);
                 self.child = Some(child);
                 None
             }
@@ -182,6 +198,7 @@ impl Engine {
                 End::Stopped => "stopped",
             }
         );
+        self.notify.finish().await;
         let outcome = Outcome { end, drained, connections: self.drain.connections() };
         self.outside.tell(Happened::Left(outcome));
         outcome

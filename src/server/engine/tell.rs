@@ -37,6 +37,10 @@ impl Outside {
         self.last_handover = Some((result, Instant::now()));
     }
 
+    pub(super) fn last_result(&self) -> Option<&HandoverResult> {
+        self.last_handover.as_ref().map(|(result, _)| result)
+    }
+
     pub(super) fn failed(&mut self, failure: Failure) {
         self.remember(HandoverResult::Failed(failure.clone()));
         self.tell(event::Event::HandoverFailed(failure));
