@@ -34,6 +34,8 @@ pub(crate) struct Notify {
     /// The manager takes the word of one process only, the main pid, and logs a warning for every other.
     is_main: bool,
     watchdog: Option<Interval>,
+    /// From the manager itself.
+    stop_heard: bool,
 }
 
 #[derive(Debug)]
@@ -69,7 +71,7 @@ impl Notify {
             interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
             interval
         });
-        Notify { manager, is_main: is_first, watchdog }
+        Notify { manager, is_main: is_first, watchdog, stop_heard: false }
     }
 
     /// This process stands for the service now.
@@ -83,6 +85,14 @@ impl Notify {
         self.is_main = false;
     }
 
+    /// Whether a request to stop says nothing new. systemd asks every process of a unit, and who is left once more when
+    /// the main process has gone (systemd.kill(5)): that is no impatience.
+    pub(crate) fn is_repetition(&mut self, sender: u32) -> bool {
+        let is_systemd =
+            || std::fs::read_to_string(format!("/proc/{sender}/comm")).is_ok_and(|c| c == "systemd\n");
+        self.manager.is_some() && is_systemd() && std::mem::replace(&mut self.stop_heard, true)
+    }
+
     /// One message, unless another process stands for the service.
     pub(crate) fn tell(&mut self, fields: &[String]) {
         if let (Some(manager), true) = (&mut self.manager, self.is_main) {
@@ -94,7 +104,7 @@ impl Notify {
     /// Sends what there was no room for, and is alive. Never returns. Cancel safe.
     pub(crate) async fn keep_telling(&mut self) {
         loop {
-            let Notify { manager, watchdog, is_main } = self;
+            let Notify { manager, watchdog, is_main, .. } = self;
             let waiting = manager.as_mut().filter(|manager| !manager.waiting.is_empty());
             tokio::select! {
                 () = writable(waiting.as_deref()) => manager.iter_mut().for_each(Manager::send),

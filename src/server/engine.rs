@@ -180,7 +180,7 @@ impl Engine {
     }
 
     /// Who the sender is decides what a signal means.
-    fn interpret(&self, signal: Signal) -> Option<Event> {
+    fn interpret(&mut self, signal: Signal) -> Option<Event> {
         let is_child = self.child.as_ref().is_some_and(|c| c.pid() == signal.sender);
         let is_predecessor =
             self.generation.predecessor.as_ref().is_some_and(|p| p.parent.pid() == signal.sender);
@@ -189,6 +189,7 @@ impl Engine {
             Heard::Closed => is_predecessor.then_some(Event::PredecessorClosed),
             Heard::Term if is_child => Some(Event::ChildReady),
             Heard::Term if is_predecessor => Some(self.stop_asked(Asker::Predecessor)),
+            Heard::Term if self.notify.is_repetition(signal.sender) => None,
             Heard::Term => Some(self.stop_asked(Asker::Operator)),
         }
     }
