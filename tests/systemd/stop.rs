@@ -11,10 +11,10 @@ const HANGS: &str = "printf '#!/bin/sh\\nexec sleep 600\\n' >/usr/local/bin/draf
                      mv /usr/local/bin/draft /usr/local/bin/handover";
 
 /// A request that takes a while: what is missing of it comes when it is finished.
-struct Slow(TcpStream);
+pub(crate) struct Slow(TcpStream);
 
 impl Slow {
-    fn begin(machine: &Machine) -> Slow {
+    pub(crate) fn begin(machine: &Machine) -> Slow {
         let mut stream = TcpStream::connect(machine.addr).expect("the service listens");
         stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
         stream.write_all(b"GET / HTTP/1.1\r\nhost: test\r\n").expect("open");
@@ -93,11 +93,21 @@ fn a_stop_while_an_old_generation_drains_lets_it_finish() {
         let mut machine = Machine::boot(systemd, unit, "", "standby = \"300ms\"");
         machine.must("systemctl start handover");
         let slow = Slow::begin(&machine);
-        machine.must("systemctl reload handover");
-        machine.wait("the log says so", |machine| machine.pid_of(2).is_some());
-        let next = machine.pid_of(2).expect("it was there");
-        machine.wait_main(next);
-        // The main process leaves at once, and systemd tells the rest a second time.
+        let first = machine.unit().main_pid();
+        for generation in 2..=3 {
+            machine.must("systemctl reload handover");
+            machine.wait("the log says so", |machine| machine.pid_of(generation).is_some());
+            let next = machine.pid_of(generation).expect("it was there");
+            machine.wait_main(next);
+        }
+        // Once the second has left, the third is a child of systemd, which notices when it leaves.
+        let third = machine.unit().main_pid();
+        machine.wait("the second has left", |machine| machine.processes() == format!("{first}\n{third}\n"));
+        let new = Slow::begin(&machine);
+        machine.must("systemctl stop --no-block handover");
+        std::thread::sleep(Duration::from_millis(500));
+        // Then systemd tells the rest a second time.
+        new.finish(&machine);
         stop(&mut machine, "draining", slow);
     });
 }

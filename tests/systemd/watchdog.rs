@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::everywhere;
 use crate::machine::Machine;
+use crate::stop::Slow;
 
 #[test]
 fn the_watchdog_hears_every_generation_and_notices_one_that_hangs() {
@@ -23,5 +24,24 @@ fn the_watchdog_hears_every_generation_and_notices_one_that_hangs() {
         machine.wait("it is started again", |machine| machine.unit().get("NRestarts") == "1");
         machine.wait("it serves", |machine| machine.unit().get("ActiveState") == "active");
         println!("a generation that hangs: {}", machine.unit().summary());
+    });
+}
+
+/// systemd hears of the death of its own children alone, and this one's parent lives on.
+#[test]
+fn the_watchdog_notices_a_main_process_that_dies_while_its_predecessor_drains() {
+    everywhere(|systemd, unit| {
+        let mut machine = Machine::boot(systemd, unit, "WatchdogSec=1s\nRestartSec=100ms", "standby = \"300ms\"");
+        machine.must("systemctl start handover");
+        let slow = Slow::begin(&machine);
+        machine.must("systemctl reload handover");
+        machine.wait("the log says so", |machine| machine.pid_of(2).is_some());
+        let main = machine.pid_of(2).expect("it was there");
+        machine.wait_main(main);
+        machine.must(&format!("kill -9 {main}"));
+        machine.wait("it is started again", |machine| machine.unit().get("NRestarts") == "1");
+        machine.wait("it serves", |machine| machine.unit().get("ActiveState") == "active");
+        println!("a main process that died: {}", machine.unit().summary());
+        drop(slow);
     });
 }
