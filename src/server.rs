@@ -226,7 +226,8 @@ impl Server {
                 let (conn, service) = (drain.conn(stream, remote), service.clone());
                 #[cfg(feature = "tls")]
                 if let Some((config, timeout)) = tls.clone() {
-                    tokio::spawn(ended(tls::serve(conn, service, config, timeout), remote));
+                    let served = async move { conn.tls(config, timeout).await?.serve(service).await };
+                    tokio::spawn(ended(served, remote));
                     return;
                 }
                 tokio::spawn(ended(conn.serve(service), remote));
