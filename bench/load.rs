@@ -12,7 +12,7 @@ use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -55,7 +55,7 @@ pub(crate) struct Sample {
     pub(crate) at: Instant,
     /// From then until the answer was complete; with [`Clients::Fresh`] from the beginning of the connect.
     pub(crate) took: Duration,
-    /// Who answered.
+    /// Who answered: the generation, or its pid where a server tells only that.
     pub(crate) generation: u64,
 }
 
@@ -106,9 +106,16 @@ impl Report {
     }
 }
 
+#[derive(Default)]
+struct Shared {
+    stop: AtomicBool,
+    /// So many clients have got an answer.
+    answered: AtomicUsize,
+}
+
 /// Clients at work until [`Load::stop`].
 pub(crate) struct Load {
-    stop: Arc<AtomicBool>,
+    shared: Arc<Shared>,
     clients: JoinSet<Report>,
 }
 
@@ -124,17 +131,22 @@ impl Load {
         clients: Clients,
         count: usize,
     ) -> Load {
-        let stop = Arc::new(AtomicBool::new(false));
+        let shared = Arc::new(Shared::default());
         let mut set = JoinSet::new();
         for _ in 0..count {
-            set.spawn(client(tls.cloned(), addr, clients, Arc::clone(&stop)));
+            set.spawn(client(tls.cloned(), addr, clients, Arc::clone(&shared)));
         }
-        Load { stop, clients: set }
+        Load { shared, clients: set }
+    }
+
+    /// Whether every client has got an answer.
+    pub(crate) fn is_under_way(&self) -> bool {
+        self.shared.answered.load(Ordering::Relaxed) == self.clients.len()
     }
 
     /// Lets every request under way end, and reports.
     pub(crate) async fn stop(self) -> Report {
-        self.stop.store(true, Ordering::SeqCst);
+        self.shared.stop.store(true, Ordering::SeqCst);
         let mut report = Report::default();
         for one in self.clients.join_all().await {
             report.add(one);
@@ -164,18 +176,23 @@ async fn client(
     tls: Option<TlsConnector>,
     addr: SocketAddr,
     clients: Clients,
-    stop: Arc<AtomicBool>,
+    shared: Arc<Shared>,
 ) -> Report {
     let mut report = Report::default();
     let mut random = fastrand::Rng::new();
     let mut kept = None;
-    while !stop.load(Ordering::Relaxed) {
+    while !shared.stop.load(Ordering::Relaxed) {
         let at = Instant::now();
         match timeout(PATIENCE, exchange(tls.as_ref(), addr, clients, &mut kept))
             .await
             .unwrap_or(Err("timeout"))
         {
-            Ok(generation) => report.samples.push(Sample { at, took: at.elapsed(), generation }),
+            Ok(generation) => {
+                if report.samples.is_empty() {
+                    shared.answered.fetch_add(1, Ordering::Relaxed);
+                }
+                report.samples.push(Sample { at, took: at.elapsed(), generation });
+            }
             Err(kind) => {
                 kept = None;
                 report.lost.push(Lost { kind, at, known: Instant::now() });
@@ -275,7 +292,7 @@ fn broken(error: &io::Error, reset: &'static str) -> &'static str {
     }
 }
 
-/// The generation in a complete answer, and whether the server closes after it; `None` if more is to come.
+/// Who says to have answered, in a complete answer, and whether the server closes after it; `None` if more is to come.
 fn complete(answer: &[u8]) -> Result<Option<(u64, bool)>, &'static str> {
     let Some(end) = answer.windows(4).position(|w| w == b"\r\n\r\n") else { return Ok(None) };
     let head = str::from_utf8(&answer[..end]).map_err(|_| "bad answer")?;
@@ -288,7 +305,8 @@ fn complete(answer: &[u8]) -> Result<Option<(u64, bool)>, &'static str> {
     };
     let length: usize = header("content-length").and_then(|v| v.parse().ok()).ok_or("bad answer")?;
     let Some(body) = answer.get(end + 4..end + 4 + length) else { return Ok(None) };
-    let generation = str::from_utf8(body).ok().and_then(|text| text.strip_prefix("generation="));
-    let generation = generation.and_then(|text| text.split(' ').next()?.parse().ok()).ok_or("bad answer")?;
+    let text = str::from_utf8(body).map_err(|_| "bad answer")?;
+    let who = text.strip_prefix("generation=").or_else(|| text.strip_prefix("hello from "));
+    let generation = who.and_then(|who| who.split_whitespace().next()?.parse().ok()).ok_or("bad answer")?;
     Ok(Some((generation, header("connection") == Some("close"))))
 }

@@ -14,7 +14,8 @@ async fn hello(_: Request<Incoming>) -> Result<Response<String>, Infallible> {
 
 #[tokio::main]
 async fn main() -> Result<(), handover::Error> {
-    tracing_subscriber::fmt::init();
-    handover::Server::bind("127.0.0.1:8080").serve(service_fn(hello)).await?;
+    tracing_subscriber::fmt().json().flatten_event(true).with_writer(std::io::stderr).init();
+    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:8080".to_owned());
+    handover::Server::bind(&*address).serve(service_fn(hello)).await?;
     Ok(())
 }

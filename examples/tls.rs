@@ -1,7 +1,7 @@
 //! A server with TLS that can be replaced without losing a request; the next generation reads the certificate anew.
 //!
-//! `cargo run --example tls -- cert.pem key.pem`, or without files for a certificate that vouches for itself. Then
-//! `curl --insecure https://localhost:8443`, and `kill -HUP` the pid it logs.
+//! `cargo run --example tls -- 127.0.0.1:8443 cert.pem key.pem`, or without files for a certificate that vouches for itself.
+//! Then `curl --insecure https://localhost:8443`, and `kill -HUP` the pid it logs.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -26,8 +26,7 @@ fn self_signed() -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>
     Ok((vec![made.cert.der().clone()], PrivateKeyDer::try_from(made.signing_key.serialize_der())?))
 }
 
-fn config() -> Result<ServerConfig, BoxError> {
-    let mut files = std::env::args().skip(1);
+fn config(mut files: impl Iterator<Item = String>) -> Result<ServerConfig, BoxError> {
     let (chain, key) = match (files.next(), files.next()) {
         (Some(cert), Some(key)) => {
             let chain = CertificateDer::pem_file_iter(cert)?.collect::<Result<_, _>>()?;
@@ -41,7 +40,9 @@ fn config() -> Result<ServerConfig, BoxError> {
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
-    tracing_subscriber::fmt::init();
-    handover::Server::bind("127.0.0.1:8443").tls(config()?).serve(service_fn(hello)).await?;
+    tracing_subscriber::fmt().json().flatten_event(true).with_writer(std::io::stderr).init();
+    let mut args = std::env::args().skip(1);
+    let address = args.next().unwrap_or_else(|| "127.0.0.1:8443".to_owned());
+    handover::Server::bind(&*address).tls(config(args)?).serve(service_fn(hello)).await?;
     Ok(())
 }

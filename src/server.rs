@@ -10,10 +10,8 @@ use std::time::Duration;
 use hyper::body::{Body, Incoming};
 use hyper::service::Service;
 use hyper::{Request, Response};
-use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
 
-use crate::drain::{Conn, Drain, Retiring};
+use crate::drain::Drain;
 use crate::error::{Error, Kind};
 use crate::handle::{Handle, Remote};
 use crate::outcome::Outcome;
@@ -21,11 +19,12 @@ use crate::port::Sink;
 use crate::process::{self, Launch};
 use crate::succession::Timings;
 
+mod engine;
+mod listener;
 #[cfg(feature = "tls")]
 mod tls;
-
-mod engine;
 use engine::Engine;
+pub use listener::Listener;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 type Check = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
@@ -227,7 +226,8 @@ impl Server {
                 let (conn, service) = (drain.conn(stream, remote), service.clone());
                 #[cfg(feature = "tls")]
                 if let Some((config, timeout)) = tls.clone() {
-                    tokio::spawn(ended(tls::serve(conn, service, config, timeout), remote));
+                    let served = async move { conn.tls(config, timeout).await?.serve(service).await };
+                    tokio::spawn(ended(served, remote));
                     return;
                 }
                 tokio::spawn(ended(conn.serve(service), remote));
@@ -235,34 +235,6 @@ impl Server {
         });
         let engine = Engine::start(self.config, self.remote, drain, &sink)?;
         engine.run(checked(self.check)).await
-    }
-
-    /// Listens for any protocol over TCP; the program accepts, says when it is ready, and serves each connection itself.
-    ///
-    /// A check given to [`ready_when`](Server::ready_when) runs when [`Listener::ready`] is called.
-    ///
-    /// # Errors
-    ///
-    /// When an address cannot be listened on or the pid file cannot be written.
-    pub async fn listen(self) -> Result<Listener, Error> {
-        let drain = self.config.drain();
-        let (accepted, connections) = mpsc::unbounded_channel();
-        let sink: Sink = Arc::new({
-            let drain = drain.clone();
-            // The queue has no bound because its listener must never be left alone while connections are steered to it.
-            move |stream, peer| drop(accepted.send(drain.conn(stream, peer)))
-        });
-        let retiring = drain.retiring();
-        let engine = Engine::start(self.config, self.remote, drain, &sink)?;
-        let (ready, told) = oneshot::channel();
-        let check = self.check;
-        let engine = tokio::spawn(engine.run(async move {
-            if told.await.is_err() {
-                std::future::pending::<()>().await;
-            }
-            checked(check).await
-        }));
-        Ok(Listener { connections, ready: Some(ready), retiring, engine })
     }
 }
 
@@ -284,68 +256,5 @@ async fn checked(check: Option<Check>) -> Result<(), Error> {
 impl std::fmt::Debug for Server {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Server").field("config", &self.config).finish_non_exhaustive()
-    }
-}
-
-/// The addresses of a generation, for a program that brings its own accept loop.
-///
-/// ```no_run
-/// # async fn greet(_: handover::Conn) {}
-/// # async fn run() -> Result<(), handover::Error> {
-/// let mut listener = handover::Server::bind("0.0.0.0:7000").listen().await?;
-/// // Connect to the database, fill the caches: the predecessor serves until here.
-/// listener.ready();
-/// while let Some(conn) = listener.accept().await {
-///     tokio::spawn(greet(conn));
-/// }
-/// listener.finish().await?;
-/// # Ok(()) }
-/// ```
-///
-/// Dropping it closes the addresses at once.
-#[derive(Debug)]
-pub struct Listener {
-    connections: mpsc::UnboundedReceiver<Conn>,
-    ready: Option<oneshot::Sender<()>>,
-    retiring: Retiring,
-    engine: JoinHandle<Result<Outcome, Error>>,
-}
-
-impl Listener {
-    /// This program can serve: take over from the predecessor. Must be called within the ready timeout.
-    pub fn ready(&mut self) {
-        if let Some(ready) = self.ready.take() {
-            let _ = ready.send(());
-        }
-    }
-
-    /// The next connection, or `None` when there will be no more: the generation has closed its listeners because it
-    /// retired or stopped, or it failed; [`finish`](Listener::finish) tells. Cancel safe.
-    pub async fn accept(&mut self) -> Option<Conn> {
-        self.connections.recv().await
-    }
-
-    /// Tells connections that live long when to end.
-    pub fn retiring(&self) -> Retiring {
-        self.retiring.clone()
-    }
-
-    /// Waits until every accepted [`Conn`] is dropped, or the drain deadline has passed.
-    ///
-    /// # Errors
-    ///
-    /// When this generation never took over: see [`Server::serve`].
-    pub async fn finish(mut self) -> Result<Outcome, Error> {
-        match (&mut self.engine).await {
-            Ok(outcome) => outcome,
-            // Only a panic ends the task early, as nobody else can abort it.
-            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
-        }
-    }
-}
-
-impl Drop for Listener {
-    fn drop(&mut self) {
-        self.engine.abort();
     }
 }

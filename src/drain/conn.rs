@@ -1,31 +1,26 @@
 //! The I/O object of one connection.
 
 use std::io::{self, IoSlice};
-use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
-use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::farewell::{Farewell, Verdict};
 use super::requests::{ConnectInfo, Protocol, Requests};
 use super::{Counted, Drain};
 
+mod arrived;
+mod linger;
 #[cfg(feature = "tls")]
 mod tls;
+pub(super) use arrived::{Arrived, arrived};
+use linger::Linger;
 #[cfg(feature = "tls")]
 pub use tls::TlsStream;
-
-/// How long, and for how many bytes, a connection is read from after our FIN: input that is unread when a socket is
-/// closed makes the kernel send RST, which destroys a response that the client has not read yet.
-const LINGER: Duration = Duration::from_secs(2);
-const LINGER_BYTES: usize = 64 * 1024;
 
 /// A head and a body of so many bytes together are sent from one buffer: to the kernel that is less work than two, by
 /// more than copying them costs.
@@ -35,7 +30,7 @@ const SMALL: usize = 1024;
 /// stream for any protocol; [`Conn::serve`] speaks HTTP on it.
 pub struct Conn<T = TcpStream> {
     stream: T,
-    /// Asks the kernel whether anything has arrived. tokio only knows what its last `epoll_wait` said.
+    /// Looks whether anything has arrived.
     arrived: fn(&T) -> Arrived,
     requests: Arc<Requests>,
     farewell: Farewell,
@@ -47,34 +42,6 @@ pub struct Conn<T = TcpStream> {
     ended: bool,
     linger: Linger,
     _counted: Counted,
-}
-
-/// The end of a connection.
-enum Linger {
-    NotYet,
-    /// FIN is sent; what still comes is discarded.
-    Until {
-        timer: Pin<Box<Sleep>>,
-        left: usize,
-    },
-}
-
-/// What has arrived on a connection that has nothing to read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Arrived {
-    Nothing,
-    /// The event that announces it is on its way.
-    Something,
-    /// It was read, and cannot be understood without the rest, which may never come.
-    #[cfg_attr(not(feature = "tls"), allow(dead_code, reason = "bytes mean something one by one"))]
-    Part,
-}
-
-pub(super) fn arrived(stream: &TcpStream) -> Arrived {
-    match SockRef::from(stream).peek(&mut [MaybeUninit::uninit(); 1]) {
-        Err(e) if e.kind() == io::ErrorKind::WouldBlock => Arrived::Nothing,
-        _ => Arrived::Something,
-    }
 }
 
 impl<T> Conn<T> {
@@ -259,25 +226,14 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Conn<T> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        if matches!(this.linger, Linger::NotYet) {
+        if !this.linger.has_begun() {
             ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
             if !this.must_linger() {
                 return Poll::Ready(Ok(()));
             }
-            let timer = Box::pin(sleep_until(Instant::now() + LINGER));
-            this.linger = Linger::Until { timer, left: LINGER_BYTES };
+            this.linger = Linger::begin();
         }
-        let Linger::Until { timer, left } = &mut this.linger else { return Poll::Ready(Ok(())) };
-        let mut discarded = [0; 4096];
-        while *left > 0 && timer.as_mut().poll(cx).is_pending() {
-            let mut buf = ReadBuf::new(&mut discarded);
-            match ready!(Pin::new(&mut this.stream).poll_read(cx, &mut buf)) {
-                Ok(()) if !buf.filled().is_empty() => *left = left.saturating_sub(buf.filled().len()),
-                // The client has gone, which is what we waited for.
-                Ok(()) | Err(_) => break,
-            }
-        }
-        Poll::Ready(Ok(()))
+        this.linger.poll(&mut this.stream, cx).map(Ok)
     }
 }
 

@@ -1,5 +1,6 @@
 //! The drain without sockets, processes or real time: `tokio::io::duplex` and a paused clock. `http1` and `http2` hold
-//! one table each; here are the service that they talk to and what does not depend on a protocol.
+//! one table each; here are the service that they talk to and what does not depend on a protocol. `sockets` has what needs
+//! a kernel.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -19,6 +20,7 @@ use super::{Drain, Drained, LAME_DUCK};
 
 mod http1;
 mod http2;
+mod sockets;
 
 type Body = Either<Full<Bytes>, Channel<Bytes>>;
 

@@ -1,15 +1,11 @@
-//! `Server` with TLS: how a connection becomes one that HTTP is spoken on.
+//! What `Server` is told of TLS.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::body::{Body, Incoming};
-use hyper::service::Service;
-use hyper::{Request, Response};
 use tokio_rustls::rustls::ServerConfig;
 
-use super::{BoxError, Server};
-use crate::drain::Conn;
+use super::Server;
 
 /// What ALPN offers, in the order of preference.
 const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
@@ -28,7 +24,7 @@ impl Default for Tls {
 
 impl Server {
     /// Serves every connection of [`serve`](Server::serve) with TLS. Without ALPN protocols in `config` it offers `h2` and
-    /// `http/1.1`. [`listen`](Server::listen) leaves the handshake to the program: see [`Conn::tls`].
+    /// `http/1.1`. [`listen`](Server::listen) leaves the handshake to the program: see [`Conn::tls`](crate::Conn::tls).
     ///
     /// A generation has the certificate that it is given here, so the next one brings a new one. What a client keeps of a
     /// session, a ticket, means nothing to the next generation unless `config` has a ticketer with keys that both know: its
@@ -54,21 +50,4 @@ impl Tls {
     pub(super) fn enabled(&self) -> Option<(Arc<ServerConfig>, Duration)> {
         self.config.clone().map(|config| (config, self.timeout))
     }
-}
-
-pub(super) async fn serve<S, B>(
-    conn: Conn,
-    service: S,
-    config: Arc<ServerConfig>,
-    timeout: Duration,
-) -> Result<(), BoxError>
-where
-    S: Service<Request<Incoming>, Response = Response<B>> + Send + 'static,
-    S::Future: Send,
-    S::Error: Into<BoxError>,
-    B: Body + Send + 'static,
-    B::Data: Send,
-    B::Error: Into<BoxError>,
-{
-    conn.tls(config, timeout).await?.serve(service).await
 }

@@ -1,16 +1,17 @@
-//! Each example is handed over under load, and loses nothing. `embed` is not here because its port is fixed, `own_loop` and
-//! `playground` have their tests elsewhere.
+//! Each example is handed over under load, and loses nothing. `own_loop` and `playground` have their tests elsewhere.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use tokio_rustls::TlsConnector;
 
 use crate::harness::{Client, Traffic, example, get, hand_over, wait_until};
 use crate::load::Clients;
 use crate::process::{Server, command, signal};
 
 mod conversations;
+mod tls;
 mod tonic;
 mod worker;
 
@@ -24,10 +25,18 @@ fn start(name: &str, args: &[&str]) -> Server {
     Server::start(started)
 }
 
-/// Clients that keep their connections, and some that do not.
-fn load(address: SocketAddr) -> [Traffic; 2] {
+/// Clients that keep their connections, and some that do not. Each has got an answer.
+fn load(server: &Server, address: SocketAddr) -> [Traffic; 2] {
+    load_with(None, server, address)
+}
+
+/// The same over TLS, if there is a connector.
+fn load_with(tls: Option<&TlsConnector>, server: &Server, address: SocketAddr) -> [Traffic; 2] {
     let keep_alive = Clients::KeepAlive { pause: Duration::from_millis(10) };
-    [Traffic::start(address, Clients::Fresh, 8), Traffic::start(address, keep_alive, KEPT)]
+    let traffic = [(Clients::Fresh, 8), (keep_alive, KEPT)]
+        .map(|(clients, count)| Traffic::start_with(tls, address, clients, count));
+    wait_until("every client is answered", server, || traffic.iter().all(Traffic::is_under_way));
+    traffic
 }
 
 /// Stops the load, and asserts that each generation had its share and that nothing was lost.
@@ -47,11 +56,20 @@ fn assert_nobody_was_cut(server: &mut Server) {
 }
 
 #[test]
+fn embed_is_handed_over() {
+    let mut server = start("embed", &["127.0.0.1:0"]);
+    let traffic = load(&server, server.address());
+    hand_over(&server, 1, server.first_pid());
+    assert_lossless(traffic, 2, &server);
+    assert_nobody_was_cut(&mut server);
+}
+
+#[test]
 fn axum_is_handed_over_and_its_events_end_themselves() {
     let mut server = start("axum", &["127.0.0.1:0"]);
     let mut events = Client::connect(server.address());
     events.write("GET /events HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
-    let traffic = load(server.address());
+    let traffic = load(&server, server.address());
     wait_until("events come", &server, || {
         let mut seen = [0; 4096];
         let n = events.0.peek(&mut seen).expect("the connection is open");
@@ -73,7 +91,7 @@ fn two_ports_move_together_and_the_internal_one_can_restart() {
     let mut server = start("two_ports", &["127.0.0.1:0", "127.0.0.1:0"]);
     let addresses = server.addresses(1);
     let (public, internal) = (addresses[0], addresses[1]);
-    let traffic = [load(public), load(internal)];
+    let traffic = [load(&server, public), load(&server, internal)];
     wait_until("all clients have connected", &server, || {
         let status = get(internal, "/");
         let open = status.rsplit(", ").next().and_then(|text| text.split(' ').next()?.parse::<usize>().ok());

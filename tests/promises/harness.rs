@@ -96,6 +96,11 @@ impl Traffic {
         Traffic::start(server.address(), Clients::Fresh, 8)
     }
 
+    /// Whether every client has got an answer.
+    pub(crate) fn is_under_way(&self) -> bool {
+        self.load.is_under_way()
+    }
+
     pub(crate) fn stop(self) -> Report {
         self.runtime.block_on(self.load.stop())
     }

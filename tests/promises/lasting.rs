@@ -1,10 +1,11 @@
 //! Exchanges that last, probes, and limits.
 
+use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::harness::{Client, HANDOVER, QUICK, get, start, wait_until};
+use crate::harness::{Client, HANDOVER, QUICK, get, hand_over, start, wait_until};
 use crate::process::{Server, command, signal};
 use crate::websocket::{CLOSE, TEXT, WebSocket};
 
@@ -43,15 +44,19 @@ fn a_request_in_the_socket_buffer_when_the_grace_ends_is_answered() {
     let server = start(&["--idle-grace", "1s"]);
     let mut client = Client::connect(server.address());
     client.get("/");
-    signal(server.first_pid(), Signal::SIGHUP);
-    server.wait_state(1, "draining");
-    // Stopped, the old generation cannot see the request before its grace has ended.
+    assert_answered_after_the_grace(&server, &mut client);
+}
+
+/// The client sends to an old generation that is stopped until the idle grace, of one second, is over.
+pub(crate) fn assert_answered_after_the_grace<S: Read + Write>(server: &Server, client: &mut Client<S>) {
+    hand_over(server, 1, server.first_pid());
     signal(server.first_pid(), Signal::SIGSTOP);
     client.send("/");
     std::thread::sleep(Duration::from_millis(1500));
     signal(server.first_pid(), Signal::SIGCONT);
     let answer = client.answer();
     assert!(answer.contains("generation=1 ") && answer.contains("connection: close"), "{answer}");
+    client.wait_closed();
 }
 
 fn probed(args: &[&str]) -> Server {

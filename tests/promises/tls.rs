@@ -25,17 +25,17 @@ mod lossless;
 mod mistakes;
 mod renewal;
 
-type TlsClient = Client<StreamOwned<ClientConnection, TcpStream>>;
+pub(crate) type TlsClient = Client<StreamOwned<ClientConnection, TcpStream>>;
 
 /// A certificate that vouches for itself, for 127.0.0.1, and its key.
-struct Pair {
+pub(crate) struct Pair {
     certificate: CertificateDer<'static>,
     cert: String,
     key: String,
 }
 
 impl Pair {
-    fn new() -> Pair {
+    pub(crate) fn new() -> Pair {
         Pair::until(4000)
     }
 
@@ -49,7 +49,7 @@ impl Pair {
         Pair { certificate: cert.der().clone(), cert: cert.pem(), key: key.serialize_pem() }
     }
 
-    fn config(&self, alpn: &[&str]) -> ClientConfig {
+    pub(crate) fn config(&self, alpn: &[&str]) -> ClientConfig {
         self.config_for(&[&version::TLS12, &version::TLS13], alpn)
     }
 
@@ -68,19 +68,19 @@ impl Pair {
 }
 
 /// Files for a server with TLS.
-struct Bed {
+pub(crate) struct Bed {
     dir: TempDir,
     pair: Pair,
 }
 
 impl Bed {
-    fn make() -> Bed {
+    pub(crate) fn make() -> Bed {
         let bed = Bed { dir: tempfile::tempdir().expect("a directory"), pair: Pair::new() };
         bed.install(&bed.pair);
         bed
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
@@ -90,7 +90,7 @@ impl Bed {
         std::fs::set_permissions(self.path(name), std::fs::Permissions::from_mode(0o600)).expect("ours");
     }
 
-    fn install(&self, pair: &Pair) {
+    pub(crate) fn install(&self, pair: &Pair) {
         self.file("cert.pem", &pair.cert);
         self.file("key.pem", &pair.key);
     }
@@ -109,13 +109,13 @@ impl Bed {
         connect(addr, &Arc::new(self.pair.config(&[])))
     }
 
-    fn connector(&self) -> TlsConnector {
+    pub(crate) fn connector(&self) -> TlsConnector {
         Arc::new(self.pair.config(&["http/1.1"])).into()
     }
 }
 
 /// A connection whose handshake is done.
-fn connect(addr: SocketAddr, config: &Arc<ClientConfig>) -> TlsClient {
+pub(crate) fn connect(addr: SocketAddr, config: &Arc<ClientConfig>) -> TlsClient {
     let mut client = begin(addr, config);
     client.0.conn.complete_io(&mut client.0.sock).expect("a handshake");
     client

@@ -49,7 +49,7 @@ fn stop(server: &Server, pid: u32, dir: &Path) -> Vec<Step> {
 fn graceful_worker_hands_its_queue_over_job_by_job() {
     let dir = tempfile::tempdir().expect("a directory");
     let (server, jobs) = start_with_jobs(dir.path());
-    let traffic = load(server.address());
+    let traffic = load(&server, server.address());
     wait_until("the first generation works", &server, || done_by(dir.path(), 1) >= 5);
     let second = hand_over(&server, 1, server.first_pid());
     assert!(done_by(dir.path(), 2) >= 5, "the second generation was let work only after standby");

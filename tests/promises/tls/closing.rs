@@ -8,6 +8,7 @@ use nix::sys::signal::Signal;
 
 use super::Bed;
 use crate::harness::hand_over;
+use crate::lasting::assert_answered_after_the_grace;
 use crate::process::signal;
 
 #[test]
@@ -35,15 +36,7 @@ fn a_request_in_the_socket_buffer_when_the_grace_ends_is_answered() {
     let server = bed.start(&["--idle-grace", "1s"]);
     let mut client = bed.connect(server.address());
     client.get("/");
-    hand_over(&server, 1, server.first_pid());
-    // Stopped, the old generation cannot see the request before its grace has ended.
-    signal(server.first_pid(), Signal::SIGSTOP);
-    client.send("/");
-    std::thread::sleep(Duration::from_millis(1500));
-    signal(server.first_pid(), Signal::SIGCONT);
-    let answer = client.answer();
-    assert!(answer.contains("generation=1 ") && answer.contains("connection: close"), "{answer}");
-    client.wait_closed();
+    assert_answered_after_the_grace(&server, &mut client);
 }
 
 #[test]

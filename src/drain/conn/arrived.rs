@@ -1,0 +1,26 @@
+//! The last look before a connection is closed. It is the kernel that is asked: tokio only knows what its last `epoll_wait`
+//! said.
+
+use std::io;
+use std::mem::MaybeUninit;
+
+use socket2::SockRef;
+use tokio::net::TcpStream;
+
+/// What has arrived on a connection that has nothing to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::drain) enum Arrived {
+    Nothing,
+    /// The event that announces it is on its way.
+    Something,
+    /// It was read, and cannot be understood without the rest, which may never come.
+    #[cfg_attr(not(feature = "tls"), allow(dead_code, reason = "bytes mean something one by one"))]
+    Part,
+}
+
+pub(in crate::drain) fn arrived(stream: &TcpStream) -> Arrived {
+    match SockRef::from(stream).peek(&mut [MaybeUninit::uninit(); 1]) {
+        Err(e) if e.kind() == io::ErrorKind::WouldBlock => Arrived::Nothing,
+        _ => Arrived::Something,
+    }
+}

@@ -1,0 +1,161 @@
+//! The drain on real sockets, with TLS and without. What the kernel has received and tokio has not seen is made by hand: the
+//! connection is polled, and the request sent, without the runtime asking the kernel in between.
+
+use std::convert::Infallible;
+use std::os::fd::{AsFd, OwnedFd};
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
+use tokio::time::{pause, resume, sleep, timeout};
+
+use super::secs;
+use crate::{Conn, Drain};
+
+#[cfg(feature = "tls")]
+mod tls;
+
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Stream for T {}
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A client and its connection, which is served only while a test polls it.
+struct Pair {
+    drain: Drain,
+    client: Box<dyn Stream>,
+    serving: Pin<Box<dyn Future<Output = Result<(), BoxError>>>>,
+    /// The server's, for asking the kernel.
+    socket: OwnedFd,
+    /// A request for `/wait` has come, and may be answered.
+    begun: Arc<Notify>,
+    go: Arc<Notify>,
+}
+
+async fn connect(drain: &Drain) -> (TcpStream, Conn, OwnedFd) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let client = TcpStream::connect(listener.local_addr().expect("it is bound")).await.expect("it listens");
+    let (server, remote) = listener.accept().await.expect("it has connected");
+    let socket = server.as_fd().try_clone_to_owned().expect("a descriptor");
+    (client, drain.conn(server, remote), socket)
+}
+
+async fn plain() -> Pair {
+    let drain = Drain::new();
+    let (client, conn, socket) = connect(&drain).await;
+    Pair::new(drain, client, conn, socket)
+}
+
+async fn of_both_kinds() -> Vec<(&'static str, Pair)> {
+    vec![
+        ("plain", plain().await),
+        #[cfg(feature = "tls")]
+        ("TLS", tls::pair().await),
+    ]
+}
+
+impl Pair {
+    fn new(drain: Drain, client: impl Stream, conn: Conn<impl Stream>, socket: OwnedFd) -> Pair {
+        let (begun, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let (told, may) = (Arc::clone(&begun), Arc::clone(&go));
+        let service = service_fn(move |request: Request<Incoming>| {
+            let (told, may) = (Arc::clone(&told), Arc::clone(&may));
+            async move {
+                let path = request.uri().path();
+                if path == "/wait" {
+                    told.notify_one();
+                    may.notified().await;
+                }
+                Ok::<_, Infallible>(Response::new(path.to_owned()))
+            }
+        });
+        Pair { drain, client: Box::new(client), serving: Box::pin(conn.serve(service)), socket, begun, go }
+    }
+
+    async fn ask(&mut self, path: &str) {
+        let head = format!("GET {path} HTTP/1.1\r\n\r\n");
+        self.client.write_all(head.as_bytes()).await.expect("it is open");
+        self.client.flush().await.expect("it is open");
+    }
+
+    /// The same, but the runtime has no turn, and the kernel has received it.
+    fn ask_unseen(&mut self, path: &str) {
+        self.ask(path).now_or_never().expect("there is room");
+        let mut readable = [PollFd::new(&self.socket, PollFlags::IN)];
+        let patience = Timespec { tv_sec: 20, tv_nsec: 0 };
+        assert_eq!(poll(&mut readable, Some(&patience)), Ok(1), "it has not arrived");
+    }
+
+    fn poll_by_hand(&mut self) {
+        assert!(self.serving.as_mut().now_or_never().is_none(), "it has ended");
+    }
+
+    /// The answers that still come, each as its path and whether the connection is to be closed after it.
+    async fn rest(self) -> Vec<(String, bool)> {
+        let Pair { mut client, serving, socket, .. } = self;
+        drop(socket);
+        let read = async move {
+            let mut all = String::new();
+            client.read_to_string(&mut all).await.expect("closed properly");
+            all
+        };
+        let (all, _) =
+            timeout(secs(20), async { tokio::join!(read, serving) }).await.expect("it is closed in time");
+        let answers = all.split("HTTP/1.1 200 OK\r\n").skip(1);
+        answers
+            .map(|answer| {
+                let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+                (body.to_owned(), head.contains("connection: close"))
+            })
+            .collect()
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_only_the_kernel_has_seen_when_the_grace_is_over_is_answered() {
+    for has_asked in [false, true] {
+        for (kind, mut pair) in of_both_kinds().await {
+            if has_asked {
+                pair.ask("/0").await;
+                let mut answer = [0; 512];
+                tokio::select! {
+                    read = pair.client.read(&mut answer) => assert!(read.expect("an answer") > 0),
+                    served = &mut pair.serving => panic!("it has ended: {served:?}"),
+                }
+            }
+            pause();
+            pair.drain.lame_duck(secs(5));
+            pair.poll_by_hand();
+            // The timer expires, and nobody looks at it yet.
+            sleep(secs(6)).await;
+            pair.ask_unseen("/1");
+            pair.poll_by_hand();
+            resume();
+            assert_eq!(pair.rest().await, [("/1".to_owned(), true)], "{kind}, asked before: {has_asked}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_only_the_kernel_has_seen_behind_one_in_flight_is_answered_too() {
+    for (kind, mut pair) in of_both_kinds().await {
+        pair.ask("/wait").await;
+        tokio::select! {
+            () = pair.begun.notified() => {}
+            served = &mut pair.serving => panic!("it has ended: {served:?}"),
+        }
+        pair.drain.lame_duck(secs(60));
+        pair.poll_by_hand();
+        pair.ask_unseen("/1");
+        pair.go.notify_one();
+        pair.poll_by_hand();
+        assert_eq!(pair.rest().await, [("/wait".to_owned(), false), ("/1".to_owned(), true)], "{kind}");
+    }
+}

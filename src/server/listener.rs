@@ -1,0 +1,106 @@
+//! `Server` without HTTP: the program has the accept loop, and says when it is ready.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use super::engine::Engine;
+use super::{Server, checked};
+use crate::drain::{Conn, Retiring};
+use crate::error::Error;
+use crate::outcome::Outcome;
+use crate::port::Sink;
+
+/// The addresses of a generation, for a program that brings its own accept loop.
+///
+/// ```no_run
+/// # async fn greet(_: handover::Conn) {}
+/// # async fn run() -> Result<(), handover::Error> {
+/// let mut listener = handover::Server::bind("0.0.0.0:7000").listen().await?;
+/// // Connect to the database, fill the caches: the predecessor serves until here.
+/// listener.ready();
+/// while let Some(conn) = listener.accept().await {
+///     tokio::spawn(greet(conn));
+/// }
+/// listener.finish().await?;
+/// # Ok(()) }
+/// ```
+///
+/// Dropping it closes the addresses at once.
+#[derive(Debug)]
+pub struct Listener {
+    connections: mpsc::UnboundedReceiver<Conn>,
+    ready: Option<oneshot::Sender<()>>,
+    retiring: Retiring,
+    engine: JoinHandle<Result<Outcome, Error>>,
+}
+
+impl Server {
+    /// Listens for any protocol over TCP; the program accepts, says when it is ready, and serves each connection itself.
+    ///
+    /// A check given to [`ready_when`](Server::ready_when) runs when [`Listener::ready`] is called.
+    ///
+    /// # Errors
+    ///
+    /// When an address cannot be listened on or the pid file cannot be written.
+    pub async fn listen(self) -> Result<Listener, Error> {
+        let drain = self.config.drain();
+        let (accepted, connections) = mpsc::unbounded_channel();
+        let sink: Sink = Arc::new({
+            let drain = drain.clone();
+            // The queue has no bound because its listener must never be left alone while connections are steered to it.
+            move |stream, peer| drop(accepted.send(drain.conn(stream, peer)))
+        });
+        let retiring = drain.retiring();
+        let engine = Engine::start(self.config, self.remote, drain, &sink)?;
+        let (ready, told) = oneshot::channel();
+        let check = self.check;
+        let engine = tokio::spawn(engine.run(async move {
+            if told.await.is_err() {
+                std::future::pending::<()>().await;
+            }
+            checked(check).await
+        }));
+        Ok(Listener { connections, ready: Some(ready), retiring, engine })
+    }
+}
+
+impl Listener {
+    /// This program can serve: take over from the predecessor. Must be called within the ready timeout.
+    pub fn ready(&mut self) {
+        if let Some(ready) = self.ready.take() {
+            let _ = ready.send(());
+        }
+    }
+
+    /// The next connection, or `None` when there will be no more: the generation has closed its listeners because it
+    /// retired or stopped, or it failed; [`finish`](Listener::finish) tells. Cancel safe.
+    pub async fn accept(&mut self) -> Option<Conn> {
+        self.connections.recv().await
+    }
+
+    /// Tells connections that live long when to end.
+    pub fn retiring(&self) -> Retiring {
+        self.retiring.clone()
+    }
+
+    /// Waits until every accepted [`Conn`] is dropped, or the drain deadline has passed.
+    ///
+    /// # Errors
+    ///
+    /// When this generation never took over: see [`Server::serve`].
+    pub async fn finish(mut self) -> Result<Outcome, Error> {
+        match (&mut self.engine).await {
+            Ok(outcome) => outcome,
+            // Only a panic ends the task early, as nobody else can abort it.
+            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.engine.abort();
+    }
+}
