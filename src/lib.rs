@@ -74,7 +74,7 @@
 //!
 //! `succession` is the state machine, pure. `server` is the builder and, in `server::engine`, the one loop that feeds
 //! the machine. `generation` knows the environment, `process` processes, `signals` signals, `port` and `steering` the
-//! sockets, `identity` the pid file, `drain` the connections. Each of the operating system's facts lives in one of them.
+//! sockets, `identity` the pid file, `notify` what a service manager is told, `drain` the connections. Each of the operating system's facts lives in one of them.
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("handover runs on Linux only: it steers connections with SO_ATTACH_REUSEPORT_CBPF.");

@@ -53,9 +53,9 @@ fn a_reload_that_fails_says_why_and_changes_nothing() {
         let after = machine.unit();
         assert_eq!(after.summary(), format!("{main} active 0"));
         let status = after.get("StatusText");
-        let beginning =
-            "handover failed: the successor left before it was ready: exit status: 1; generation 1 serves ";
-        assert!(status.starts_with(beginning), "{status}");
+        let beginning = "handover failed: the successor left before it was ready: exit status: 1: ";
+        assert!(status.starts_with(beginning) && status.contains("handover.toml:3:11: standby"), "{status}");
+        assert!(status.ends_with(&format!("; generation 1 serves {}", machine.addr)), "{status}");
         println!("failing reload: {succeeded}, {}, {status}", after.summary());
         machine.configure(CONFIG);
         machine.must("systemctl reload handover");

@@ -31,7 +31,8 @@ fn the_watchdog_hears_every_generation_and_notices_one_that_hangs() {
 #[test]
 fn the_watchdog_notices_a_main_process_that_dies_while_its_predecessor_drains() {
     everywhere(|systemd, unit| {
-        let mut machine = Machine::boot(systemd, unit, "WatchdogSec=1s\nRestartSec=100ms", "standby = \"300ms\"");
+        let mut machine =
+            Machine::boot(systemd, unit, "WatchdogSec=1s\nRestartSec=100ms", "standby = \"300ms\"");
         machine.must("systemctl start handover");
         let slow = Slow::begin(&machine);
         machine.must("systemctl reload handover");

@@ -57,7 +57,8 @@ impl Engine {
     fn failure(&self, serves: &str) -> String {
         match self.outside.last_result() {
             Some(HandoverResult::Failed(failure) | HandoverResult::TakenBack(failure)) => {
-                format!("handover failed: {}; {serves}", failure.reason)
+                let words = failure.stderr.last().map_or_else(String::new, |line| format!(": {line}"));
+                format!("handover failed: {}{words}; {serves}", failure.reason)
             }
             _ => serves.to_owned(),
         }
