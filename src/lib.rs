@@ -109,6 +109,8 @@ mod status;
 mod steering;
 #[cfg(target_os = "linux")]
 mod succession;
+#[cfg(target_os = "linux")]
+mod supervisor;
 
 #[cfg(all(target_os = "linux", feature = "tls"))]
 pub use drain::TlsStream;
@@ -119,7 +121,7 @@ pub use error::Error;
 #[cfg(target_os = "linux")]
 pub use event::{Event, Events, Failure, Handover};
 #[cfg(target_os = "linux")]
-pub use generation::{ENVIRONMENT, generation};
+pub use generation::{ENVIRONMENT, generation, is_supervised};
 #[cfg(target_os = "linux")]
 pub use handle::{Handle, Phase, Underway};
 #[cfg(target_os = "linux")]
@@ -128,6 +130,8 @@ pub use outcome::{End, Outcome};
 pub use server::{Listener, Server};
 #[cfg(target_os = "linux")]
 pub use status::{Connections, HandoverResult, LastHandover, PortMember, Status};
+#[cfg(target_os = "linux")]
+pub use supervisor::{needs_supervisor, supervise};
 /// The version of rustls whose `ServerConfig` [`Server::tls`] takes.
 #[cfg(all(target_os = "linux", feature = "tls"))]
 pub use tokio_rustls::rustls;

@@ -46,8 +46,27 @@ pub(super) struct Engine {
     /// That connections cannot be steered was said.
     warned: bool,
     signals: Signals,
+    stops: Stops,
     commands: mpsc::UnboundedReceiver<Command>,
     outside: Outside,
+}
+
+/// How often this generation was told to stop. The process in front passes on what it is told, and may not be the only one
+/// who is told: systemd and timeout(1) send a signal to each process there is. That is not impatience.
+#[derive(Debug, Default)]
+struct Stops {
+    passed_on: u32,
+    direct: u32,
+}
+
+impl Stops {
+    /// Counts one more, and tells whether it is a new one.
+    fn is_new(&mut self, passed_on: bool) -> bool {
+        let before = self.passed_on.max(self.direct);
+        let counted = if passed_on { &mut self.passed_on } else { &mut self.direct };
+        *counted += 1;
+        self.passed_on.max(self.direct) > before
+    }
 }
 
 /// What the loop waits for.
@@ -68,7 +87,7 @@ impl Engine {
         let generation = Generation::from_env();
         let launch = config.launch?;
         let signals = Signals::install().map_err(Kind::Signals)?;
-        let identity = Identity::prepare(config.pid_file.as_deref())?;
+        let identity = Identity::prepare(config.pid_file.as_deref(), generation.supervisor)?;
         let addresses = distinct(&config.addresses.map_err(Kind::NoAddress)?);
         let mut port = Port::open(&addresses, generation.predecessor.as_ref(), config.backlog)?;
         let steered = port.hold_own();
@@ -89,6 +108,7 @@ impl Engine {
             child: None,
             warned: false,
             signals,
+            stops: Stops::default(),
             commands: remote.commands,
             outside: Outside::new(remote.seen, remote.events),
         };
@@ -180,7 +200,7 @@ impl Engine {
     }
 
     /// Who the sender is decides what a signal means.
-    fn interpret(&self, signal: Signal) -> Option<Event> {
+    fn interpret(&mut self, signal: Signal) -> Option<Event> {
         let is_child = self.child.as_ref().is_some_and(|c| c.pid() == signal.sender);
         let is_predecessor =
             self.generation.predecessor.as_ref().is_some_and(|p| p.parent.pid() == signal.sender);
@@ -189,7 +209,10 @@ impl Engine {
             Heard::Closed => is_predecessor.then_some(Event::PredecessorClosed),
             Heard::Term if is_child => Some(Event::ChildReady),
             Heard::Term if is_predecessor => Some(self.stop_asked(Asker::Predecessor)),
-            Heard::Term => Some(self.stop_asked(Asker::Operator)),
+            Heard::Term => {
+                let passed_on = self.generation.supervisor == Some(signal.sender);
+                self.stops.is_new(passed_on).then(|| self.stop_asked(Asker::Operator))
+            }
         }
     }
 

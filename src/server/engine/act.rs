@@ -69,7 +69,7 @@ impl Engine {
         // Again, because a stranger may have stood in the way of the last one.
         self.hold();
         let environment = self.generation.environment(&self.port.addresses());
-        let started = match notify::is_held_by_systemd() {
+        let started = match notify::is_held() {
             Some(reason) => Err(reason.to_owned()),
             None => self.launch.spawn(&environment),
         };
