@@ -86,9 +86,8 @@ pub(crate) fn run() -> ExitCode {
     if let Some(command) = cli.command {
         return command.run();
     }
-    let in_front = !cli.check
-        && !handover::is_supervised()
-        && cli.supervise.unwrap_or_else(handover::needs_supervisor);
+    let in_front =
+        !cli.check && !handover::is_supervised() && cli.supervise.unwrap_or_else(handover::needs_supervisor);
     // What a check has to say is for whoever asked, and not for the log of a server. The process in front would keep the
     // file open after it was rotated.
     let log_file = if cli.check || in_front { cli.log.log_file.take() } else { None };

@@ -144,7 +144,7 @@ impl std::error::Error for Error {
             Kind::NotReady(source) => Some(source.as_ref()),
             Kind::InUse { .. } | Kind::Crowd { .. } | Kind::FirstGeneration(_) | Kind::ReadyTimeout(_) => {
                 None
-            },
+            }
         }
     }
 }

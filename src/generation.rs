@@ -67,7 +67,11 @@ impl Generation {
         let successor = || {
             let Claim { pid, started, number, addresses } = Claim::read(&var)?;
             let parent = Parent::verified(pid, started)?;
-            Some(Generation { number, predecessor: Some(Predecessor { parent, addresses }), supervisor: None })
+            Some(Generation {
+                number,
+                predecessor: Some(Predecessor { parent, addresses }),
+                supervisor: None,
+            })
         };
         let generation = successor().unwrap_or(Generation { number: 1, predecessor: None, supervisor: None });
         let supervisor = supervisor(var(SUPERVISOR), generation.predecessor.is_some());

@@ -8,8 +8,8 @@ use std::os::unix::net::UnixDatagram;
 
 use nix::sys::socket::sockopt::PassCred;
 use nix::sys::socket::{
-    AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, UnixCredentials, bind, recvmsg,
-    setsockopt, socket,
+    AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, UnixCredentials, bind,
+    recvmsg, setsockopt, socket,
 };
 use tokio::io::unix::AsyncFd;
 

@@ -175,7 +175,13 @@ impl Service {
             Some(next) => {
                 self.number += 1;
                 let successor = next.pid();
-                warn!(generation, pid, successor, "{}: its successor stands for the service", how(dead.ended));
+                warn!(
+                    generation,
+                    pid,
+                    successor,
+                    "{}: its successor stands for the service",
+                    how(dead.ended)
+                );
                 let told_to_stop = self.stop_asked;
                 if told_to_stop {
                     next.signal(Signal::TERM);

@@ -101,7 +101,10 @@ impl Engine {
             None => info!(generation, pid, listen, "serving; `kill -HUP {told}` restarts"),
             Some(predecessor) => {
                 self.outside.remember(HandoverResult::TookOver { predecessor });
-                info!(generation, pid, listen, predecessor, "serving, took over; `kill -HUP {told}` restarts");
+                info!(
+                    generation,
+                    pid, listen, predecessor, "serving, took over; `kill -HUP {told}` restarts"
+                );
             }
         }
         self.outside.tell(event::Event::Serving { predecessor });
