@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 
 use super::{binary, site, supervised, wait_gone, wait_in_front};
 use crate::harness::{Client, Faulty, HANDOVER, Traffic, get, is_alive, wait_until};
@@ -103,23 +102,26 @@ fn a_second_term_stops_at_once() {
     wait_gone(&server);
 }
 
-/// As systemd does, and timeout(1).
+/// As systemd and timeout(1) tell every process there is.
 #[test]
-fn a_term_to_every_process_there_is_is_one_request_to_stop() {
-    use std::os::unix::process::CommandExt;
-    let mut started = supervised(&["--stop-timeout", "1h"]);
-    started.process_group(0);
-    let mut server = Server::start(started);
-    let front = server.first_pid();
-    signal(front, Signal::SIGHUP);
-    server.wait_serving(2);
-    server.wait_state(1, "draining");
-    let mut client = Client::connect(server.address());
-    client.send("/slow?ms=800");
-    wait_until("the request has arrived", &server, || get(server.address(), "/").contains("generation=2"));
-    killpg(Pid::from_raw(front.cast_signed()), Signal::SIGTERM).expect("the group lives");
-    assert!(client.answer().contains("generation=2 "), "the request under way was cut");
-    assert_eq!(server.first_exit().code(), Some(0));
+fn a_term_that_comes_both_directly_and_through_the_front_is_one_request_to_stop() {
+    for directly_first in [true, false] {
+        let mut server = Server::start(supervised(&["--stop-timeout", "1h"]));
+        let front = server.first_pid();
+        signal(front, Signal::SIGHUP);
+        let second = server.wait_serving(2);
+        server.wait_state(1, "draining");
+        let mut client = Client::connect(server.address());
+        client.send("/slow?ms=800");
+        let arrived = || get(server.address(), "/").contains("generation=2");
+        wait_until("the request has arrived", &server, arrived);
+        let (one, other) = if directly_first { (second, front) } else { (front, second) };
+        signal(one, Signal::SIGTERM);
+        server.wait_state(2, "draining");
+        signal(other, Signal::SIGTERM);
+        assert!(client.answer().contains("generation=2 "), "the request under way was cut");
+        assert_eq!(server.first_exit().code(), Some(0));
+    }
 }
 
 #[test]
