@@ -24,6 +24,7 @@ pub(crate) const MAIN: &str = "MAINPID";
 /// What systemd ignores.
 pub(crate) const OURS: &str = "X_";
 pub(crate) const STOPPING: &str = "STOPPING=1";
+pub(crate) const RELOADING: &str = "RELOADING=1";
 pub(crate) const SOCKET: &str = "NOTIFY_SOCKET";
 pub(crate) const WATCHDOG_USEC: &str = "WATCHDOG_USEC";
 pub(crate) const WATCHDOG_PID: &str = "WATCHDOG_PID";
@@ -192,7 +193,7 @@ async fn tick(watchdog: &mut Option<Interval>) {
 pub(crate) fn reloading() -> Vec<String> {
     let now = clock_gettime(ClockId::Monotonic);
     let usec = i128::from(now.tv_sec) * 1_000_000 + i128::from(now.tv_nsec / 1000);
-    vec!["RELOADING=1".to_owned(), format!("MONOTONIC_USEC={usec}")]
+    vec![RELOADING.to_owned(), format!("MONOTONIC_USEC={usec}")]
 }
 
 /// A field of ours, which systemd ignores: who is adopted by the process in front if this one dies.

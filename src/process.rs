@@ -78,7 +78,6 @@ impl Launch {
             command.env_remove(name);
         }
         command.envs(env.iter().map(|(name, value)| (name, value)));
-        #[expect(clippy::zombie_processes, reason = "reaped with all other children")]
         let started = command.spawn().map_err(|e| self.explain(&e))?;
         Ok(started.id())
     }

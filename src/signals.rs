@@ -55,6 +55,24 @@ pub(crate) struct Signal {
     pub(crate) sender: u32,
 }
 
+/// How often this generation was told to stop. The process in front passes on what it is told, and may not be the only one
+/// who is told: systemd and timeout(1) send a signal to each process there is. That is not impatience.
+#[derive(Debug, Default)]
+pub(crate) struct Stops {
+    passed_on: u32,
+    direct: u32,
+}
+
+impl Stops {
+    /// Counts one more, and tells whether it is a new one.
+    pub(crate) fn is_new(&mut self, passed_on: bool) -> bool {
+        let before = self.passed_on.max(self.direct);
+        let counted = if passed_on { &mut self.passed_on } else { &mut self.direct };
+        *counted += 1;
+        self.passed_on.max(self.direct) > before
+    }
+}
+
 /// Handlers are installed by [`Signals::install`] and removed on drop, when the former dispositions do not return:
 /// a signal is then ignored by this crate but still has its handler (see signal-hook's documentation).
 #[derive(Debug)]

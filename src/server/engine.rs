@@ -21,7 +21,7 @@ use crate::notify::Notify;
 use crate::outcome::Outcome;
 use crate::port::{Port, Sink};
 use crate::process::{Child, Launch};
-use crate::signals::{self, Heard, Signal, Signals};
+use crate::signals::{self, Heard, Signal, Signals, Stops};
 use crate::succession::{Action, Asker, End, Event, State, Timings};
 
 mod act;
@@ -49,24 +49,6 @@ pub(super) struct Engine {
     stops: Stops,
     commands: mpsc::UnboundedReceiver<Command>,
     outside: Outside,
-}
-
-/// How often this generation was told to stop. The process in front passes on what it is told, and may not be the only one
-/// who is told: systemd and timeout(1) send a signal to each process there is. That is not impatience.
-#[derive(Debug, Default)]
-struct Stops {
-    passed_on: u32,
-    direct: u32,
-}
-
-impl Stops {
-    /// Counts one more, and tells whether it is a new one.
-    fn is_new(&mut self, passed_on: bool) -> bool {
-        let before = self.passed_on.max(self.direct);
-        let counted = if passed_on { &mut self.passed_on } else { &mut self.direct };
-        *counted += 1;
-        self.passed_on.max(self.direct) > before
-    }
 }
 
 /// What the loop waits for.

@@ -23,8 +23,8 @@ pub(super) struct Service {
     leaving: Vec<Leaving>,
     /// How the last one that stood for the service and is dead has ended.
     last: Option<End>,
-    /// A restart that was asked for before `current` could hear of it.
-    queued: Option<Signal>,
+    /// A restart that was asked for, until somebody says that it is under way.
+    restart: Option<Restart>,
     stop_asked: bool,
 }
 
@@ -38,6 +38,13 @@ struct Generation {
     /// What it has started, to follow it.
     successor: Option<Held>,
     ended: Option<Ended>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Restart {
+    signal: Signal,
+    /// `current` was told, which may die or hand over at that very moment.
+    is_passed_on: bool,
 }
 
 #[derive(Debug)]
@@ -61,7 +68,7 @@ impl Service {
             current: Some(Generation::new(first)),
             leaving: vec![],
             last: None,
-            queued: None,
+            restart: None,
             stop_asked: false,
         }
     }
@@ -122,6 +129,9 @@ impl Service {
                 Some((name, _)) if name.starts_with(notify::OURS) => {}
                 _ => {
                     current.stopping |= field == notify::STOPPING;
+                    if field == notify::RELOADING {
+                        self.restart.take_if(|restart| restart.is_passed_on);
+                    }
                     for_manager.push(field.to_owned());
                 }
             }
@@ -129,7 +139,7 @@ impl Service {
         if let Some(next) = next {
             self.move_to(next);
         }
-        self.pass_on_queued();
+        self.pass_on_restart();
         for_manager
     }
 
@@ -143,8 +153,16 @@ impl Service {
             }
             self.leaving.push(Leaving { process: before.process, told_to_stop: before.told_to_stop });
         }
+        self.succeed(next);
+    }
+
+    fn succeed(&mut self, next: Generation) {
         self.number += 1;
         self.current = Some(next);
+        // Whoever was told may not have come to it.
+        if let Some(restart) = &mut self.restart {
+            restart.is_passed_on = false;
+        }
     }
 
     /// The status of a child that was reaped.
@@ -173,7 +191,6 @@ impl Service {
         let generation = self.number;
         match dead.successor.filter(|next| !next.is_dead()) {
             Some(next) => {
-                self.number += 1;
                 let successor = next.pid();
                 warn!(
                     generation,
@@ -186,7 +203,7 @@ impl Service {
                 if told_to_stop {
                     next.signal(Signal::TERM);
                 }
-                self.current = Some(Generation { told_to_stop, ..Generation::new(next) });
+                self.succeed(Generation { told_to_stop, ..Generation::new(next) });
             }
             None => self.end(pid, dead.stopping, dead.ended),
         }
@@ -208,20 +225,20 @@ impl Service {
             one.process.signal(Signal::TERM);
             one.told_to_stop = true;
         }
-        self.refuse_queued();
+        self.refuse_restart();
     }
 
     pub(super) fn hear(&mut self, signal: ToFront) {
         match signal {
             ToFront::Child => {}
             ToFront::Restart(signal) => {
-                self.queued = Some(signal);
+                self.restart = Some(Restart { signal, is_passed_on: false });
                 match &self.current {
-                    None => self.refuse_queued(),
+                    None => self.refuse_restart(),
                     Some(one) if !one.spoke => {
                         info!(generation = self.number, "restart queued: the generation is still starting");
                     }
-                    Some(_) => self.pass_on_queued(),
+                    Some(_) => self.pass_on_restart(),
                 }
             }
             ToFront::Stop(signal) => {
@@ -244,16 +261,17 @@ impl Service {
         }
     }
 
-    fn pass_on_queued(&mut self) {
+    fn pass_on_restart(&mut self) {
         if let Some(current) = self.current.as_ref().filter(|one| one.spoke)
-            && let Some(signal) = self.queued.take()
+            && let Some(restart) = self.restart.as_mut().filter(|restart| !restart.is_passed_on)
         {
-            current.process.signal(signal);
+            current.process.signal(restart.signal);
+            restart.is_passed_on = true;
         }
     }
 
-    fn refuse_queued(&mut self) {
-        if self.queued.take().is_some() {
+    fn refuse_restart(&mut self) {
+        if self.restart.take().is_some_and(|restart| !restart.is_passed_on) {
             warn!(generation = self.number, "restart refused: the service has ended");
         }
     }

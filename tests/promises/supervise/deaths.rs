@@ -46,6 +46,24 @@ fn a_death_while_the_successor_starts_leaves_the_service_to_it_and_a_hup_meanwhi
 }
 
 #[test]
+fn a_restart_that_was_passed_to_a_generation_that_dies_comes_from_the_next_one() {
+    let server = Server::start(supervised(&["--standby", "1h"]));
+    let (front, first) = (server.first_pid(), server.wait_serving(1));
+    signal(front, Signal::SIGHUP);
+    server.wait_serving(2);
+    server.wait_state(1, "standby");
+    signal(first, Signal::SIGSTOP);
+    signal(front, Signal::SIGHUP);
+    let pending = || {
+        let status = std::fs::read_to_string(format!("/proc/{first}/status")).unwrap_or_default();
+        status.lines().any(|line| line == "ShdPnd:\t0000000000000001")
+    };
+    wait_until("the restart is passed on", &server, pending);
+    signal(first, Signal::SIGKILL);
+    server.wait_serving(3);
+}
+
+#[test]
 fn the_successor_dies_and_the_old_generation_still_stands_for_the_service() {
     let server = Server::start(supervised(&["--standby", "1h"]));
     let front = server.first_pid();
