@@ -75,6 +75,8 @@ impl Engine {
         };
         match started {
             Ok(child) => {
+                // First of all: should this process die, nobody else knows of it.
+                self.notify.tell(&[notify::successor(child.pid())]);
                 info!(
                     generation = self.generation.number,
                     pid = std::process::id(),
@@ -82,7 +84,6 @@ impl Engine {
                     "successor started"
                 );
                 self.outside.tell(Happened::SuccessorStarted { pid: child.pid() });
-                self.notify.tell(&[notify::successor(child.pid())]);
                 self.child = Some(child);
                 None
             }

@@ -19,8 +19,10 @@ fn a_manager_hears_of_everything_from_the_pid_that_stays() {
         assert!(reload.iter().any(|one| one.says("RELOADING=1")), "{reload:?}");
         assert!(reload.iter().any(|one| one.text.contains("MONOTONIC_USEC=")), "{reload:?}");
         heard.extend(reload);
-        server.wait_serving(generation + 1);
-        server.wait_state(generation, "draining");
+        // Until then it does not know that it stands for the service, and says nothing.
+        let next = format!("STATUS=generation {} serves", generation + 1);
+        heard.push(manager.next());
+        assert!(heard.last().is_some_and(|last| last.text.starts_with(&next)), "{heard:?}");
     }
     signal(front, Signal::SIGTERM);
     heard.extend(manager.until("STOPPING=1"));
