@@ -71,11 +71,12 @@ fn nobody_but_the_generation_that_stands_for_the_service_is_believed() {
     let name =
         environment.split('\0').find_map(|entry| entry.strip_prefix("NOTIFY_SOCKET=@")).expect("a name");
     let address = std::os::unix::net::SocketAddr::from_abstract_name(name).expect("a name");
+    let mut favourite = crate::process::command("sleep").arg("60").spawn().expect("it starts");
     let stranger = std::os::unix::net::UnixDatagram::unbound().expect("a socket");
-    stranger
-        .send_to_addr(format!("MAINPID={}", std::process::id()).as_bytes(), &address)
-        .expect("it is there");
+    stranger.send_to_addr(format!("MAINPID={}", favourite.id()).as_bytes(), &address).expect("it is there");
     signal(server.first_pid(), Signal::SIGHUP);
     server.wait_serving(2);
     server.wait_state(1, "draining");
+    assert!(favourite.try_wait().expect("ours").is_none(), "a stranger's friend was told to restart");
+    favourite.kill().and_then(|()| favourite.wait()).expect("ours");
 }
