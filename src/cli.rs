@@ -58,6 +58,10 @@ struct Cli {
     #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, require_equals = true)]
     #[arg(default_value = "false", default_missing_value = "true", hide_possible_values = true)]
     probes: bool,
+    /// Keep one process in front whose pid stays the same; by default as pid 1, and under systemd without Type=notify
+    #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "true", hide_possible_values = true)]
+    supervise: Option<bool>,
     #[command(flatten)]
     extras: extras::ExtraOptions,
     #[command(flatten)]
@@ -82,9 +86,22 @@ pub(crate) fn run() -> ExitCode {
     if let Some(command) = cli.command {
         return command.run();
     }
-    // What a check has to say is for whoever asked, and not for the log of a server.
-    let log_file = if cli.check { cli.log.log_file.take() } else { None };
+    let in_front =
+        !cli.check && !handover::is_supervised() && cli.supervise.unwrap_or_else(handover::needs_supervisor);
+    // What a check has to say is for whoever asked, and not for the log of a server. The process in front would keep the
+    // file open after it was rotated.
+    let log_file = if cli.check || in_front { cli.log.log_file.take() } else { None };
     let (_flush, opened) = cli.log.install();
+    if in_front {
+        match handover::supervise() {
+            Ok(Some(status)) => return status,
+            Ok(None) => {}
+            Err(error) => {
+                tracing::error!("{error}");
+                return ExitCode::FAILURE;
+            }
+        }
+    }
     let in_file = cli.log.log_file.is_some() && opened.is_ok();
     let done = read.and_then(|()| opened.map_err(|problem| config.blame("log-file", problem)));
     let done = done.map_err(Into::into).and_then(|()| match cli.check {

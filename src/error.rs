@@ -45,6 +45,13 @@ pub(crate) enum Kind {
         source: io::Error,
     },
     Signals(io::Error),
+    /// The process in front cannot be.
+    Front {
+        what: &'static str,
+        source: io::Error,
+    },
+    /// The process in front cannot start the first generation.
+    FirstGeneration(String),
     Predecessor {
         pid: u32,
         source: io::Error,
@@ -104,6 +111,10 @@ impl fmt::Display for Error {
             Kind::Launch { what, source } => {
                 write!(f, "cannot find out how this process was started ({what}): {source}")
             }
+            Kind::Front { what, source } => {
+                write!(f, "cannot stay in front of the server: {what}: {}", plain(source))
+            }
+            Kind::FirstGeneration(reason) => f.write_str(reason),
             Kind::Signals(source) => write!(f, "cannot install signal handlers: {source}"),
             Kind::Predecessor { pid, source } => {
                 write!(f, "cannot signal the predecessor, pid {pid}: {source}")
@@ -128,9 +139,12 @@ impl std::error::Error for Error {
             | Kind::PidFile { source, .. }
             | Kind::Launch { source, .. }
             | Kind::Signals(source)
+            | Kind::Front { source, .. }
             | Kind::Predecessor { source, .. } => Some(source),
             Kind::NotReady(source) => Some(source.as_ref()),
-            Kind::InUse { .. } | Kind::Crowd { .. } | Kind::ReadyTimeout(_) => None,
+            Kind::InUse { .. } | Kind::Crowd { .. } | Kind::FirstGeneration(_) | Kind::ReadyTimeout(_) => {
+                None
+            }
         }
     }
 }

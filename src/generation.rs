@@ -11,8 +11,10 @@ use crate::process::{self, Parent};
 const PARENT: &str = "HANDOVER_PARENT";
 const GENERATION: &str = "HANDOVER_GENERATION";
 const LISTEN: &str = "HANDOVER_LISTEN";
+const SUPERVISOR: &str = "HANDOVER_SUPERVISOR";
 
-/// The environment variables a generation sets for its successor.
+/// The environment variables a generation sets for its successor, and the process in front of [`supervise`](crate::supervise)
+/// for the first generation.
 ///
 /// They mean something only there. A program that starts other programs may remove them:
 ///
@@ -20,7 +22,7 @@ const LISTEN: &str = "HANDOVER_LISTEN";
 /// let mut command = std::process::Command::new("convert");
 /// handover::ENVIRONMENT.iter().for_each(|name| { command.env_remove(name); });
 /// ```
-pub const ENVIRONMENT: [&str; 4] = [PARENT, GENERATION, LISTEN, process::stderr::VARIABLE];
+pub const ENVIRONMENT: [&str; 5] = [PARENT, GENERATION, LISTEN, SUPERVISOR, process::stderr::VARIABLE];
 
 /// The number of the generation that this process is, from 1, before there is a [`Server`](crate::Server): for the lines
 /// of a log that is set up first.
@@ -38,6 +40,8 @@ pub(crate) struct Generation {
     /// From 1.
     pub(crate) number: u64,
     pub(crate) predecessor: Option<Predecessor>,
+    /// The process in front, whose pid stands for the service.
+    pub(crate) supervisor: Option<u32>,
 }
 
 #[derive(Debug)]
@@ -61,20 +65,57 @@ impl Generation {
 
     fn told_by(var: impl Fn(&str) -> Option<String>) -> Generation {
         let successor = || {
-            let Claim { pid, started, number, addresses } = Claim::read(var)?;
+            let Claim { pid, started, number, addresses } = Claim::read(&var)?;
             let parent = Parent::verified(pid, started)?;
-            Some(Generation { number, predecessor: Some(Predecessor { parent, addresses }) })
+            Some(Generation {
+                number,
+                predecessor: Some(Predecessor { parent, addresses }),
+                supervisor: None,
+            })
         };
-        successor().unwrap_or(Generation { number: 1, predecessor: None })
+        let generation = successor().unwrap_or(Generation { number: 1, predecessor: None, supervisor: None });
+        let supervisor = supervisor(var(SUPERVISOR), generation.predecessor.is_some());
+        Generation { supervisor, ..generation }
     }
 
     pub(crate) fn environment(&self, addresses: &[Address]) -> Vec<(&'static str, String)> {
-        let pid = std::process::id();
-        let parent = match process::started(pid) {
-            Some(at) => format!("{pid}@{at}"),
-            None => pid.to_string(),
-        };
-        vec![(PARENT, parent), (GENERATION, self.number.to_string()), (LISTEN, format_addresses(addresses))]
+        vec![
+            (PARENT, described(std::process::id())),
+            (GENERATION, self.number.to_string()),
+            (LISTEN, format_addresses(addresses)),
+            // Empty where there is none, because a program that was started by a generation inherits the name of a process
+            // that is in front of somebody else.
+            (SUPERVISOR, self.supervisor.map(described).unwrap_or_default()),
+        ]
+    }
+}
+
+/// For the first generation behind this process.
+pub(crate) fn environment_in_front() -> Vec<(&'static str, String)> {
+    vec![(SUPERVISOR, described(std::process::id()))]
+}
+
+/// Whether this process is a generation behind [`supervise`](crate::supervise)'s process in front, or any generation's
+/// successor. Like [`generation`], ask when the program starts.
+pub fn is_supervised() -> bool {
+    let var = |name: &str| std::env::var(name).ok();
+    let successor = Claim::read(var).is_some_and(|claim| process::is_parent(claim.pid, claim.started));
+    successor || supervisor(var(SUPERVISOR), false).is_some()
+}
+
+/// The process in front: the parent, or the one that a predecessor is known to have named.
+fn supervisor(named: Option<String>, by_predecessor: bool) -> Option<u32> {
+    let (pid, started) = parse_parent(&named?)?;
+    let is_it = process::is_parent(pid, started)
+        || by_predecessor && started.is_none_or(|at| process::started(pid) == Some(at));
+    is_it.then_some(pid)
+}
+
+/// `PID@START`, for [`parse_parent`].
+fn described(pid: u32) -> String {
+    match process::started(pid) {
+        Some(at) => format!("{pid}@{at}"),
+        None => pid.to_string(),
     }
 }
 

@@ -31,7 +31,8 @@
 //! # Ok(()) }
 //! ```
 //!
-//! Any other protocol over TCP brings its own accept loop: see [`Listener`].
+//! Any other protocol over TCP brings its own accept loop: see [`Listener`]. In a container or a terminal one process stays in
+//! front, because a pid cannot be handed on there: see [`supervise`].
 //!
 //! # How a handover goes
 //!
@@ -64,6 +65,8 @@
 //!   so in one warning and goes on with standby alone.
 //! - TCP only: Unix sockets have no `SO_REUSEPORT`.
 //! - Both generations run as the same user in the same network namespace, and spell an address the same way.
+//! - As pid 1, or under systemd without `Type=notify`, a restart is refused unless [`supervise`] keeps a process in front. That
+//!   one is never replaced itself.
 //! - The successor must be the process that was started, or replace it by `exec`: a wrapper that forks is not believed.
 //! - TLS needs the feature `tls`, which the default features include. A server has it on all of its addresses or on none, and
 //!   sessions are not resumed over a handover unless the program brings a ticketer.
@@ -74,7 +77,9 @@
 //!
 //! `succession` is the state machine, pure. `server` is the builder and, in `server::engine`, the one loop that feeds
 //! the machine. `generation` knows the environment, `process` processes, `signals` signals, `port` and `steering` the
-//! sockets, `identity` the pid file, `notify` what a service manager is told, `drain` the connections. Each of the operating system's facts lives in one of them.
+//! sockets, `identity` the pid file, `notify` what a service manager is told, `drain` the connections. `supervisor` is the
+//! process in front, which is none of the generations and has a loop of its own. Each of the operating system's facts lives
+//! in one of them.
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("handover runs on Linux only: it steers connections with SO_ATTACH_REUSEPORT_CBPF.");
@@ -109,6 +114,8 @@ mod status;
 mod steering;
 #[cfg(target_os = "linux")]
 mod succession;
+#[cfg(target_os = "linux")]
+mod supervisor;
 
 #[cfg(all(target_os = "linux", feature = "tls"))]
 pub use drain::TlsStream;
@@ -119,7 +126,7 @@ pub use error::Error;
 #[cfg(target_os = "linux")]
 pub use event::{Event, Events, Failure, Handover};
 #[cfg(target_os = "linux")]
-pub use generation::{ENVIRONMENT, generation};
+pub use generation::{ENVIRONMENT, generation, is_supervised};
 #[cfg(target_os = "linux")]
 pub use handle::{Handle, Phase, Underway};
 #[cfg(target_os = "linux")]
@@ -128,6 +135,8 @@ pub use outcome::{End, Outcome};
 pub use server::{Listener, Server};
 #[cfg(target_os = "linux")]
 pub use status::{Connections, HandoverResult, LastHandover, PortMember, Status};
+#[cfg(target_os = "linux")]
+pub use supervisor::{needs_supervisor, supervise};
 /// The version of rustls whose `ServerConfig` [`Server::tls`] takes.
 #[cfg(all(target_os = "linux", feature = "tls"))]
 pub use tokio_rustls::rustls;

@@ -16,12 +16,19 @@ use tokio::net::UnixDatagram;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout};
 use tracing::warn;
 
-/// Followed by the pid of a successor that was started.
+/// Names the pid of a successor that was started.
 pub(crate) const SUCCESSOR: &str = "X_HANDOVER_SUCCESSOR";
 
-const SOCKET: &str = "NOTIFY_SOCKET";
-const WATCHDOG_USEC: &str = "WATCHDOG_USEC";
-const WATCHDOG_PID: &str = "WATCHDOG_PID";
+/// Names the successor that stands for the service from now on.
+pub(crate) const MAIN: &str = "MAINPID";
+/// What systemd ignores.
+pub(crate) const OURS: &str = "X_";
+pub(crate) const STOPPING: &str = "STOPPING=1";
+pub(crate) const RELOADING: &str = "RELOADING=1";
+pub(crate) const SOCKET: &str = "NOTIFY_SOCKET";
+pub(crate) const WATCHDOG_USEC: &str = "WATCHDOG_USEC";
+pub(crate) const WATCHDOG_PID: &str = "WATCHDOG_PID";
+const ALIVE: &str = "WATCHDOG=1";
 /// The pid of the process that systemd itself executed, since systemd 248.
 const EXEC_PID: &str = "SYSTEMD_EXEC_PID";
 
@@ -51,6 +58,11 @@ impl Notify {
         Notify::told_by(is_first, |name| std::env::var(name).ok())
     }
 
+    /// Of the process in front, which passes on what the generations say and is not asked whether they are alive.
+    pub(crate) fn of_the_front() -> Notify {
+        Notify { watchdog: None, ..Notify::from_env(true) }
+    }
+
     fn told_by(is_first: bool, var: impl Fn(&str) -> Option<String>) -> Notify {
         let manager = var(SOCKET).filter(|path| !path.is_empty()).and_then(|path| match connect(&path) {
             Ok(socket) => Some(Manager { path, socket, waiting: VecDeque::new() }),
@@ -63,7 +75,7 @@ impl Notify {
             }
         });
         // A successor is the right one although the pid is that of generation 1.
-        let is_meant = !is_first || var(WATCHDOG_PID).is_none_or(|pid| pid == std::process::id().to_string());
+        let is_meant = !is_first || is_watched(&var);
         let usec = var(WATCHDOG_USEC).filter(|_| is_meant && manager.is_some());
         let usec = usec.and_then(|usec| usec.parse().ok()).filter(|usec| *usec > 1);
         // Half of the time that is allowed, as sd_watchdog_enabled(3) recommends.
@@ -81,7 +93,7 @@ impl Notify {
 
     /// Another one does, and speaks from now on.
     pub(crate) fn move_to(&mut self, pid: u32) {
-        self.tell(&[format!("MAINPID={pid}")]);
+        self.tell(&[format!("{MAIN}={pid}")]);
         self.is_main = false;
     }
 
@@ -96,8 +108,12 @@ impl Notify {
     /// One message, unless another process stands for the service.
     pub(crate) fn tell(&mut self, fields: &[String]) {
         if let (Some(manager), true) = (&mut self.manager, self.is_main) {
-            manager.waiting.push_back(fields.join("\n"));
-            manager.send();
+            let message = fields.join("\n");
+            // To a manager that does not read, being alive is old news, and there would be more of it for ever.
+            if message != ALIVE || manager.waiting.is_empty() {
+                manager.waiting.push_back(message);
+                manager.send();
+            }
         }
     }
 
@@ -108,7 +124,7 @@ impl Notify {
             let waiting = manager.as_mut().filter(|manager| !manager.waiting.is_empty());
             tokio::select! {
                 () = writable(waiting.as_deref()) => manager.iter_mut().for_each(Manager::send),
-                () = tick(watchdog), if *is_main => self.tell(&["WATCHDOG=1".to_owned()]),
+                () = tick(watchdog), if *is_main => self.tell(&[ALIVE.to_owned()]),
             }
         }
     }
@@ -152,6 +168,11 @@ impl Manager {
     }
 }
 
+/// Whether a watchdog, if there is one, is meant for this process.
+pub(crate) fn is_watched(var: impl Fn(&str) -> Option<String>) -> bool {
+    var(WATCHDOG_PID).is_none_or(|pid| pid == std::process::id().to_string())
+}
+
 fn connect(path: &str) -> io::Result<UnixDatagram> {
     let addr = match path.strip_prefix('@') {
         Some(name) => SocketAddr::from_abstract_name(name)?,
@@ -182,7 +203,7 @@ async fn tick(watchdog: &mut Option<Interval>) {
 pub(crate) fn reloading() -> Vec<String> {
     let now = clock_gettime(ClockId::Monotonic);
     let usec = i128::from(now.tv_sec) * 1_000_000 + i128::from(now.tv_nsec / 1000);
-    vec!["RELOADING=1".to_owned(), format!("MONOTONIC_USEC={usec}")]
+    vec![RELOADING.to_owned(), format!("MONOTONIC_USEC={usec}")]
 }
 
 /// A field of ours, which systemd ignores: who is adopted by the process in front if this one dies.
@@ -190,9 +211,15 @@ pub(crate) fn successor(pid: u32) -> String {
     format!("{SUCCESSOR}={pid}")
 }
 
-/// Why this process cannot be followed by another: systemd started it and does not listen to it, so when it leaves the
-/// service is over, and every other process of the unit is killed.
-pub(crate) fn is_held_by_systemd() -> Option<&'static str> {
+/// Why this process cannot be followed by another: every other process is killed when it leaves. Either it is the first of a
+/// pid namespace, or systemd started it and does not listen to it, so the service is over.
+pub(crate) fn is_held() -> Option<&'static str> {
+    if std::process::id() == 1 {
+        return Some(
+            "this is pid 1, and the container would end with this process: keep one process in front with --supervise \
+             (handover::supervise)",
+        );
+    }
     let told = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let started_by_systemd = told(EXEC_PID)? == std::process::id().to_string();
     (started_by_systemd && told(SOCKET).is_none()).then_some(

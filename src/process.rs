@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
@@ -22,6 +23,7 @@ use tokio::time::Instant;
 
 use crate::error::{Error, Kind, plain};
 
+pub(crate) mod held;
 pub(crate) mod stderr;
 use stderr::{Pipe, Tail};
 
@@ -61,6 +63,23 @@ impl Launch {
         // Cannot fail because a child has an id until it has been waited for.
         let pid = process.id().expect("a child that was not waited for has a pid");
         Ok(Child { process, pid, started, stderr: pipe.ok().map(Pipe::pass_on) })
+    }
+
+    /// Starts the program as the first generation behind this process, which reaps it by [`held::reap`]. stdin, stdout and
+    /// stderr are inherited.
+    pub(crate) fn spawn_first(&self, env: &[(&str, String)], without: &[&str]) -> Result<u32, String> {
+        let mut command = std::process::Command::new(&self.program);
+        let mut args = self.args.iter();
+        if let Some(arg0) = args.next() {
+            command.arg0(arg0);
+        }
+        command.args(args).current_dir(&self.dir).env("PWD", &self.dir);
+        for name in without {
+            command.env_remove(name);
+        }
+        command.envs(env.iter().map(|(name, value)| (name, value)));
+        let started = command.spawn().map_err(|e| self.explain(&e))?;
+        Ok(started.id())
     }
 
     /// `Command` reports a missing directory and a missing program alike.

@@ -177,7 +177,8 @@ impl Server {
     }
 
     /// A file that holds the pid that stands for the service. It is written by rename, moves to the successor when
-    /// standby ends, and is removed by the generation that stops. Default: none.
+    /// standby ends, and is removed by the generation that stops. Behind [`supervise`](crate::supervise) it names the process
+    /// in front. Default: none.
     pub fn pid_file(mut self, path: impl Into<PathBuf>) -> Server {
         self.config.pid_file = Some(path.into());
         self

@@ -20,6 +20,7 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::str::FromStr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -61,6 +62,9 @@ struct Cli {
     /// Change to this directory once the server is made, as daemons do
     #[arg(long)]
     chdir: Option<PathBuf>,
+    /// Keep one process in front, whose pid stays the same
+    #[arg(long)]
+    supervise: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -99,10 +103,19 @@ impl FromStr for Fault {
     }
 }
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+fn main() -> Result<ExitCode, Box<dyn std::error::Error>> {
     let cli = Cli::parse();
     let (_flush, opened) = cli.log.install();
     opened?;
+    if cli.supervise
+        && let Some(status) = handover::supervise()?
+    {
+        return Ok(status);
+    }
+    serve(cli).map(|()| ExitCode::SUCCESS)
+}
+
+fn serve(cli: Cli) -> Result<(), Box<dyn std::error::Error>> {
     let written = cli.fault_file.and_then(|file| std::fs::read_to_string(file).ok());
     let fault = match written.as_deref().map(str::trim) {
         Some(text) if !text.is_empty() => Some(text.parse()?),

@@ -48,8 +48,7 @@ enum Level {
 
 /// Until a successor is ready its stderr is a pipe, and the true one lies behind its stdin.
 fn is_terminal() -> bool {
-    let starting = handover::ENVIRONMENT.iter().all(|name| std::env::var_os(name).is_some());
-    io::stderr().is_terminal() || (starting && io::stdin().is_terminal())
+    io::stderr().is_terminal() || (handover::generation() > 1 && io::stdin().is_terminal())
 }
 
 /// Lines that may wait for a slow reader.

@@ -21,7 +21,7 @@ use crate::notify::Notify;
 use crate::outcome::Outcome;
 use crate::port::{Port, Sink};
 use crate::process::{Child, Launch};
-use crate::signals::{self, Heard, Signal, Signals};
+use crate::signals::{self, Heard, Signal, Signals, Stops};
 use crate::succession::{Action, Asker, End, Event, State, Timings};
 
 mod act;
@@ -46,6 +46,7 @@ pub(super) struct Engine {
     /// That connections cannot be steered was said.
     warned: bool,
     signals: Signals,
+    stops: Stops,
     commands: mpsc::UnboundedReceiver<Command>,
     outside: Outside,
 }
@@ -68,7 +69,7 @@ impl Engine {
         let generation = Generation::from_env();
         let launch = config.launch?;
         let signals = Signals::install().map_err(Kind::Signals)?;
-        let identity = Identity::prepare(config.pid_file.as_deref())?;
+        let identity = Identity::prepare(config.pid_file.as_deref(), generation.supervisor)?;
         let addresses = distinct(&config.addresses.map_err(Kind::NoAddress)?);
         let mut port = Port::open(&addresses, generation.predecessor.as_ref(), config.backlog)?;
         let steered = port.hold_own();
@@ -89,6 +90,7 @@ impl Engine {
             child: None,
             warned: false,
             signals,
+            stops: Stops::default(),
             commands: remote.commands,
             outside: Outside::new(remote.seen, remote.events),
         };
@@ -190,7 +192,10 @@ impl Engine {
             Heard::Term if is_child => Some(Event::ChildReady),
             Heard::Term if is_predecessor => Some(self.stop_asked(Asker::Predecessor)),
             Heard::Term if self.notify.is_repetition(signal.sender) => None,
-            Heard::Term => Some(self.stop_asked(Asker::Operator)),
+            Heard::Term => {
+                let passed_on = self.generation.supervisor == Some(signal.sender);
+                self.stops.is_new(passed_on).then(|| self.stop_asked(Asker::Operator))
+            }
         }
     }
 

@@ -25,11 +25,13 @@ mod launch;
 mod load;
 mod lossless;
 mod manual;
+mod notify;
 mod own_loop;
 #[path = "../../bench/process.rs"]
 mod process;
 mod relay;
 mod signals;
+mod supervise;
 mod tls;
 mod traces;
 mod websocket;

@@ -69,12 +69,14 @@ impl Engine {
         // Again, because a stranger may have stood in the way of the last one.
         self.hold();
         let environment = self.generation.environment(&self.port.addresses());
-        let started = match notify::is_held_by_systemd() {
+        let started = match notify::is_held() {
             Some(reason) => Err(reason.to_owned()),
             None => self.launch.spawn(&environment),
         };
         match started {
             Ok(child) => {
+                // First of all: should this process die, nobody else knows of it.
+                self.notify.tell(&[notify::successor(child.pid())]);
                 info!(
                     generation = self.generation.number,
                     pid = std::process::id(),
@@ -82,7 +84,6 @@ impl Engine {
                     "successor started"
                 );
                 self.outside.tell(Happened::SuccessorStarted { pid: child.pid() });
-                self.notify.tell(&[notify::successor(child.pid())]);
                 self.child = Some(child);
                 None
             }

@@ -26,7 +26,7 @@ impl Engine {
         let serves = || format!("generation {} serves {}", self.generation.number, self.listen());
         let fields = match (before, self.state) {
             (before, now) if now.is_stopping() && !before.is_stopping() => {
-                vec!["STOPPING=1".to_owned(), status("stopping")]
+                vec![notify::STOPPING.to_owned(), status("stopping")]
             }
             (State::Starting { .. }, State::Serving { .. } | State::Spawning { .. }) => {
                 vec!["READY=1".to_owned(), status(&serves())]

@@ -95,12 +95,16 @@ impl Engine {
 
     fn announce(&mut self) {
         let (generation, pid, listen) = (self.generation.number, std::process::id(), self.listen());
+        let told = self.generation.supervisor.unwrap_or(pid);
         let predecessor = self.generation.predecessor.as_ref().map(|p| p.parent.pid());
         match predecessor {
-            None => info!(generation, pid, listen, "serving; `kill -HUP {pid}` restarts"),
+            None => info!(generation, pid, listen, "serving; `kill -HUP {told}` restarts"),
             Some(predecessor) => {
                 self.outside.remember(HandoverResult::TookOver { predecessor });
-                info!(generation, pid, listen, predecessor, "serving, took over; `kill -HUP {pid}` restarts");
+                info!(
+                    generation,
+                    pid, listen, predecessor, "serving, took over; `kill -HUP {told}` restarts"
+                );
             }
         }
         self.outside.tell(event::Event::Serving { predecessor });

@@ -1,0 +1,149 @@
+//! The process in front, for a container or a terminal, where a pid cannot be handed on: it starts the first generation,
+//! adopts each one that follows, passes signals on, and leaves with the status of the last. To its generations it is the
+//! service manager of `notify`.
+//!
+//! It listens on nothing, serves nothing, and never starts a second time what has failed.
+
+use std::io;
+use std::process::ExitCode;
+
+use tracing::info;
+
+use crate::error::{Error, Kind};
+use crate::generation::{self, ENVIRONMENT, is_supervised};
+use crate::notify::{self, Notify};
+use crate::process::Launch;
+use crate::process::held::{self, Held};
+use crate::signals::Signals;
+
+mod mailbox;
+mod service;
+use mailbox::Mailbox;
+use service::Service;
+
+/// Stays in front of the server, so that whoever started this program sees one process with one pid, for ever.
+///
+/// Call it first in `main`, outside of any runtime, and go on when it returns `None`: then this process is a generation.
+/// Otherwise the service has ended, and `main` should return with the status that comes back, that of the last generation:
+/// 128 and the signal's number if it was killed.
+///
+/// ```no_run
+/// # use std::process::ExitCode;
+/// # fn serve() -> Result<ExitCode, handover::Error> { Ok(ExitCode::SUCCESS) }
+/// fn main() -> Result<ExitCode, handover::Error> {
+///     if handover::needs_supervisor() && let Some(status) = handover::supervise()? {
+///         return Ok(status);
+///     }
+///     serve()
+/// }
+/// ```
+///
+/// The process in front starts this program again, with the same arguments, where it was started, and passes on what it
+/// gets: SIGHUP and SIGUSR2 to the generation that stands for the service, SIGTERM and SIGINT to those that finish their
+/// connections as well. It is the parent of every orphan (`PR_SET_CHILD_SUBREAPER`) and reaps it. What the generations say to
+/// a service manager (`NOTIFY_SOCKET`) goes on to that of this process, but never another pid. Should a generation die, its
+/// successor goes on if it has one; otherwise the service is over, and to start it again is for whoever watches this process.
+///
+/// # Errors
+///
+/// When the program cannot be started again, or the system refuses what is needed for it.
+pub fn supervise() -> Result<Option<ExitCode>, Error> {
+    if is_supervised() {
+        return Ok(None);
+    }
+    let front = |what| move |source: io::Error| Error::from(Kind::Front { what, source });
+    if tokio::runtime::Handle::try_current().is_ok() {
+        let source = io::Error::other("call it before a runtime is entered");
+        return Err(front("this is an asynchronous task")(source));
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(front("no runtime"))?;
+    runtime.block_on(async {
+        let front = Front::start()?;
+        Ok(Some(front.run().await))
+    })
+}
+
+/// Whether nobody would follow this process to a successor: it is pid 1, with which its container ends, or systemd started
+/// it and does not listen to it (no `NOTIFY_SOCKET`). Without [`supervise`] a restart is refused there.
+pub fn needs_supervisor() -> bool {
+    notify::is_held().is_some()
+}
+
+struct Front {
+    /// Before all others, so that nothing that arrives while the first generation is started is lost.
+    signals: Signals,
+    mailbox: Mailbox,
+    service: Service,
+    manager: Notify,
+}
+
+impl Front {
+    fn start() -> Result<Front, Error> {
+        let front = |what| move |source: io::Error| Error::from(Kind::Front { what, source });
+        let launch = Launch::capture()?;
+        let signals = Signals::install_in_front().map_err(Kind::Signals)?;
+        held::adopt_orphans().map_err(front("cannot adopt the generations"))?;
+        let mailbox = Mailbox::open().map_err(front("cannot open a socket for them"))?;
+        let manager = Notify::of_the_front();
+        let mut environment = generation::environment_in_front();
+        environment.push((notify::SOCKET, mailbox.name().to_owned()));
+        let mut without = ENVIRONMENT.to_vec();
+        // The watchdog may be meant for another process; if it is meant for this one, whoever serves answers.
+        without.push(notify::WATCHDOG_PID);
+        if !notify::is_watched(|name| std::env::var(name).ok()) {
+            without.push(notify::WATCHDOG_USEC);
+        }
+        let first = launch.spawn_first(&environment, &without).map_err(Kind::FirstGeneration)?;
+        info!(generation = 1, first, "in front of the generations");
+        // Cannot be another process: it has not been reaped.
+        let first = Held::open(first).map_err(front("cannot watch the first generation"))?;
+        Ok(Front { signals, mailbox, service: Service::of(first), manager })
+    }
+
+    async fn run(mut self) -> ExitCode {
+        self.look();
+        while !self.service.has_left() {
+            let Front { signals, mailbox, service, manager } = &mut self;
+            let signal = tokio::select! {
+                biased;
+                signal = signals.next_in_front() => Some(signal),
+                () = mailbox.readable() => None,
+                () = service.a_death() => None,
+                () = manager.keep_telling() => None,
+            };
+            self.look();
+            if let Some(signal) = signal {
+                self.service.hear(signal);
+            }
+        }
+        self.manager.finish().await;
+        self.reap();
+        self.service.status()
+    }
+
+    /// Reads what was said and buries who is dead, in the order in which it happened.
+    fn look(&mut self) {
+        loop {
+            // Asked before the messages are read: what it said before it died is among them then.
+            let dead = self.service.dead();
+            self.reap();
+            while let Some(letter) = self.mailbox.next() {
+                let fields = self.service.read(&letter);
+                if !fields.is_empty() {
+                    self.manager.tell(&fields);
+                }
+            }
+            self.service.bury(dead);
+            if dead.is_none() {
+                return;
+            }
+        }
+    }
+
+    fn reap(&mut self) {
+        while let Some((pid, ended)) = held::reap() {
+            self.service.note(pid, ended);
+        }
+    }
+}

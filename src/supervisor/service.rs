@@ -1,0 +1,299 @@
+//! Who stands for the service behind the process in front, and how it ended. Only that generation is believed, and the
+//! successor it has named once it is dead.
+
+use std::pin::Pin;
+use std::process::ExitCode;
+use std::task::Poll;
+
+use rustix::process::Signal;
+use tracing::{error, info, warn};
+
+use super::mailbox::Letter;
+use crate::notify;
+use crate::process::held::{Ended, Held};
+use crate::signals::ToFront;
+
+#[derive(Debug)]
+pub(super) struct Service {
+    /// The number of the generation that stands for the service, or did so last.
+    number: u64,
+    /// `None` once the service is over.
+    current: Option<Generation>,
+    /// Those that stood for the service before, and finish their connections.
+    leaving: Vec<Leaving>,
+    /// How the last one that stood for the service and is dead has ended.
+    last: Option<End>,
+    /// A restart that was asked for, until somebody says that it is under way.
+    restart: Option<Restart>,
+    stop_asked: bool,
+}
+
+#[derive(Debug)]
+struct Generation {
+    process: Held,
+    /// It has said something, so it hears.
+    spoke: bool,
+    stopping: bool,
+    told_to_stop: bool,
+    /// What it has started, to follow it.
+    successor: Option<Held>,
+    ended: Option<Ended>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Restart {
+    signal: Signal,
+    /// `current` was told, which may die or hand over at that very moment.
+    is_passed_on: bool,
+}
+
+#[derive(Debug)]
+struct Leaving {
+    process: Held,
+    told_to_stop: bool,
+}
+
+#[derive(Debug)]
+struct End {
+    pid: u32,
+    stopping: bool,
+    /// `None` while it is not known: another generation may reap it.
+    ended: Option<Ended>,
+}
+
+impl Service {
+    pub(super) fn of(first: Held) -> Service {
+        Service {
+            number: 1,
+            current: Some(Generation::new(first)),
+            leaving: vec![],
+            last: None,
+            restart: None,
+            stop_asked: false,
+        }
+    }
+
+    /// Nobody stands for it, and nobody is left.
+    pub(super) fn has_left(&self) -> bool {
+        self.current.is_none() && self.leaving.is_empty()
+    }
+
+    /// The status that the last one to stand for the service ended with, as a shell would say it.
+    pub(super) fn status(&self) -> ExitCode {
+        match self.last.as_ref().and_then(|last| Some((last.ended?, last))) {
+            Some((Ended::Exited(status), _)) => status.into(),
+            Some((Ended::Killed(signal), _)) => signal.saturating_add(128).into(),
+            None if self.stop_asked || self.last.as_ref().is_some_and(|last| last.stopping) => {
+                ExitCode::SUCCESS
+            }
+            None => ExitCode::FAILURE,
+        }
+    }
+
+    /// Returns when a generation is dead. Cancel safe.
+    pub(super) async fn a_death(&self) {
+        let current = self.current.iter().map(|one| &one.process);
+        let all = current.chain(self.leaving.iter().map(|one| &one.process));
+        let mut deaths: Vec<Pin<Box<dyn Future<Output = ()> + '_>>> = vec![];
+        for process in all {
+            deaths.push(Box::pin(process.dead()));
+        }
+        std::future::poll_fn(|context| {
+            match deaths.iter_mut().any(|death| death.as_mut().poll(context).is_ready()) {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            }
+        })
+        .await;
+    }
+
+    /// Takes in what a generation says. Returns what the manager of this process should hear of it.
+    pub(super) fn read(&mut self, letter: &Letter) -> Vec<String> {
+        let is_successor =
+            |one: &Generation| one.successor.as_ref().is_some_and(|next| next.pid() == letter.from);
+        // Whoever stood for the service said all it had to say before its successor could know that it is dead.
+        if self.current.as_ref().is_some_and(is_successor) {
+            self.bury(self.dead());
+        }
+        let Some(current) = self.current.as_mut().filter(|one| one.process.pid() == letter.from) else {
+            return vec![];
+        };
+        current.spoke = true;
+        let mut for_manager = vec![];
+        let mut next = None;
+        for field in letter.text.lines() {
+            let pid = |value: &str| value.parse().ok().and_then(|pid| Held::open(pid).ok());
+            match field.split_once('=') {
+                Some((notify::SUCCESSOR, value)) => current.successor = pid(value),
+                Some((notify::MAIN, value)) => next = pid(value),
+                Some((name, _)) if name.starts_with(notify::OURS) => {}
+                _ => {
+                    current.stopping |= field == notify::STOPPING;
+                    if field == notify::RELOADING {
+                        self.restart.take_if(|restart| restart.is_passed_on);
+                    }
+                    for_manager.push(field.to_owned());
+                }
+            }
+        }
+        if let Some(next) = next {
+            self.move_to(next);
+        }
+        self.pass_on_restart();
+        for_manager
+    }
+
+    fn move_to(&mut self, next: Held) {
+        let mut next = Generation { spoke: true, ..Generation::new(next) };
+        if let Some(before) = self.current.take() {
+            // It may not have passed on what it was told in the very moment that it moved.
+            if before.told_to_stop {
+                next.process.signal(Signal::TERM);
+                next.told_to_stop = true;
+            }
+            self.leaving.push(Leaving { process: before.process, told_to_stop: before.told_to_stop });
+        }
+        self.succeed(next);
+    }
+
+    fn succeed(&mut self, next: Generation) {
+        self.number += 1;
+        self.current = Some(next);
+        // Whoever was told may not have come to it.
+        if let Some(restart) = &mut self.restart {
+            restart.is_passed_on = false;
+        }
+    }
+
+    /// The status of a child that was reaped.
+    pub(super) fn note(&mut self, pid: u32, ended: Ended) {
+        if let Some(current) = self.current.as_mut().filter(|one| one.process.pid() == pid) {
+            current.ended = Some(ended);
+        } else if let Some(last) = self.last.as_mut().filter(|last| last.pid == pid && last.ended.is_none()) {
+            last.ended = Some(ended);
+        }
+    }
+
+    /// Whoever stands for the service, if it is dead.
+    pub(super) fn dead(&self) -> Option<u32> {
+        self.current.as_ref().filter(|one| one.process.is_dead()).map(|one| one.process.pid())
+    }
+
+    /// Forgets those who have left, and whoever stood for the service if it was found `dead`, and still did so at its end.
+    pub(super) fn bury(&mut self, dead: Option<u32>) {
+        self.leaving.retain(|one| !one.process.is_dead());
+        let Some(dead) = self.current.take_if(|one| Some(one.process.pid()) == dead) else { return };
+        let pid = dead.process.pid();
+        // One that never said a word never stood for the service: what counts is why it was needed.
+        if self.last.is_none() || dead.spoke || dead.ended != Some(Ended::Exited(0)) {
+            self.last = Some(End { pid, stopping: dead.stopping, ended: dead.ended });
+        }
+        let generation = self.number;
+        match dead.successor.filter(|next| !next.is_dead()) {
+            Some(next) => {
+                let successor = next.pid();
+                warn!(
+                    generation,
+                    pid,
+                    successor,
+                    "{}: its successor stands for the service",
+                    how(dead.ended)
+                );
+                let told_to_stop = self.stop_asked;
+                if told_to_stop {
+                    next.signal(Signal::TERM);
+                }
+                self.succeed(Generation { told_to_stop, ..Generation::new(next) });
+            }
+            None => self.end(pid, dead.stopping, dead.ended),
+        }
+    }
+
+    fn end(&mut self, pid: u32, stopping: bool, ended: Option<Ended>) {
+        let (generation, left) = (self.number, self.leaving.len());
+        match stopping || self.stop_asked || ended == Some(Ended::Exited(0)) {
+            true => info!(generation, pid, left, "{}: the service has ended", how(ended)),
+            false => error!(
+                generation,
+                pid,
+                left,
+                "{} without a successor: the service has ended; whoever supervises this process may start it again",
+                how(ended)
+            ),
+        }
+        for one in self.leaving.iter_mut().filter(|one| !one.told_to_stop) {
+            one.process.signal(Signal::TERM);
+            one.told_to_stop = true;
+        }
+        self.refuse_restart();
+    }
+
+    pub(super) fn hear(&mut self, signal: ToFront) {
+        match signal {
+            ToFront::Child => {}
+            ToFront::Restart(signal) => {
+                self.restart = Some(Restart { signal, is_passed_on: false });
+                match &self.current {
+                    None => self.refuse_restart(),
+                    Some(one) if !one.spoke => {
+                        info!(generation = self.number, "restart queued: the generation is still starting");
+                    }
+                    Some(_) => self.pass_on_restart(),
+                }
+            }
+            ToFront::Stop(signal) => {
+                self.told_to_stop(|process| process.signal(signal));
+            }
+            ToFront::ToldAll { stop: true } => self.told_to_stop(|_| {}),
+            ToFront::ToldAll { stop: false } => {}
+        }
+    }
+
+    fn told_to_stop(&mut self, tell: impl Fn(&Held)) {
+        self.stop_asked = true;
+        if let Some(current) = &mut self.current {
+            tell(&current.process);
+            current.told_to_stop = true;
+        }
+        for one in &mut self.leaving {
+            tell(&one.process);
+            one.told_to_stop = true;
+        }
+    }
+
+    fn pass_on_restart(&mut self) {
+        if let Some(current) = self.current.as_ref().filter(|one| one.spoke)
+            && let Some(restart) = self.restart.as_mut().filter(|restart| !restart.is_passed_on)
+        {
+            current.process.signal(restart.signal);
+            restart.is_passed_on = true;
+        }
+    }
+
+    fn refuse_restart(&mut self) {
+        if self.restart.take().is_some_and(|restart| !restart.is_passed_on) {
+            warn!(generation = self.number, "restart refused: the service has ended");
+        }
+    }
+}
+
+impl Generation {
+    fn new(process: Held) -> Generation {
+        Generation {
+            process,
+            spoke: false,
+            stopping: false,
+            told_to_stop: false,
+            successor: None,
+            ended: None,
+        }
+    }
+}
+
+fn how(ended: Option<Ended>) -> String {
+    match ended {
+        Some(Ended::Exited(status)) => format!("left with status {status}"),
+        Some(Ended::Killed(signal)) => format!("killed by signal {signal}"),
+        None => "gone".to_owned(),
+    }
+}

@@ -1,0 +1,58 @@
+//! One process in front: the same pid for ever, whichever generation serves behind it.
+
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::harness::{HANDOVER, QUICK, playground, wait_until};
+use crate::process::{Server, command};
+
+mod container;
+mod deaths;
+mod in_front;
+mod manager;
+mod terminal;
+
+/// The playground behind a process in front.
+fn supervised(args: &[&str]) -> Command {
+    let mut command = playground(args);
+    command.arg("--supervise");
+    command
+}
+
+/// The binary, which serves a page that the load generator understands.
+fn site(program: Command, dir: &tempfile::TempDir, args: &[&str]) -> Command {
+    let root = dir.path().join("root");
+    std::fs::create_dir_all(&root).expect("writable");
+    std::fs::write(root.join("index.html"), "generation=1 of a file\n").expect("writable");
+    let mut command = program;
+    command.args(QUICK).args(args).arg(root);
+    command
+}
+
+fn binary() -> Command {
+    command(HANDOVER)
+}
+
+/// The processes whose parent this is, zombies too.
+fn children(pid: u32) -> Vec<u32> {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let lists = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("children")).ok());
+    lists
+        .flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
+        .collect()
+}
+
+/// Waits for the process in front to say that it is.
+fn wait_in_front(server: &Server) -> u32 {
+    let line = server.log().wait_for("in front of the generations");
+    u32::try_from(line.json["first"].as_u64().unwrap_or(0)).expect("a pid")
+}
+
+fn wait_gone(server: &Server) {
+    wait_until("no process is left", server, || server.alive().is_empty());
+}
+
+fn number(line: &crate::process::Line, field: &str) -> u32 {
+    line.json.get(field).and_then(Value::as_u64).and_then(|n| u32::try_from(n).ok()).unwrap_or(0)
+}

@@ -1,0 +1,82 @@
+//! The process in front speaks for its generations to a service manager of its own.
+
+use nix::sys::signal::Signal;
+
+use super::supervised;
+use crate::notify::{Manager, Message};
+use crate::process::{Server, signal};
+
+#[test]
+fn a_manager_hears_of_everything_from_the_pid_that_stays() {
+    let manager = Manager::new();
+    let mut server = Server::start(manager.told_by(supervised(&[])));
+    let front = server.first_pid();
+    let mut heard = manager.until("READY=1");
+    assert_eq!(heard.len(), 1, "{heard:?}");
+    for generation in 1..=2 {
+        signal(front, Signal::SIGHUP);
+        let reload = manager.until("READY=1");
+        assert!(reload.iter().any(|one| one.says("RELOADING=1")), "{reload:?}");
+        assert!(reload.iter().any(|one| one.text.contains("MONOTONIC_USEC=")), "{reload:?}");
+        heard.extend(reload);
+        // Until then it does not know that it stands for the service, and says nothing.
+        let next = format!("STATUS=generation {} serves", generation + 1);
+        heard.push(manager.next());
+        assert!(heard.last().is_some_and(|last| last.text.starts_with(&next)), "{heard:?}");
+    }
+    signal(front, Signal::SIGTERM);
+    heard.extend(manager.until("STOPPING=1"));
+    assert_eq!(server.first_exit().code(), Some(0));
+    assert!(heard.iter().all(|one| one.from == front), "{heard:?}");
+    let ours = |one: &Message| one.text.contains("MAINPID") || one.text.contains("X_");
+    assert!(!heard.iter().any(ours), "{heard:?}");
+}
+
+#[test]
+fn a_watchdog_of_the_front_is_answered_by_the_generation_that_serves() {
+    let manager = Manager::new();
+    let mut started = manager.told_by(supervised(&[]));
+    started.env("WATCHDOG_USEC", "600000");
+    let server = Server::start(started);
+    let front = server.first_pid();
+    manager.until("WATCHDOG=1");
+    signal(front, Signal::SIGHUP);
+    server.wait_serving(2);
+    server.wait_state(1, "draining");
+    server.wait_retired(1);
+    for _ in 0..3 {
+        assert!(manager.until("WATCHDOG=1").iter().all(|one| one.from == front));
+    }
+}
+
+#[test]
+fn a_manager_that_never_reads_holds_nobody_up() {
+    let manager = Manager::new();
+    crate::notify::full(&manager);
+    let mut server = Server::start(manager.told_by(supervised(&[])));
+    signal(server.first_pid(), Signal::SIGHUP);
+    server.wait_serving(2);
+    server.wait_state(1, "draining");
+    signal(server.first_pid(), Signal::SIGTERM);
+    assert_eq!(server.first_exit().code(), Some(0), "{}", server.log().history());
+}
+
+#[test]
+fn nobody_but_the_generation_that_stands_for_the_service_is_believed() {
+    use std::os::linux::net::SocketAddrExt;
+    let server = Server::start(supervised(&[]));
+    let generation = server.wait_serving(1);
+    let environment = std::fs::read(format!("/proc/{generation}/environ")).expect("it lives");
+    let environment = String::from_utf8_lossy(&environment).into_owned();
+    let name =
+        environment.split('\0').find_map(|entry| entry.strip_prefix("NOTIFY_SOCKET=@")).expect("a name");
+    let address = std::os::unix::net::SocketAddr::from_abstract_name(name).expect("a name");
+    let mut favourite = crate::process::command("sleep").arg("60").spawn().expect("it starts");
+    let stranger = std::os::unix::net::UnixDatagram::unbound().expect("a socket");
+    stranger.send_to_addr(format!("MAINPID={}", favourite.id()).as_bytes(), &address).expect("it is there");
+    signal(server.first_pid(), Signal::SIGHUP);
+    server.wait_serving(2);
+    server.wait_state(1, "draining");
+    assert!(favourite.try_wait().expect("ours").is_none(), "a stranger's friend was told to restart");
+    favourite.kill().and_then(|()| favourite.wait()).expect("ours");
+}
