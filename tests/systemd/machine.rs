@@ -96,7 +96,9 @@ impl Machine {
         fs::write(units.join("handover.service.d/test.conf"), more).expect("writable");
         let script = share.path().join("boot.sh");
         fs::write(&script, include_str!("boot.sh")).expect("writable");
-        let mut unshare = Command::new("unshare");
+        // Should this process be killed, nothing is to be left.
+        let mut unshare = Command::new("setpriv");
+        unshare.args(["--pdeathsig", "KILL", "unshare"]);
         unshare
             .args(["--pid", "--mount", "--uts", "--ipc", "--fork", "--kill-child", "--"])
             .arg("sh")

@@ -4,6 +4,7 @@
 #[allow(dead_code, reason = "the other tests need more of it")]
 #[path = "../promises/harness.rs"]
 mod harness;
+mod in_front;
 #[path = "../../bench/load.rs"]
 mod load;
 mod machine;
