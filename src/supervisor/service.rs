@@ -13,6 +13,9 @@ use crate::notify;
 use crate::process::held::{Ended, Held};
 use crate::signals::ToFront;
 
+mod generations;
+use generations::{End, Generation, Leaving, how};
+
 #[derive(Debug)]
 pub(super) struct Service {
     /// The number of the generation that stands for the service, or did so last.
@@ -28,37 +31,11 @@ pub(super) struct Service {
     stop_asked: bool,
 }
 
-#[derive(Debug)]
-struct Generation {
-    process: Held,
-    /// It has said something, so it hears.
-    spoke: bool,
-    stopping: bool,
-    told_to_stop: bool,
-    /// What it has started, to follow it.
-    successor: Option<Held>,
-    ended: Option<Ended>,
-}
-
 #[derive(Debug, Clone, Copy)]
 struct Restart {
     signal: Signal,
     /// `current` was told, which may die or hand over at that very moment.
     is_passed_on: bool,
-}
-
-#[derive(Debug)]
-struct Leaving {
-    process: Held,
-    told_to_stop: bool,
-}
-
-#[derive(Debug)]
-struct End {
-    pid: u32,
-    stopping: bool,
-    /// `None` while it is not known: another generation may reap it.
-    ended: Option<Ended>,
 }
 
 impl Service {
@@ -274,26 +251,5 @@ impl Service {
         if self.restart.take().is_some_and(|restart| !restart.is_passed_on) {
             warn!(generation = self.number, "restart refused: the service has ended");
         }
-    }
-}
-
-impl Generation {
-    fn new(process: Held) -> Generation {
-        Generation {
-            process,
-            spoke: false,
-            stopping: false,
-            told_to_stop: false,
-            successor: None,
-            ended: None,
-        }
-    }
-}
-
-fn how(ended: Option<Ended>) -> String {
-    match ended {
-        Some(Ended::Exited(status)) => format!("left with status {status}"),
-        Some(Ended::Killed(signal)) => format!("killed by signal {signal}"),
-        None => "gone".to_owned(),
     }
 }
