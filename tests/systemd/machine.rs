@@ -13,7 +13,7 @@ use crate::harness::HANDOVER;
 /// How long anything that should happen may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A version of systemd: the machine's own, or unpacked in a folder that `HANDOVER_SYSTEMD` names, several of them
+/// A version of systemd: the machine's own, or unpacked in a folder that `SYSTEMD_UNDER_TEST` names, several of them
 /// separated by colons.
 #[derive(Debug, Clone)]
 pub(crate) struct Systemd {
@@ -32,7 +32,7 @@ impl Systemd {
         if !Command::new("unshare").args(namespaces).status().is_ok_and(|status| status.success()) {
             return Err("a systemd of its own needs namespaces".into());
         }
-        let unpacked = std::env::var("HANDOVER_SYSTEMD").unwrap_or_default();
+        let unpacked = std::env::var("SYSTEMD_UNDER_TEST").unwrap_or_default();
         let trees = unpacked.split(':').filter(|tree| !tree.is_empty()).map(|tree| Some(tree.into()));
         let all: Vec<_> = [None].into_iter().chain(trees).filter_map(Systemd::at).collect();
         if all.is_empty() { Err("no systemd is installed".into()) } else { Ok(all) }

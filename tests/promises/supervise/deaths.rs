@@ -53,11 +53,14 @@ fn a_restart_that_was_passed_to_a_generation_that_dies_comes_from_the_next_one()
     server.wait_serving(2);
     server.wait_state(1, "standby");
     signal(first, Signal::SIGSTOP);
-    signal(front, Signal::SIGHUP);
-    let pending = || {
+    let says = |what: &str| {
         let status = std::fs::read_to_string(format!("/proc/{first}/status")).unwrap_or_default();
-        status.lines().any(|line| line == "ShdPnd:\t0000000000000001")
+        status.lines().any(|line| line.starts_with(what))
     };
+    // A process that has not run since takes the signal with the lower number first.
+    wait_until("it stands still", &server, || says("State:\tT"));
+    signal(front, Signal::SIGHUP);
+    let pending = || says("ShdPnd:\t0000000000000001");
     wait_until("the restart is passed on", &server, pending);
     signal(first, Signal::SIGKILL);
     server.wait_serving(3);
