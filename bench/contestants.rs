@@ -82,7 +82,11 @@ impl Contestant {
             Kind::Peer(peer) => Box::new(peers::start(peer, address)?),
         };
         let running = Running { address, means, leaving: vec![] };
-        match wait_for("an answer", || serves(address).then_some(())) {
+        let answers = wait_for("an answer", || match serves(address) {
+            true => Some(Ok(())),
+            false => running.pids().is_empty().then(|| Err("it left before it answered".to_owned())),
+        });
+        match answers.flatten() {
             Ok(()) => Ok(running),
             Err(error) => Err(format!("{error}; it said: {}", running.means.last_words())),
         }
@@ -113,7 +117,7 @@ trait Means: Send {
         None
     }
 
-    /// The last line it wrote.
+    /// The end of what it wrote.
     fn last_words(&self) -> String;
 }
 
@@ -183,7 +187,7 @@ fn free_port(ip: Ipv4Addr) -> Result<SocketAddr, String> {
 
 /// In a network of its own the loopback device is down, and only the other end could ask.
 fn serves(address: SocketAddr) -> bool {
-    if address.ip().is_loopback() { answers(address) } else { listens(address) }
+    listens(address) && (!address.ip().is_loopback() || answers(address))
 }
 
 fn answers(address: SocketAddr) -> bool {

@@ -52,7 +52,8 @@ impl Family {
 
     pub(super) fn last_words(&self) -> String {
         let log = read_to_string(self.dir.join(LOG)).unwrap_or_default();
-        log.lines().next_back().unwrap_or("nothing").to_owned()
+        let lines: Vec<_> = log.lines().filter(|line| !line.is_empty()).collect();
+        lines[lines.len().saturating_sub(4)..].join(" / ")
     }
 
     /// The pid in a file of its directory.

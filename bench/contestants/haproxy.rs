@@ -46,7 +46,7 @@ fn configuration(idle: Idle, address: SocketAddr) -> String {
     format!(
         r#"global
     nbthread {threads}
-    stats socket admin.sock mode 600 level admin expose-fd listeners
+    stats socket unix@admin.sock mode 600 level admin expose-fd listeners
 defaults
     mode http
     backlog 4096

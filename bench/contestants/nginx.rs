@@ -32,11 +32,13 @@ pub(super) const ALL: &[Contestant] = &[
     },
     Contestant {
         name: "nginx, binary upgrade",
-        start: "nginx -p DIR/ -c nginx.conf",
+        start: "nginx -p DIR/ -c nginx.conf, as a daemon",
         restart: "kill -USR2 MASTER, and when the new one has workers kill -WINCH MASTER, kill -QUIT MASTER",
         kind: Kind::Nginx(Way::Upgrade),
     },
 ];
+
+const PID_FILE: &str = "nginx.pid";
 
 pub(super) fn version() -> Result<String, String> {
     packages::version("nginx", "nginx/")
@@ -47,10 +49,17 @@ pub(super) fn start(way: Way, address: SocketAddr) -> Result<Nginx, String> {
     family.write("nginx.conf", &configuration(way, address))?;
     let mut command = packages::command("nginx")?;
     command.arg("-p").arg(format!("{}/", family.dir().display())).args(["-c", "nginx.conf", "-e", "stderr"]);
-    let master = family.spawn(&mut command)?;
+    let started = family.spawn(&mut command)?;
+    let master = match way {
+        Way::Upgrade => wait_for("nginx to become a daemon", || family.pid_in(PID_FILE))?,
+        Way::Reload | Way::ReloadReuseport => started,
+    };
     Ok(Nginx { family, way, master })
 }
 
+/// As long as the parent that started it lives, nginx ignores USR2: it takes itself for the new one of two. So it must be a
+/// daemon for an upgrade, and otherwise it may stay with the terminal that ends the bench.
+///
 /// Root in a namespace may have no other users to become. A new binary gets no environment but what is named.
 fn configuration(way: Way, address: SocketAddr) -> String {
     let user = if getuid().is_root() { "user root;" } else { "" };
@@ -58,12 +67,13 @@ fn configuration(way: Way, address: SocketAddr) -> String {
     let connections = descriptors - descriptors / 16;
     let reuseport = if way == Way::ReloadReuseport { " reuseport" } else { "" };
     let workers = cores();
+    let daemon = if way == Way::Upgrade { "on" } else { "off" };
     format!(
-        r#"daemon off;
+        r#"daemon {daemon};
 {user}
 worker_processes {workers};
 worker_rlimit_nofile {descriptors};
-pid nginx.pid;
+pid {PID_FILE};
 error_log stderr;
 env LD_LIBRARY_PATH;
 events {{ worker_connections {connections}; }}
@@ -107,7 +117,7 @@ impl Means for Nginx {
         let old = self.master;
         tell(old, Signal::SIGUSR2)?;
         self.master = wait_for("workers of a new nginx", || {
-            self.family.pid_in("nginx.pid").filter(|pid| *pid != old && self.has_workers(*pid))
+            self.family.pid_in(PID_FILE).filter(|pid| *pid != old && self.has_workers(*pid))
         })?;
         tell(old, Signal::SIGWINCH)?;
         tell(old, Signal::SIGQUIT)
