@@ -31,6 +31,8 @@ pub(crate) struct Comparison {
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Outcome {
     pub(crate) requests: u64,
+    /// Processes that answered: more than one for each restart where several workers do.
+    pub(crate) answerers: usize,
     pub(crate) failed: BTreeMap<&'static str, u64>,
     /// Those that a client knew to be lost from one restart to the next.
     pub(crate) failed_by_restart: Vec<u64>,
@@ -126,6 +128,7 @@ async fn restart_under_load(
 fn outcome(report: &Report, asked: &[Instant], unsettled: u64) -> Outcome {
     let mut outcome = Outcome {
         requests: report.samples.len() as u64 + report.failed(),
+        answerers: report.first_answers().len(),
         failed: report.failures(),
         failed_by_restart: vec![0; asked.len()],
         failed_before: 0,
@@ -149,7 +152,7 @@ fn print(comparison: &Comparison) {
     let by_restart: Vec<_> = outcome.failed_by_restart.iter().map(u64::to_string).collect();
     let (requests, failed) = (outcome.requests, outcome.all_failed());
     print!("{contestant:<32}{workload:<12}{requests:>8} requests {failed:>5} failed  ");
-    print!("{:<14}", by_restart.join(" + "));
+    print!("{:<14} {:>2} answered", by_restart.join(" + "), outcome.answerers);
     if outcome.failed_before > 0 {
         print!("  {} before", outcome.failed_before);
     }
