@@ -86,7 +86,7 @@ impl Contestant {
             true => Some(Ok(())),
             false => running.pids().is_empty().then(|| Err("it left before it answered".to_owned())),
         });
-        match answers.flatten() {
+        match answers.and_then(|answered| answered) {
             Ok(()) => Ok(running),
             Err(error) => Err(format!("{error}; it said: {}", running.means.last_words())),
         }
