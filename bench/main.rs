@@ -17,6 +17,8 @@ mod bare;
 mod bed;
 #[path = "chaos/run.rs"]
 mod chaos;
+mod compare;
+mod contestants;
 mod idle;
 mod load;
 mod process;
@@ -37,6 +39,12 @@ struct Cli {
     /// 5 handovers instead of 20; chaos for 1 minute instead of 10
     #[arg(long)]
     quick: bool,
+    /// Restart other servers under the same load, instead of any workload
+    #[arg(long)]
+    compare: bool,
+    /// Show what --compare compares, with versions, and what of it is missing
+    #[arg(long)]
+    list: bool,
     /// Repeat the chaos that named this seed
     #[arg(long)]
     seed: Option<u64>,
@@ -72,9 +80,14 @@ fn main() -> ExitCode {
             standby::cell(&args[1..]);
             return ExitCode::SUCCESS;
         }
+        Some(arg) if arg == contestants::REFUSE_STEERING => return contestants::refuse_steering(&args[1..]),
         _ => {}
     }
     let cli = Cli::parse();
+    if cli.list {
+        compare::list();
+        return ExitCode::SUCCESS;
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let failed = runtime.expect("a runtime").block_on(bench(&cli));
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -82,6 +95,10 @@ fn main() -> ExitCode {
 
 async fn bench(cli: &Cli) -> u64 {
     build_playground();
+    if cli.compare {
+        compare::compare(if cli.quick { 3 } else { 10 }).await;
+        return 0;
+    }
     let handovers = if cli.quick { 5 } else { 20 };
     let named = |workload| cli.workloads.contains(&workload);
     let runs = |workload| cli.workloads.is_empty() || named(workload);
@@ -244,8 +261,16 @@ fn playground() -> std::path::PathBuf {
 
 /// `cargo bench` builds no examples.
 fn build_playground() {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let built =
-        std::process::Command::new(cargo).args(["build", "--release", "--example", "playground"]).status();
+    let built = cargo().args(["build", "--release", "--example", "playground"]).status();
     assert!(built.is_ok_and(|status| status.success()), "the playground does not build");
+}
+
+/// Without what `cargo bench` says of this package, which build scripts (that of ring) would take for a change.
+fn cargo() -> std::process::Command {
+    let mut command = std::process::Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let ours = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(ours)) {
+        command.env_remove(name);
+    }
+    command
 }

@@ -1,0 +1,166 @@
+//! Every contestant under the same load while it is restarted, and what it lost.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use tokio::task::block_in_place;
+use tokio::time::sleep;
+
+use crate::contestants::{Contestant, Running, Setting};
+use crate::load::{Clients, Load, Report};
+
+/// Restarts begin so far apart, or farther: when the old processes of the one before have left.
+const APART: Duration = Duration::from_millis(1500);
+/// After this the next restart begins anyway.
+const PATIENCE: Duration = Duration::from_secs(20);
+const CLIENTS: usize = 64;
+
+/// One contestant under one load.
+#[derive(Debug, Serialize)]
+pub(crate) struct Comparison {
+    pub(crate) contestant: &'static str,
+    pub(crate) start: &'static str,
+    pub(crate) restart: &'static str,
+    pub(crate) workload: &'static str,
+    /// What was measured, or why nothing was.
+    pub(crate) version: Result<String, String>,
+    pub(crate) outcome: Result<Outcome, String>,
+}
+
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Outcome {
+    pub(crate) requests: u64,
+    /// Processes that answered: more than one for each restart where several workers do.
+    pub(crate) answerers: usize,
+    pub(crate) failed: BTreeMap<&'static str, u64>,
+    /// Those that a client knew to be lost from one restart to the next.
+    pub(crate) failed_by_restart: Vec<u64>,
+    /// The same before the first restart.
+    pub(crate) failed_before: u64,
+    /// Restarts whose old processes did not leave in time.
+    pub(crate) unsettled: u64,
+}
+
+impl Outcome {
+    pub(crate) fn all_failed(&self) -> u64 {
+        self.failed.values().sum()
+    }
+}
+
+/// Prints each as it comes.
+pub(crate) async fn compare(restarts: u32) -> Vec<Comparison> {
+    let keep_alive = Clients::KeepAlive { pause: Duration::from_millis(10) };
+    let workloads = [("fresh", Clients::Fresh), ("keep-alive", keep_alive)];
+    let setting = Setting::default();
+    println!("\n{CLIENTS} clients, {restarts} restarts");
+    let mut comparisons = Vec::new();
+    for contestant in Contestant::all() {
+        let version = block_in_place(|| contestant.version());
+        for (workload, clients) in workloads {
+            let outcome = match &version {
+                Ok(_) => measure(&contestant, &setting, clients, restarts).await,
+                Err(why) => Err(format!("missing: {why}")),
+            };
+            let Contestant { name, start, restart, .. } = contestant;
+            let comparison =
+                Comparison { contestant: name, start, restart, workload, version: version.clone(), outcome };
+            print(&comparison);
+            comparisons.push(comparison);
+        }
+    }
+    comparisons
+}
+
+/// Every contestant with its version, or why it is missing.
+pub(crate) fn list() {
+    for contestant in Contestant::all() {
+        let version = contestant.version().unwrap_or_else(|why| format!("missing: {why}"));
+        println!("{:<32}{version}", contestant.name);
+        println!("    {}\n    {}", contestant.start, contestant.restart);
+    }
+}
+
+async fn measure(
+    contestant: &Contestant,
+    setting: &Setting,
+    clients: Clients,
+    restarts: u32,
+) -> Result<Outcome, String> {
+    let mut server = block_in_place(|| contestant.start(setting))?;
+    let load = Load::start(server.address(), clients, CLIENTS);
+    let restarted = restart_under_load(&mut server, &load, restarts).await;
+    let report = load.stop().await;
+    let (asked, unsettled) = restarted?;
+    Ok(outcome(&report, &asked, unsettled))
+}
+
+/// When each restart began, and how many did not settle.
+async fn restart_under_load(
+    server: &mut Running,
+    load: &Load,
+    restarts: u32,
+) -> Result<(Vec<Instant>, u64), String> {
+    let begin = Instant::now();
+    while !load.is_under_way() {
+        if begin.elapsed() > PATIENCE {
+            return Err("not every client has got an answer".into());
+        }
+        sleep(Duration::from_millis(5)).await;
+    }
+    sleep(Duration::from_millis(500)).await;
+    let (mut asked, mut unsettled) = (Vec::new(), 0);
+    for _ in 0..restarts {
+        let at = Instant::now();
+        asked.push(at);
+        block_in_place(|| server.restart())?;
+        while at.elapsed() < APART || !server.settled() {
+            if at.elapsed() > PATIENCE {
+                unsettled += 1;
+                break;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+    Ok((asked, unsettled))
+}
+
+fn outcome(report: &Report, asked: &[Instant], unsettled: u64) -> Outcome {
+    let mut outcome = Outcome {
+        requests: report.samples.len() as u64 + report.failed(),
+        answerers: report.first_answers().len(),
+        failed: report.failures(),
+        failed_by_restart: vec![0; asked.len()],
+        failed_before: 0,
+        unsettled,
+    };
+    for lost in &report.lost {
+        match asked.partition_point(|at| *at <= lost.known) {
+            0 => outcome.failed_before += 1,
+            n => outcome.failed_by_restart[n - 1] += 1,
+        }
+    }
+    outcome
+}
+
+fn print(comparison: &Comparison) {
+    let Comparison { contestant, workload, version, outcome, .. } = comparison;
+    let outcome = match outcome {
+        Ok(outcome) => outcome,
+        Err(why) => return println!("{contestant:<32}{workload:<12}{why}"),
+    };
+    let by_restart: Vec<_> = outcome.failed_by_restart.iter().map(u64::to_string).collect();
+    let (requests, failed) = (outcome.requests, outcome.all_failed());
+    print!("{contestant:<32}{workload:<12}{requests:>8} requests {failed:>5} failed  ");
+    print!("{:<14} {:>2} answered", by_restart.join(" + "), outcome.answerers);
+    if outcome.failed_before > 0 {
+        print!("  {} before", outcome.failed_before);
+    }
+    if outcome.unsettled > 0 {
+        print!("  {} not settled", outcome.unsettled);
+    }
+    println!("  {}", version.as_deref().unwrap_or_default());
+    for (kind, n) in &outcome.failed {
+        println!("    {n} x {kind}");
+    }
+}

@@ -1,0 +1,133 @@
+//! This crate: the playground, and the same with one protection switched off.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use nix::libc::{EPERM, SO_ATTACH_REUSEPORT_CBPF, SOL_SOCKET, SYS_setsockopt};
+use nix::sys::signal::Signal;
+use seccompiler::{
+    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule, apply_filter,
+};
+
+use super::{Contestant, Kind, Means, tell, wait_for};
+use crate::process::{Server, command};
+
+/// The protection that is off.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Without {
+    Nothing,
+    Hold,
+    Standby,
+    LameDuck,
+}
+
+pub(super) const ALL: &[Contestant] = &[
+    Contestant {
+        name: "handover",
+        start: "playground --listen IP:PORT --standby TIME",
+        restart: "kill -HUP PID",
+        kind: Kind::Handover(Without::Nothing),
+    },
+    Contestant {
+        name: "handover, no hold",
+        start: "playground --listen IP:PORT --standby TIME, with SO_ATTACH_REUSEPORT_CBPF refused by seccomp",
+        restart: "kill -HUP PID",
+        kind: Kind::Handover(Without::Hold),
+    },
+    Contestant {
+        name: "handover, no standby",
+        start: "playground --listen IP:PORT --standby 0s",
+        restart: "kill -HUP PID",
+        kind: Kind::Handover(Without::Standby),
+    },
+    Contestant {
+        name: "handover, no lame duck",
+        start: "playground --listen IP:PORT --standby TIME --idle-grace 0s",
+        restart: "kill -HUP PID",
+        kind: Kind::Handover(Without::LameDuck),
+    },
+];
+
+pub(super) fn start(without: Without, address: SocketAddr, standby: Duration) -> Result<Handover, String> {
+    let mut command = match without {
+        Without::Hold => {
+            let me = std::env::current_exe().map_err(|error| format!("who am I: {error}"))?;
+            let mut command = command(me);
+            command.arg(REFUSE_STEERING).arg(crate::playground());
+            command
+        }
+        _ => command(crate::playground()),
+    };
+    let standby = if without == Without::Standby { Duration::ZERO } else { standby };
+    command.args(["--listen", &address.to_string(), "--log-format", "json"]);
+    command.args(["--standby", &format!("{}ms", standby.as_millis())]);
+    if without == Without::LameDuck {
+        command.args(["--idle-grace", "0s"]);
+    }
+    Ok(Handover { server: Server::launch(command), generation: 1 })
+}
+
+pub(super) struct Handover {
+    server: Server,
+    generation: u64,
+}
+
+impl Means for Handover {
+    fn restart(&mut self) -> Result<(), String> {
+        let serves = format!("generation {} to serve", self.generation);
+        let pid = wait_for(&serves, || {
+            let lines = self.server.log().lines();
+            lines
+                .iter()
+                .find(|l| l.generation() == self.generation && l.json["to"] == "serving")
+                .map(|l| l.pid())
+        })?;
+        tell(pid, Signal::SIGHUP)?;
+        self.generation += 1;
+        Ok(())
+    }
+
+    fn pids(&self) -> Vec<u32> {
+        self.server.alive()
+    }
+
+    fn server(&self) -> Option<&Server> {
+        Some(&self.server)
+    }
+
+    fn last_words(&self) -> String {
+        self.server.log().lines().pop().map_or_else(|| "nothing".into(), |line| line.text)
+    }
+}
+
+/// The first argument of this executable, when it is to become a program that cannot steer connections; the program and
+/// its arguments follow.
+pub(crate) const REFUSE_STEERING: &str = "--refuse-steering";
+
+/// Becomes the program. It fails as where a sandbox refuses the option, and so do all it starts: filters are inherited.
+pub(crate) fn refuse_steering(args: &[String]) -> ExitCode {
+    let Some((program, args)) = args.split_first() else { return ExitCode::FAILURE };
+    let error = match filter().map(|filter| apply_filter(&filter)) {
+        Ok(Ok(())) => Command::new(program).args(args).exec(),
+        Ok(Err(error)) => io::Error::other(error),
+        Err(error) => io::Error::other(error),
+    };
+    eprintln!("cannot run {program} with steering refused: {error}");
+    ExitCode::FAILURE
+}
+
+/// Everything is allowed but setsockopt(2) with this option.
+fn filter() -> Result<BpfProgram, BackendError> {
+    let is = |argument, value: i32| {
+        let value = u64::from(value.unsigned_abs());
+        SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value)
+    };
+    let rule = SeccompRule::new(vec![is(1, SOL_SOCKET)?, is(2, SO_ATTACH_REUSEPORT_CBPF)?])?;
+    let refused = SeccompAction::Errno(EPERM.unsigned_abs());
+    let rules = [(SYS_setsockopt, vec![rule])].into_iter().collect();
+    SeccompFilter::new(rules, SeccompAction::Allow, refused, std::env::consts::ARCH.try_into()?)?.try_into()
+}

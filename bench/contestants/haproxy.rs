@@ -1,0 +1,87 @@
+//! HAProxy as master and worker, which pass their listeners on (HAProxy's management guide, section 4).
+
+use std::net::SocketAddr;
+
+use nix::sys::signal::Signal;
+
+use super::family::Family;
+use super::{Contestant, Kind, Means, cores, packages, tell};
+
+/// When a worker that leaves closes a connection without a request.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Idle {
+    AtOnce,
+    AfterAnswer,
+}
+
+pub(super) const ALL: &[Contestant] = &[
+    Contestant {
+        name: "HAProxy",
+        start: "haproxy -W -f haproxy.cfg",
+        restart: "kill -USR2 MASTER",
+        kind: Kind::Haproxy(Idle::AtOnce),
+    },
+    Contestant {
+        name: "HAProxy, idle-close-on-response",
+        start: "haproxy -W -f haproxy.cfg, with option idle-close-on-response",
+        restart: "kill -USR2 MASTER",
+        kind: Kind::Haproxy(Idle::AfterAnswer),
+    },
+];
+
+pub(super) fn version() -> Result<String, String> {
+    packages::version("haproxy", "version ")
+}
+
+pub(super) fn start(idle: Idle, address: SocketAddr) -> Result<Haproxy, String> {
+    let mut family = Family::new()?;
+    family.write("haproxy.cfg", &configuration(idle, address))?;
+    let master = family.spawn(packages::command("haproxy")?.args(["-W", "-f", "haproxy.cfg"]))?;
+    Ok(Haproxy { family, master })
+}
+
+fn configuration(idle: Idle, address: SocketAddr) -> String {
+    let option = if idle == Idle::AfterAnswer { "option idle-close-on-response" } else { "" };
+    let threads = cores();
+    format!(
+        r#"global
+    nbthread {threads}
+    stats socket unix@admin.sock mode 600 level admin expose-fd listeners
+defaults
+    mode http
+    backlog 4096
+    timeout connect 5s
+    timeout client 1h
+    timeout server 1h
+    timeout http-request 1h
+    timeout http-keep-alive 1h
+    {option}
+frontend front
+    bind {address}
+    http-request return status 200 content-type text/plain lf-string "generation=%pid pid=%pid\n"
+"#
+    )
+}
+
+pub(super) struct Haproxy {
+    family: Family,
+    master: u32,
+}
+
+impl Means for Haproxy {
+    fn restart(&mut self) -> Result<(), String> {
+        tell(self.master, Signal::SIGUSR2)
+    }
+
+    fn pids(&self) -> Vec<u32> {
+        self.family.pids()
+    }
+
+    fn master(&self) -> Option<u32> {
+        Some(self.master)
+    }
+
+    fn last_words(&self) -> String {
+        self.family.last_words()
+    }
+}

@@ -1,0 +1,143 @@
+//! nginx: new workers under the same master, or a new master from the binary (nginx.org, "Controlling nginx").
+
+use std::fs::read_to_string;
+use std::net::SocketAddr;
+
+use nix::sys::signal::Signal;
+use rustix::process::{Resource, getrlimit, getuid};
+
+use super::family::Family;
+use super::{Contestant, Kind, Means, cores, packages, tell, wait_for};
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Way {
+    Reload,
+    /// With a listener for each worker.
+    ReloadReuseport,
+    Upgrade,
+}
+
+pub(super) const ALL: &[Contestant] = &[
+    Contestant {
+        name: "nginx, reload",
+        start: "nginx -p DIR/ -c nginx.conf",
+        restart: "kill -HUP MASTER",
+        kind: Kind::Nginx(Way::Reload),
+    },
+    Contestant {
+        name: "nginx, reload, reuseport",
+        start: "nginx -p DIR/ -c nginx.conf, with listen ... reuseport",
+        restart: "kill -HUP MASTER",
+        kind: Kind::Nginx(Way::ReloadReuseport),
+    },
+    Contestant {
+        name: "nginx, binary upgrade",
+        start: "nginx -p DIR/ -c nginx.conf, as a daemon",
+        restart: "kill -USR2 MASTER, and when the new one has workers kill -WINCH MASTER, kill -QUIT MASTER",
+        kind: Kind::Nginx(Way::Upgrade),
+    },
+];
+
+const PID_FILE: &str = "nginx.pid";
+
+pub(super) fn version() -> Result<String, String> {
+    packages::version("nginx", "nginx/")
+}
+
+pub(super) fn start(way: Way, address: SocketAddr) -> Result<Nginx, String> {
+    let mut family = Family::new()?;
+    family.write("nginx.conf", &configuration(way, address))?;
+    let mut command = packages::command("nginx")?;
+    command.arg("-p").arg(format!("{}/", family.dir().display())).args(["-c", "nginx.conf", "-e", "stderr"]);
+    let started = family.spawn(&mut command)?;
+    let master = match way {
+        Way::Upgrade => wait_for("nginx to become a daemon", || family.pid_in(PID_FILE))?,
+        Way::Reload | Way::ReloadReuseport => started,
+    };
+    Ok(Nginx { family, way, master })
+}
+
+/// As long as the parent that started it lives, nginx ignores USR2: it takes itself for the new one of two. So it must be a
+/// daemon for an upgrade, and otherwise it may stay with the terminal that ends the bench.
+///
+/// Root in a namespace may have no other users to become. A new binary gets no environment but what is named.
+fn configuration(way: Way, address: SocketAddr) -> String {
+    let user = if getuid().is_root() { "user root;" } else { "" };
+    let descriptors = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX).min(65536);
+    let connections = descriptors - descriptors / 16;
+    let reuseport = if way == Way::ReloadReuseport { " reuseport" } else { "" };
+    let workers = cores();
+    let daemon = if way == Way::Upgrade { "on" } else { "off" };
+    format!(
+        r#"daemon {daemon};
+{user}
+worker_processes {workers};
+worker_rlimit_nofile {descriptors};
+pid {PID_FILE};
+error_log stderr;
+env LD_LIBRARY_PATH;
+events {{ worker_connections {connections}; }}
+http {{
+    access_log off;
+    keepalive_timeout 1h;
+    keepalive_requests 1000000000;
+    client_body_temp_path body;
+    proxy_temp_path proxy;
+    fastcgi_temp_path fastcgi;
+    uwsgi_temp_path uwsgi;
+    scgi_temp_path scgi;
+    default_type text/plain;
+    server {{
+        listen {address} backlog=4096{reuseport};
+        location / {{ return 200 "generation=$pid pid=$pid\n"; }}
+    }}
+}}
+"#
+    )
+}
+
+pub(super) struct Nginx {
+    family: Family,
+    way: Way,
+    master: u32,
+}
+
+impl Nginx {
+    /// Whether the process has children.
+    fn has_workers(&self, master: u32) -> bool {
+        self.family.pids().into_iter().any(|pid| parent(pid) == Some(master))
+    }
+}
+
+impl Means for Nginx {
+    fn restart(&mut self) -> Result<(), String> {
+        if self.way != Way::Upgrade {
+            return tell(self.master, Signal::SIGHUP);
+        }
+        let old = self.master;
+        tell(old, Signal::SIGUSR2)?;
+        self.master = wait_for("workers of a new nginx", || {
+            self.family.pid_in(PID_FILE).filter(|pid| *pid != old && self.has_workers(*pid))
+        })?;
+        tell(old, Signal::SIGWINCH)?;
+        tell(old, Signal::SIGQUIT)
+    }
+
+    fn pids(&self) -> Vec<u32> {
+        self.family.pids()
+    }
+
+    fn master(&self) -> Option<u32> {
+        (self.way != Way::Upgrade).then_some(self.master)
+    }
+
+    fn last_words(&self) -> String {
+        self.family.last_words()
+    }
+}
+
+/// proc_pid_stat(5): the name, in parentheses, may contain anything.
+fn parent(pid: u32) -> Option<u32> {
+    let stat = read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+}

@@ -1,0 +1,42 @@
+//! A server on pingora. Restarted as its user guide says (graceful.md): start a new one with `--upgrade`, then QUIT the old
+//! one, which passes its listener on.
+
+use async_trait::async_trait;
+use http::Response;
+use http::header::CONTENT_LENGTH;
+use pingora_core::apps::http_app::ServeHttp;
+use pingora_core::protocols::http::ServerSession;
+use pingora_core::server::Server;
+use pingora_core::server::configuration::{Opt, ServerConf};
+use pingora_core::services::listening::Service;
+
+struct Answer(Vec<u8>);
+
+#[async_trait]
+impl ServeHttp for Answer {
+    async fn response(&self, _: &mut ServerSession) -> Response<Vec<u8>> {
+        let response = Response::builder().header(CONTENT_LENGTH, self.0.len()).body(self.0.clone());
+        response.expect("cannot fail because the header is a number")
+    }
+}
+
+fn main() {
+    let mut args = std::env::args().skip(1);
+    let address = args.next().expect("the first argument is IP:PORT");
+    let options = Opt { upgrade: args.next().is_some_and(|arg| arg == "--upgrade"), ..Opt::default() };
+    let conf = ServerConf {
+        upgrade_sock: "upgrade.sock".into(),
+        threads: std::thread::available_parallelism().map_or(1, usize::from),
+        // Five minutes otherwise, which it always waits.
+        grace_period_seconds: Some(2),
+        ..ServerConf::default()
+    };
+    let mut server = Server::new_with_opt_and_conf(options, conf);
+    server.bootstrap();
+    let pid = std::process::id();
+    let answer = Answer(format!("generation={pid} pid={pid}\n").into_bytes());
+    let mut service = Service::new("answer".into(), answer);
+    service.add_tcp(&address);
+    server.add_service(service);
+    server.run_forever();
+}
