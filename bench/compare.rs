@@ -1,6 +1,6 @@
 //! Every contestant under the same load while it is restarted, and what it lost.
 
-use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -9,6 +9,8 @@ use tokio::time::sleep;
 
 use crate::contestants::{Contestant, Running, Setting};
 use crate::load::{Clients, Load, Report};
+use crate::measure::Measured;
+use crate::plot::{Loss, losses};
 
 /// Restarts begin so far apart, or farther: when the old processes of the one before have left.
 const APART: Duration = Duration::from_millis(1500);
@@ -28,12 +30,11 @@ pub(crate) struct Comparison {
     pub(crate) outcome: Result<Outcome, String>,
 }
 
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Serialize)]
 pub(crate) struct Outcome {
-    pub(crate) requests: u64,
+    pub(crate) measured: Measured,
     /// Processes that answered: more than one for each restart where several workers do.
     pub(crate) answerers: usize,
-    pub(crate) failed: BTreeMap<&'static str, u64>,
     /// Those that a client knew to be lost from one restart to the next.
     pub(crate) failed_by_restart: Vec<u64>,
     /// The same before the first restart.
@@ -42,14 +43,10 @@ pub(crate) struct Outcome {
     pub(crate) unsettled: u64,
 }
 
-impl Outcome {
-    pub(crate) fn all_failed(&self) -> u64 {
-        self.failed.values().sum()
-    }
-}
-
 /// Prints each as it comes.
-pub(crate) async fn compare(restarts: u32) -> Vec<Comparison> {
+pub(crate) async fn compare(quick: bool, pictures: Option<&Path>) -> Vec<Comparison> {
+    // The rare losses need more than a few to show.
+    let restarts = if quick { 2 } else { 10 };
     let keep_alive = Clients::KeepAlive { pause: Duration::from_millis(10) };
     let workloads = [("fresh", Clients::Fresh), ("keep-alive", keep_alive)];
     let setting = Setting::default();
@@ -69,7 +66,23 @@ pub(crate) async fn compare(restarts: u32) -> Vec<Comparison> {
             comparisons.push(comparison);
         }
     }
+    if let Some(dir) = pictures {
+        losses(&dir.join("losses.svg"), &workloads.map(|(name, _)| name.to_owned()), &lost(&comparisons));
+    }
     comparisons
+}
+
+/// A row for each contestant, with its workloads in their order.
+fn lost(comparisons: &[Comparison]) -> Vec<Loss> {
+    let per_restart = |one: &Comparison| {
+        let outcome = one.outcome.as_ref().ok()?;
+        Some(outcome.measured.failed as f64 / outcome.measured.restarts as f64)
+    };
+    let row = |of_one: &[Comparison]| Loss {
+        server: of_one[0].contestant.to_owned(),
+        per_restart: of_one.iter().map(per_restart).collect(),
+    };
+    comparisons.chunk_by(|one, next| one.contestant == next.contestant).map(row).collect()
 }
 
 /// Every contestant with its version, or why it is missing.
@@ -127,9 +140,8 @@ async fn restart_under_load(
 
 fn outcome(report: &Report, asked: &[Instant], unsettled: u64) -> Outcome {
     let mut outcome = Outcome {
-        requests: report.samples.len() as u64 + report.failed(),
+        measured: Measured::of(report, asked),
         answerers: report.first_answers().len(),
-        failed: report.failures(),
         failed_by_restart: vec![0; asked.len()],
         failed_before: 0,
         unsettled,
@@ -150,7 +162,7 @@ fn print(comparison: &Comparison) {
         Err(why) => return println!("{contestant:<32}{workload:<12}{why}"),
     };
     let by_restart: Vec<_> = outcome.failed_by_restart.iter().map(u64::to_string).collect();
-    let (requests, failed) = (outcome.requests, outcome.all_failed());
+    let Measured { requests, failed, failures, .. } = &outcome.measured;
     print!("{contestant:<32}{workload:<12}{requests:>8} requests {failed:>5} failed  ");
     print!("{:<14} {:>2} answered", by_restart.join(" + "), outcome.answerers);
     if outcome.failed_before > 0 {
@@ -160,7 +172,7 @@ fn print(comparison: &Comparison) {
         print!("  {} not settled", outcome.unsettled);
     }
     println!("  {}", version.as_deref().unwrap_or_default());
-    for (kind, n) in &outcome.failed {
+    for (kind, n) in failures {
         println!("    {n} x {kind}");
     }
 }

@@ -52,7 +52,7 @@ pub(crate) struct Setting {
 impl Default for Setting {
     /// On loopback.
     fn default() -> Setting {
-        Setting { ip: Ipv4Addr::LOCALHOST, standby: crate::STANDBY }
+        Setting { ip: Ipv4Addr::LOCALHOST, standby: Duration::from_millis(500) }
     }
 }
 
@@ -82,9 +82,16 @@ impl Contestant {
             Kind::Peer(peer) => Box::new(peers::start(peer, address)?),
         };
         let running = Running { address, means, leaving: vec![] };
-        let answers = wait_for("an answer", || match serves(address) {
-            true => Some(Ok(())),
-            false => running.pids().is_empty().then(|| Err("it left before it answered".to_owned())),
+        // Not from the first look on: the kernel shows the environment of a process, by which some are found, only a
+        // moment after its parent goes on.
+        let mut seen = false;
+        let answers = wait_for("an answer", || {
+            let is_gone = running.pids().is_empty();
+            seen |= !is_gone;
+            match serves(address) {
+                true => Some(Ok(())),
+                false => (seen && is_gone).then(|| Err("it left before it answered".to_owned())),
+            }
         });
         match answers.and_then(|answered| answered) {
             Ok(()) => Ok(running),

@@ -7,9 +7,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::sleep;
 
-use super::{AROUND, bare, blocking, print_report, rss_mib, start_playground};
+use crate::bare;
 use crate::load::{Clients, Load, Lost, Report};
+use crate::measure::{AROUND, Measured};
 use crate::process::{Server, signal};
+use crate::resources::rss_mib;
+use crate::workloads::{STANDBY, start_playground};
 
 const IDLE: usize = 10_000;
 /// Long enough that the idle connections are closed after what is measured.
@@ -21,7 +24,16 @@ pub(crate) async fn idle(handovers: u32) -> u64 {
     println!(
         "\nidle: {IDLE} silent keep-alive connections, 16 clients with connections of their own, {handovers} handovers"
     );
-    let server = start_playground(&["--idle-grace", GRACE, "--max-connections", LIMIT]);
+    let server = start_playground(&[
+        "--listen",
+        "127.0.0.1:0",
+        "--standby",
+        STANDBY,
+        "--idle-grace",
+        GRACE,
+        "--max-connections",
+        LIMIT,
+    ]);
     let mut pid = server.first_pid();
     let (mut report, mut asked, mut rss) = (Report::default(), Vec::new(), Vec::new());
     for generation in 1..=u64::from(handovers) {
@@ -32,18 +44,19 @@ pub(crate) async fn idle(handovers: u32) -> u64 {
         rss.push(rss_mib(pid));
         asked.push(Instant::now());
         signal(pid, Signal::SIGHUP);
-        pid = blocking(&server, |s, generation| s.wait_serving(generation), generation + 1).await;
+        pid = tokio::task::block_in_place(|| server.wait_serving(generation + 1));
         sleep(AROUND * 2).await;
         report.add(load.stop().await);
         report.add(closed_properly(silent).await);
-        blocking(&server, |s, generation| s.wait_retired(generation), generation).await;
+        tokio::task::block_in_place(|| server.wait_retired(generation));
         if generation == 1 {
             let bare = bare::start();
             let (_, bare_kib) = connect(&bare, bare.first_pid()).await;
             println!("  memory for each idle connection: {kib:.1} KiB, with bare hyper {bare_kib:.1} KiB");
         }
     }
-    print_report(&report, &asked, &rss);
+    Measured::of(&report, &asked).print();
+    println!("  RSS of each generation, MiB: {rss:.1?}");
     report.failed()
 }
 

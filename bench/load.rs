@@ -6,23 +6,20 @@
 #![allow(dead_code, reason = "the tests need less of it than the bench")]
 
 use std::collections::BTreeMap;
-use std::future::poll_fn;
-use std::io;
-use std::mem::MaybeUninit;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::task::Poll;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::TcpStream;
-use tokio::task::{JoinSet, unconstrained};
-use tokio::time::{sleep, timeout};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, sleep_until, timeout};
 use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
+
+#[path = "load/exchange.rs"]
+mod exchange;
+#[path = "load/http2.rs"]
+mod http2;
+use exchange::exchange;
 
 /// How clients treat their connections.
 #[derive(Debug, Clone, Copy)]
@@ -33,14 +30,23 @@ pub(crate) enum Clients {
     FreshNowAndThen { pause: Duration },
     /// Many requests on a connection, with such pauses.
     KeepAlive { pause: Duration },
+    /// HTTP/2 with prior knowledge: so many requests at a time on a connection, until the server says GOAWAY.
+    Http2 { streams: usize },
+    /// An open loop: a request on a kept connection is due so often, whether the one before it is answered or not, and one
+    /// that is sent late counts from when it was due. So a server that stands still is blamed for all that had to wait.
+    Paced { every: Duration },
 }
 
 impl Clients {
     fn pause(self) -> Duration {
         match self {
-            Clients::Fresh => Duration::ZERO,
+            Clients::Fresh | Clients::Http2 { .. } | Clients::Paced { .. } => Duration::ZERO,
             Clients::FreshNowAndThen { pause } | Clients::KeepAlive { pause } => pause,
         }
+    }
+
+    fn pace(self) -> Duration {
+        if let Clients::Paced { every } = self { every } else { Duration::ZERO }
     }
 }
 
@@ -109,6 +115,7 @@ impl Report {
 #[derive(Default)]
 struct Shared {
     stop: AtomicBool,
+    failed: AtomicU64,
     /// So many clients have got an answer.
     answered: AtomicUsize,
 }
@@ -134,9 +141,17 @@ impl Load {
         let shared = Arc::new(Shared::default());
         let mut set = JoinSet::new();
         for _ in 0..count {
-            set.spawn(client(tls.cloned(), addr, clients, Arc::clone(&shared)));
+            match clients {
+                Clients::Http2 { streams } => set.spawn(http2::client(addr, streams, Arc::clone(&shared))),
+                _ => set.spawn(client(tls.cloned(), addr, clients, Arc::clone(&shared))),
+            };
         }
         Load { shared, clients: set }
+    }
+
+    /// So many requests have failed so far.
+    pub(crate) fn failed(&self) -> u64 {
+        self.shared.failed.load(Ordering::Relaxed)
     }
 
     /// Whether every client has got an answer.
@@ -155,21 +170,11 @@ impl Load {
     }
 }
 
-/// A connection, with TLS or without.
-trait Stream: AsyncRead + AsyncWrite + Unpin + Send {
-    fn socket(&self) -> &TcpStream;
-}
-
-impl Stream for TcpStream {
-    fn socket(&self) -> &TcpStream {
-        self
-    }
-}
-
-impl Stream for TlsStream<TcpStream> {
-    fn socket(&self) -> &TcpStream {
-        self.get_ref().0
-    }
+/// Who answered, by the body.
+fn generation(body: &[u8]) -> Option<u64> {
+    let text = str::from_utf8(body).ok()?;
+    let who = text.strip_prefix("generation=").or_else(|| text.strip_prefix("hello from "))?;
+    who.split_whitespace().next()?.parse().ok()
 }
 
 async fn client(
@@ -181,8 +186,17 @@ async fn client(
     let mut report = Report::default();
     let mut random = fastrand::Rng::new();
     let mut kept = None;
+    // The first ones are spread over the time between two.
+    let mut due = tokio::time::Instant::now() + clients.pace().mul_f64(random.f64());
     while !shared.stop.load(Ordering::Relaxed) {
-        let at = Instant::now();
+        let at = match clients {
+            Clients::Paced { every } => {
+                sleep_until(due).await;
+                due += every;
+                (due - every).into_std()
+            }
+            _ => Instant::now(),
+        };
         match timeout(PATIENCE, exchange(tls.as_ref(), addr, clients, &mut kept))
             .await
             .unwrap_or(Err("timeout"))
@@ -195,6 +209,7 @@ async fn client(
             }
             Err(kind) => {
                 kept = None;
+                shared.failed.fetch_add(1, Ordering::Relaxed);
                 report.lost.push(Lost { kind, at, known: Instant::now() });
                 // So that a server that is gone does not make millions of failures.
                 sleep(Duration::from_millis(10)).await;
@@ -206,107 +221,4 @@ async fn client(
         }
     }
     report
-}
-
-/// One request and its answer; gives the generation that answered.
-async fn exchange(
-    tls: Option<&TlsConnector>,
-    addr: SocketAddr,
-    clients: Clients,
-    kept: &mut Option<Box<dyn Stream>>,
-) -> Result<u64, &'static str> {
-    let mut reusable = kept.take();
-    if let Some(stream) = &mut reusable
-        && !is_open(stream).await
-    {
-        reusable = None;
-    }
-    let mut stream = match reusable {
-        Some(stream) => stream,
-        None => connect(tls, addr).await?,
-    };
-    let request: &[u8] = match clients {
-        Clients::Fresh | Clients::FreshNowAndThen { .. } => {
-            b"GET / HTTP/1.1\r\nhost: load\r\nconnection: close\r\n\r\n"
-        }
-        Clients::KeepAlive { .. } => b"GET / HTTP/1.1\r\nhost: load\r\n\r\n",
-    };
-    stream.write_all(request).await.map_err(|e| broken(&e, "reset while sending"))?;
-    stream.flush().await.map_err(|e| broken(&e, "reset while sending"))?;
-    let mut answer = Vec::with_capacity(512);
-    let (generation, closes) = loop {
-        if stream.read_buf(&mut answer).await.map_err(|e| broken(&e, "reset before the answer"))? == 0 {
-            return Err(if answer.is_empty() { "closed before the answer" } else { "cut within the answer" });
-        }
-        if let Some(done) = complete(&answer)? {
-            break done;
-        }
-    };
-    match clients {
-        Clients::Fresh | Clients::FreshNowAndThen { .. } => match stream.read(&mut [0; 1]).await {
-            Ok(0) => {}
-            _ => return Err("not closed properly after the answer"),
-        },
-        Clients::KeepAlive { .. } => *kept = (!closes).then_some(stream),
-    }
-    Ok(generation)
-}
-
-async fn connect(tls: Option<&TlsConnector>, addr: SocketAddr) -> Result<Box<dyn Stream>, &'static str> {
-    let stream = TcpStream::connect(addr).await.map_err(|e| match e.kind() {
-        io::ErrorKind::ConnectionRefused => "refused",
-        io::ErrorKind::ConnectionReset => "reset while connecting",
-        _ => "cannot connect",
-    })?;
-    stream.set_nodelay(true).map_err(|_| "cannot connect")?;
-    let Some(tls) = tls else { return Ok(Box::new(stream)) };
-    let stream = tls.connect(addr.ip().into(), stream).await;
-    Ok(Box::new(stream.map_err(|e| broken(&e, "reset within the handshake"))?))
-}
-
-/// Whether the server has not closed it; what it sent unasked, such as a ticket, is taken note of. It is the kernel that is
-/// asked: tokio knows what its last `epoll_wait` said, which may be from before the server died.
-async fn is_open(stream: &mut Box<dyn Stream>) -> bool {
-    while has_something_to_read(stream.socket()) {
-        let mut byte = [0];
-        let mut buf = ReadBuf::new(&mut byte);
-        let _ = stream.socket().readable().await;
-        // Unconstrained, because a task that has used up its turn would be told that there is nothing to read.
-        let read = poll_fn(|cx| Poll::Ready(Pin::new(&mut *stream).poll_read(cx, &mut buf)));
-        if unconstrained(read).await.is_ready() {
-            return false;
-        }
-    }
-    true
-}
-
-fn has_something_to_read(socket: &TcpStream) -> bool {
-    let peeked = SockRef::from(socket).peek(&mut [MaybeUninit::uninit(); 1]);
-    !peeked.is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock)
-}
-
-fn broken(error: &io::Error, reset: &'static str) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => reset,
-        _ => "I/O error",
-    }
-}
-
-/// Who says to have answered, in a complete answer, and whether the server closes after it; `None` if more is to come.
-fn complete(answer: &[u8]) -> Result<Option<(u64, bool)>, &'static str> {
-    let Some(end) = answer.windows(4).position(|w| w == b"\r\n\r\n") else { return Ok(None) };
-    let head = str::from_utf8(&answer[..end]).map_err(|_| "bad answer")?;
-    if !head.starts_with("HTTP/1.1 200 ") {
-        return Err("status other than 200");
-    }
-    let header = |name: &str| {
-        let fields = head.lines().filter_map(|line| line.split_once(": "));
-        fields.filter(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value).next()
-    };
-    let length: usize = header("content-length").and_then(|v| v.parse().ok()).ok_or("bad answer")?;
-    let Some(body) = answer.get(end + 4..end + 4 + length) else { return Ok(None) };
-    let text = str::from_utf8(body).map_err(|_| "bad answer")?;
-    let who = text.strip_prefix("generation=").or_else(|| text.strip_prefix("hello from "));
-    let generation = who.and_then(|who| who.split_whitespace().next()?.parse().ok()).ok_or("bad answer")?;
-    Ok(Some((generation, header("connection") == Some("close"))))
 }

@@ -152,6 +152,8 @@ impl Drop for Server {
             alive.into_iter().for_each(|pid| signal(pid, Signal::SIGKILL));
             let _ = self.first.try_wait();
         }
+        // Its mark may not be there yet: see proc_pid_environ(5), which is empty until execve(2) is nearly done.
+        let _ = self.first.kill();
         let _ = self.first.wait();
     }
 }

@@ -1,0 +1,177 @@
+//! How a handover grows with the connections that are open and with the addresses that are listened on.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use serde::Serialize;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpSocket;
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+
+use crate::load::{Clients, Load};
+use crate::measure::{AROUND, ms};
+use crate::plot;
+use crate::process::{Server, signal};
+use crate::progress::Progress;
+use crate::resources::cpu_seconds;
+use crate::workloads::{STANDBY, start_playground};
+
+const CONNECTIONS: [usize; 5] = [10, 100, 1_000, 10_000, 50_000];
+const ADDRESSES: [usize; 5] = [1, 2, 4, 8, 16];
+const GRACE: Duration = Duration::from_secs(2);
+/// A client's address has 28,000 ports.
+const PER_SOURCE: usize = 20_000;
+
+/// One handover.
+#[derive(Debug, Serialize)]
+pub(crate) struct Point {
+    connections: usize,
+    addresses: usize,
+    /// From the signal until the successor serves.
+    handover_ms: f64,
+    /// The slowest new connection, with its request, in the 500 ms around that.
+    slowest_ms: f64,
+    /// From the flip until the old process has left, without standby and the grace of idle connections.
+    drain_ms: f64,
+    /// What the old process computed from the flip to its end.
+    drain_cpu_ms: f64,
+    failed: u64,
+}
+
+pub(crate) async fn growth(quick: bool, pictures: Option<&Path>) -> Vec<Point> {
+    println!("\ngrowth: a handover with more and more connections, and with more and more addresses");
+    let room = descriptors() - 1_500;
+    let sizes = if quick { &CONNECTIONS[..3] } else { &CONNECTIONS[..] };
+    // As many as there may be, if there may not be so many.
+    let mut sizes: Vec<usize> = sizes.iter().map(|connections| room.min(*connections)).collect();
+    sizes.dedup();
+    let most = sizes.len();
+    let mut points = vec![];
+    println!("  connections  addresses  handover  slowest connect  drain  CPU of the drain   (ms)");
+    let progress = Progress::of(10);
+    for (n, connections) in sizes.iter().enumerate() {
+        progress.show(n as u64 + 1, 0);
+        points.push(handover(*connections, 1).await);
+    }
+    for (n, addresses) in ADDRESSES.iter().enumerate() {
+        progress.show(n as u64 + 6, 0);
+        points.push(handover(100, *addresses).await);
+    }
+    drop(progress);
+    if !quick && room < CONNECTIONS[CONNECTIONS.len() - 1] {
+        println!("  more connections than {room} need more open files than this user may have");
+    }
+    if let Some(dir) = pictures {
+        let (by_connections, by_addresses) = points.split_at(most);
+        let of = |points: &[Point], of: fn(&Point) -> usize| {
+            let line =
+                |value: fn(&Point) -> f64| points.iter().map(|p| (of(p) as f64, value(p).max(0.1))).collect();
+            vec![
+                ("signal until the successor serves", line(|p| p.handover_ms)),
+                ("slowest new connection around the flip", line(|p| p.slowest_ms)),
+                ("drain, without standby and grace", line(|p| p.drain_ms)),
+                ("CPU of the drain", line(|p| p.drain_cpu_ms)),
+            ]
+        };
+        let title = "A handover and the connections that are open";
+        plot::growth(
+            &dir.join("growth-connections.svg"),
+            title,
+            "connections",
+            &of(by_connections, |p| p.connections),
+        );
+        let title = "A handover and the addresses that are listened on";
+        plot::growth(
+            &dir.join("growth-addresses.svg"),
+            title,
+            "addresses",
+            &of(by_addresses, |p| p.addresses),
+        );
+    }
+    points
+}
+
+/// How many files a process may have open, here and in the servers that are started; root may raise it.
+fn descriptors() -> usize {
+    let wanted = Some(CONNECTIONS[CONNECTIONS.len() - 1] as u64 * 2 + 10_000);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: wanted, maximum: wanted });
+    let allowed = getrlimit(Resource::Nofile);
+    // Not root: as many as it may.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: allowed.maximum, ..allowed });
+    getrlimit(Resource::Nofile).current.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX))
+}
+
+async fn handover(connections: usize, addresses: usize) -> Point {
+    let limit = (connections + 1000).to_string();
+    let grace = format!("{}s", GRACE.as_secs());
+    let mut args = vec!["--idle-grace", &grace, "--max-connections", &limit, "--standby", STANDBY];
+    (0..addresses).for_each(|_| args.extend(["--listen", "127.0.0.1:0"]));
+    let server = start_playground(&args);
+    let idle = connect(&server.addresses(1), connections).await;
+    let clients = Clients::FreshNowAndThen { pause: Duration::from_millis(5) };
+    let load = Load::start(server.address(), clients, 4);
+    sleep(Duration::from_millis(500)).await;
+    let pid = server.first_pid();
+    let asked = Instant::now();
+    signal(pid, Signal::SIGHUP);
+    let at = |what: &str, line: &dyn Fn(&crate::process::Line) -> bool| {
+        server.log().wait(what, |found| line(found).then_some(found.at))
+    };
+    let served = tokio::task::block_in_place(|| {
+        at("the successor serves", &|line| line.generation() == 2 && line.message().starts_with("serving"))
+    });
+    let cpu_at_flip = cpu_seconds(pid);
+    sleep(AROUND).await;
+    let report = load.stop().await;
+    let cpu = last_cpu(&server, pid).await;
+    let left = at("the old one leaves", &|line| line.generation() == 1 && line.message() == "retired");
+    drop(idle);
+    let around = report.samples.iter().filter(|s| s.at + AROUND > served && s.at < served + AROUND);
+    let waited = Duration::from_millis(500).max(GRACE);
+    let point = Point {
+        connections,
+        addresses,
+        handover_ms: ms(served - asked),
+        slowest_ms: around.map(|s| ms(s.took)).fold(0.0, f64::max),
+        drain_ms: ms((left - served).saturating_sub(waited)),
+        drain_cpu_ms: (cpu - cpu_at_flip) * 1000.0,
+        failed: report.failed(),
+    };
+    println!(
+        "  {:>11}  {:>9}  {:>8.1}  {:>15.1}  {:>5.0}  {:>16.0}",
+        connections, addresses, point.handover_ms, point.slowest_ms, point.drain_ms, point.drain_cpu_ms
+    );
+    point
+}
+
+/// What a process has computed when it leaves.
+async fn last_cpu(server: &Server, pid: u32) -> f64 {
+    let mut last = cpu_seconds(pid);
+    while server.alive().contains(&pid) {
+        let now = cpu_seconds(pid);
+        last = if now.is_nan() { last } else { now };
+        sleep(Duration::from_millis(5)).await;
+    }
+    last
+}
+
+/// Each has made a request, so that it is a kept connection.
+async fn connect(addresses: &[SocketAddr], count: usize) -> Vec<JoinHandle<()>> {
+    let mut all = Vec::with_capacity(count);
+    for n in 0..count {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        let source = IpAddr::V4(Ipv4Addr::new(127, 0, 1, u8::try_from(n / PER_SOURCE).expect("few")));
+        socket.bind(SocketAddr::new(source, 0)).expect("a port");
+        let mut stream = socket.connect(addresses[n % addresses.len()]).await.expect("the server accepts");
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: load\r\n\r\n").await.expect("the server reads");
+        let answered = stream.read(&mut [0; 1024]).await.expect("the server answers");
+        assert!(answered > 0, "the server closed");
+        // It closes when it is told to, as clients do.
+        all.push(tokio::spawn(async move { drop(stream.read(&mut [0; 1]).await) }));
+    }
+    all
+}

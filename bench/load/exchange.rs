@@ -1,0 +1,135 @@
+//! One request and its answer, and the connection that it goes over.
+
+use std::future::poll_fn;
+use std::io;
+use std::mem::MaybeUninit;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::Poll;
+
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::task::unconstrained;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::{Clients, generation};
+
+/// A connection, with TLS or without.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {
+    fn socket(&self) -> &TcpStream;
+}
+
+impl Stream for TcpStream {
+    fn socket(&self) -> &TcpStream {
+        self
+    }
+}
+
+impl Stream for TlsStream<TcpStream> {
+    fn socket(&self) -> &TcpStream {
+        self.get_ref().0
+    }
+}
+
+/// One request and its answer; gives the generation that answered.
+pub(super) async fn exchange(
+    tls: Option<&TlsConnector>,
+    addr: SocketAddr,
+    clients: Clients,
+    kept: &mut Option<Box<dyn Stream>>,
+) -> Result<u64, &'static str> {
+    let mut reusable = kept.take();
+    if let Some(stream) = &mut reusable
+        && !is_open(stream).await
+    {
+        reusable = None;
+    }
+    let mut stream = match reusable {
+        Some(stream) => stream,
+        None => connect(tls, addr).await?,
+    };
+    let request: &[u8] = match clients {
+        Clients::Fresh | Clients::FreshNowAndThen { .. } => {
+            b"GET / HTTP/1.1\r\nhost: load\r\nconnection: close\r\n\r\n"
+        }
+        _ => b"GET / HTTP/1.1\r\nhost: load\r\n\r\n",
+    };
+    stream.write_all(request).await.map_err(|e| broken(&e, "reset while sending"))?;
+    stream.flush().await.map_err(|e| broken(&e, "reset while sending"))?;
+    let mut answer = Vec::with_capacity(512);
+    let (generation, closes) = loop {
+        if stream.read_buf(&mut answer).await.map_err(|e| broken(&e, "reset before the answer"))? == 0 {
+            return Err(if answer.is_empty() { "closed before the answer" } else { "cut within the answer" });
+        }
+        if let Some(done) = complete(&answer)? {
+            break done;
+        }
+    };
+    match clients {
+        Clients::Fresh | Clients::FreshNowAndThen { .. } => match stream.read(&mut [0; 1]).await {
+            Ok(0) => {}
+            _ => return Err("not closed properly after the answer"),
+        },
+        _ => *kept = (!closes).then_some(stream),
+    }
+    Ok(generation)
+}
+
+async fn connect(tls: Option<&TlsConnector>, addr: SocketAddr) -> Result<Box<dyn Stream>, &'static str> {
+    let stream = TcpStream::connect(addr).await.map_err(|e| match e.kind() {
+        io::ErrorKind::ConnectionRefused => "refused",
+        io::ErrorKind::ConnectionReset => "reset while connecting",
+        _ => "cannot connect",
+    })?;
+    stream.set_nodelay(true).map_err(|_| "cannot connect")?;
+    let Some(tls) = tls else { return Ok(Box::new(stream)) };
+    let stream = tls.connect(addr.ip().into(), stream).await;
+    Ok(Box::new(stream.map_err(|e| broken(&e, "reset within the handshake"))?))
+}
+
+/// Whether the server has not closed it; what it sent unasked, such as a ticket, is taken note of. It is the kernel that is
+/// asked: tokio knows what its last `epoll_wait` said, which may be from before the server died.
+async fn is_open(stream: &mut Box<dyn Stream>) -> bool {
+    while has_something_to_read(stream.socket()) {
+        let mut byte = [0];
+        let mut buf = ReadBuf::new(&mut byte);
+        let _ = stream.socket().readable().await;
+        // Unconstrained, because a task that has used up its turn would be told that there is nothing to read.
+        let read = poll_fn(|cx| Poll::Ready(Pin::new(&mut *stream).poll_read(cx, &mut buf)));
+        if unconstrained(read).await.is_ready() {
+            return false;
+        }
+    }
+    true
+}
+
+fn has_something_to_read(socket: &TcpStream) -> bool {
+    let peeked = SockRef::from(socket).peek(&mut [MaybeUninit::uninit(); 1]);
+    !peeked.is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock)
+}
+
+fn broken(error: &io::Error, reset: &'static str) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => reset,
+        _ => "I/O error",
+    }
+}
+
+/// Who says to have answered, in a complete answer, and whether the server closes after it; `None` if more is to come.
+fn complete(answer: &[u8]) -> Result<Option<(u64, bool)>, &'static str> {
+    let Some(end) = answer.windows(4).position(|w| w == b"\r\n\r\n") else { return Ok(None) };
+    let head = str::from_utf8(&answer[..end]).map_err(|_| "bad answer")?;
+    if !head.starts_with("HTTP/1.1 200 ") {
+        return Err("status other than 200");
+    }
+    let header = |name: &str| {
+        let fields = head.lines().filter_map(|line| line.split_once(": "));
+        fields.filter(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value).next()
+    };
+    let length: usize = header("content-length").and_then(|v| v.parse().ok()).ok_or("bad answer")?;
+    let Some(body) = answer.get(end + 4..end + 4 + length) else { return Ok(None) };
+    let generation = generation(body).ok_or("bad answer")?;
+    Ok(Some((generation, header("connection") == Some("close"))))
+}

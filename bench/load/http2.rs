@@ -1,0 +1,88 @@
+//! Clients that speak HTTP/2. A request counts from the moment it is handed to the connection: one that was never sent,
+//! because the server had said GOAWAY before, is none.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use h2::client::SendRequest;
+use hyper::body::Bytes;
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::{Lost, PATIENCE, Report, Sample, Shared, generation};
+
+const NOT_SENT: &str = "not sent";
+
+/// One connection after the other, with so many requests at a time.
+pub(super) async fn client(addr: SocketAddr, streams: usize, shared: Arc<Shared>) -> Report {
+    let mut report = Report::default();
+    while !shared.stop.load(Ordering::Relaxed) {
+        let at = Instant::now();
+        let connected = async {
+            let stream = TcpStream::connect(addr).await.map_err(|_| "cannot connect")?;
+            stream.set_nodelay(true).map_err(|_| "cannot connect")?;
+            h2::client::handshake(stream).await.map_err(|_| "no HTTP/2")
+        };
+        match connected.await {
+            Ok((requests, connection)) => {
+                let connection = tokio::spawn(connection);
+                let stream = |_| stream(requests.clone(), addr, Arc::clone(&shared));
+                let all: JoinSet<Report> = (0..streams).map(stream).collect();
+                drop(requests);
+                all.join_all().await.into_iter().for_each(|one| report.add(one));
+                // All its streams have ended, and it has been told so: this is how the client closes.
+                let _ = timeout(PATIENCE, connection).await;
+            }
+            Err(kind) => {
+                shared.failed.fetch_add(1, Ordering::Relaxed);
+                report.lost.push(Lost { kind, at, known: Instant::now() });
+            }
+        }
+    }
+    report
+}
+
+async fn stream(mut requests: SendRequest<Bytes>, addr: SocketAddr, shared: Arc<Shared>) -> Report {
+    let mut report = Report::default();
+    while !shared.stop.load(Ordering::Relaxed) {
+        // Not ready any more: GOAWAY came, before anything was sent.
+        let Ok(mut ready) = requests.ready().await else { break };
+        let at = Instant::now();
+        let request = hyper::Request::get(format!("http://{addr}/")).body(()).expect("a request");
+        let Ok((response, _)) = ready.send_request(request, true) else { break };
+        let answered = timeout(PATIENCE, async {
+            let response = response.await.map_err(|e| match e.is_go_away() && e.is_remote() {
+                // The connection had it, and had not sent it when GOAWAY came.
+                true if e.reason() == Some(h2::Reason::NO_ERROR) => NOT_SENT,
+                _ => "reset before the answer",
+            })?;
+            if response.status() != 200 {
+                return Err("status other than 200");
+            }
+            let (mut body, mut text) = (response.into_body(), Vec::new());
+            while let Some(chunk) = body.data().await {
+                text.extend_from_slice(&chunk.map_err(|_| "cut within the answer")?);
+                let _ = body.flow_control().release_capacity(text.len());
+            }
+            generation(&text).ok_or("bad answer")
+        });
+        match answered.await.unwrap_or(Err("timeout")) {
+            Ok(generation) => {
+                if report.samples.is_empty() {
+                    shared.answered.fetch_add(1, Ordering::Relaxed);
+                }
+                report.samples.push(Sample { at, took: at.elapsed(), generation });
+            }
+            Err(NOT_SENT) => break,
+            Err(kind) => {
+                shared.failed.fetch_add(1, Ordering::Relaxed);
+                report.lost.push(Lost { kind, at, known: Instant::now() });
+            }
+        }
+        requests = ready;
+    }
+    report
+}

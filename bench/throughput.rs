@@ -1,0 +1,60 @@
+//! Requests a second beside bare hyper, without handovers.
+
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use tokio::time::sleep;
+
+use crate::bare;
+use crate::load::{Clients, Load};
+use crate::measure::median;
+use crate::process::Server;
+use crate::progress::Progress;
+use crate::workloads::{STANDBY, start_playground};
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Throughput {
+    rounds: u32,
+    handover_per_second: f64,
+    bare_hyper_per_second: f64,
+    /// The median of the ratios of each round.
+    ratio: f64,
+}
+
+/// Both servers get the same load by turns, so that noise meets both, and each time as a new process, because how
+/// memory and threads happen to lie makes several percent for the whole life of a process.
+pub(crate) async fn throughput(rounds: u32) -> Throughput {
+    println!("\nthroughput: 64 clients, keep-alive, no pauses, beside bare hyper, {rounds} rounds");
+    let (mut ours, mut bares) = (vec![], vec![]);
+    let progress = Progress::of(rounds);
+    for round in 1..=rounds {
+        progress.show(round.into(), 0);
+        let playground = || start_playground(&["--listen", "127.0.0.1:0", "--standby", STANDBY]);
+        // Who comes first may have it easier.
+        if round % 2 == 0 {
+            ours.push(rate(playground()).await);
+            bares.push(rate(bare::start()).await);
+        } else {
+            bares.push(rate(bare::start()).await);
+            ours.push(rate(playground()).await);
+        }
+    }
+    let ratios: Vec<f64> = ours.iter().zip(&bares).map(|(ours, bare)| ours / bare).collect();
+    let (handover_per_second, bare_hyper_per_second, ratio) =
+        (median(&ours), median(&bares), median(&ratios));
+    println!(
+        "  handover {handover_per_second:.0}/s   bare hyper {bare_hyper_per_second:.0}/s   median of the ratios {ratio:.3}"
+    );
+    Throughput { rounds, handover_per_second, bare_hyper_per_second, ratio }
+}
+
+async fn rate(server: Server) -> f64 {
+    let load = Load::start(server.address(), Clients::KeepAlive { pause: Duration::ZERO }, 64);
+    sleep(Duration::from_millis(150)).await;
+    let began = Instant::now();
+    sleep(Duration::from_millis(400)).await;
+    let until = Instant::now();
+    let report = load.stop().await;
+    let counted = report.samples.iter().filter(|s| s.at >= began && s.at < until).count();
+    counted as f64 / (until - began).as_secs_f64()
+}
