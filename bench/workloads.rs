@@ -106,14 +106,14 @@ impl Workload {
             let load = Load::start(server.address(), clients, count);
             let under_way = hand_over(&server, handovers, AROUND * 2, &|| load.failed()).await;
             let report = load.stop().await;
-            self.finish(report, under_way)
+            self.finish(&report, under_way)
         };
         run.print();
         Ok(run)
     }
 
-    fn finish(self, report: Report, seen: Seen) -> Run {
-        let measured = Measured::of(&report, &seen.asked);
+    fn finish(self, report: &Report, seen: Seen) -> Run {
+        let measured = Measured::of(report, &seen.asked);
         let Seen { rss_mib, cpu_seconds, drain_ms, .. } = seen;
         Run { workload: self.name(), title: self.title(), measured, rss_mib, cpu_seconds, drain_ms }
     }
@@ -135,7 +135,7 @@ pub(crate) fn on_the_bed(args: &[String]) {
         let load = runtime.block_on(async { Load::start(server.address(), clients, count) });
         let here = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
         let seen = here.block_on(hand_over(&server, handovers, Duration::from_secs(1), &|| load.failed()));
-        let run = workload.finish(runtime.block_on(load.stop()), seen);
+        let run = workload.finish(&runtime.block_on(load.stop()), seen);
         println!("{}", serde_json::to_string(&run).expect("it is plain data"));
     };
     // Inside already, so it is run as it is.
