@@ -36,6 +36,7 @@ async fn main() -> std::io::Result<()> {
     }
     drop(listener);
     drain.lame_duck(Duration::from_secs(5));
+    eprintln!("no longer listening");
     let drained = drain.finish(Duration::from_secs(25)).await;
     eprintln!("{} connections finished, {} cut", drained.finished, drained.cut);
     Ok(())
