@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::process::{PATIENCE, Server};
+use crate::process::PATIENCE;
 
 mod family;
 mod handover;
@@ -120,10 +120,6 @@ trait Means: Send {
         None
     }
 
-    fn server(&self) -> Option<&Server> {
-        None
-    }
-
     /// The end of what it wrote.
     fn last_words(&self) -> String;
 }
@@ -150,12 +146,6 @@ impl Running {
 
     pub(crate) fn pids(&self) -> Vec<u32> {
         self.means.pids()
-    }
-
-    /// Only of handover: what it logs.
-    #[allow(dead_code, reason = "for the timeline of a handover")]
-    pub(crate) fn server(&self) -> Option<&Server> {
-        self.means.server()
     }
 }
 

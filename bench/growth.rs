@@ -77,20 +77,16 @@ pub(crate) async fn growth(quick: bool, pictures: Option<&Path>) -> Vec<Point> {
                 ("CPU of the drain", line(|p| p.drain_cpu_ms)),
             ]
         };
-        let title = "A handover and the connections that are open";
-        plot::growth(
-            &dir.join("growth-connections.svg"),
-            title,
-            "connections",
-            &of(by_connections, |p| p.connections),
-        );
-        let title = "A handover and the addresses that are listened on";
-        plot::growth(
-            &dir.join("growth-addresses.svg"),
-            title,
-            "addresses",
-            &of(by_addresses, |p| p.addresses),
-        );
+        let draw = |name: &str, what: &str, lines: Vec<_>| {
+            plot::growth(
+                &dir.join(format!("growth-{name}.svg")),
+                &format!("A handover and the {what}"),
+                name,
+                &lines,
+            );
+        };
+        draw("connections", "connections that are open", of(by_connections, |p| p.connections));
+        draw("addresses", "addresses that are listened on", of(by_addresses, |p| p.addresses));
     }
     points
 }

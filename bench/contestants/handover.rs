@@ -95,10 +95,6 @@ impl Means for Handover {
         self.server.alive()
     }
 
-    fn server(&self) -> Option<&Server> {
-        Some(&self.server)
-    }
-
     fn last_words(&self) -> String {
         self.server.log().lines().pop().map_or_else(|| "nothing".into(), |line| line.text)
     }

@@ -86,9 +86,7 @@ impl Picture<'_> {
             }
         }
         let most = by.iter().flatten().fold(1.0_f64, |most, n| most.max(*n));
-        let mut chart = ChartBuilder::on(area);
-        let chart = chart.margin(6).margin_right(24).x_label_area_size(24).y_label_area_size(64);
-        let mut chart = chart.build_cartesian_2d(self.from..self.to, 0.0..most * 1.8)?;
+        let mut chart = frame(area, 24).build_cartesian_2d(self.from..self.to, 0.0..most * 1.8)?;
         axes(&mut chart, "1000 requests/s")?;
         for (columns, color, name) in [(&by[0], OLD, "old generation"), (&by[1], NEW, "new generation")] {
             let bars = columns.iter().enumerate().filter(|(_, n)| **n > 0.0).map(|(column, n)| {
@@ -98,12 +96,11 @@ impl Picture<'_> {
             let swatch = move |(x, y)| Rectangle::new([(x, y - 5), (x + 14, y + 5)], color.filled());
             chart.draw_series(bars)?.label(name).legend(swatch);
         }
-        let legend = chart
+        chart
             .configure_series_labels()
             .position(SeriesLabelPosition::UpperLeft)
             .label_font(ink(14))
-            .draw();
-        legend?;
+            .draw()?;
         self.marks(&mut chart, most * 1.8, true)
     }
 
@@ -116,9 +113,8 @@ impl Picture<'_> {
         }
         all.iter_mut().for_each(|column| column.sort_unstable_by(f64::total_cmp));
         let most = all.iter().filter_map(|column| column.last()).fold(1.0_f64, |most, ms| most.max(*ms));
-        let mut chart = ChartBuilder::on(area);
-        let chart = chart.margin(6).margin_right(24).x_label_area_size(24).y_label_area_size(64);
-        let mut chart = chart.build_cartesian_2d(self.from..self.to, (0.05..most * 20.0).log_scale())?;
+        let mut chart =
+            frame(area, 24).build_cartesian_2d(self.from..self.to, (0.05..most * 20.0).log_scale())?;
         axes(&mut chart, "latency, ms")?;
         for (quantile, color, name) in [(0.5, OLD, "median"), (0.99, NEW, "99 %"), (1.0, FAILED, "slowest")] {
             let at = |(column, all): (usize, &Vec<f64>)| {
@@ -129,12 +125,11 @@ impl Picture<'_> {
             let swatch = move |(x, y)| PathElement::new([(x, y), (x + 14, y)], color.stroke_width(2));
             chart.draw_series(line)?.label(name).legend(swatch);
         }
-        let legend = chart
+        chart
             .configure_series_labels()
             .position(SeriesLabelPosition::UpperLeft)
             .label_font(ink(14))
-            .draw();
-        legend?;
+            .draw()?;
         self.marks(&mut chart, most * 20.0, false)
     }
 
@@ -146,9 +141,7 @@ impl Picture<'_> {
             }
         }
         let most = failed.iter().fold(5.0_f64, |most, n| most.max(*n));
-        let mut chart = ChartBuilder::on(area);
-        let chart = chart.margin(6).margin_right(24).x_label_area_size(40).y_label_area_size(64);
-        let mut chart = chart.build_cartesian_2d(self.from..self.to, 0.0..most)?;
+        let mut chart = frame(area, 40).build_cartesian_2d(self.from..self.to, 0.0..most)?;
         let all: f64 = failed.iter().sum();
         axes(&mut chart, &format!("failed ({all:.0} in all)"))?;
         let bars = failed.iter().enumerate().filter(|(_, n)| **n > 0.0);
@@ -186,6 +179,13 @@ impl Picture<'_> {
 
 type Chart<'a, 'b, Y> =
     ChartContext<'a, SVGBackend<'b>, Cartesian2d<plotters::coord::types::RangedCoordf64, Y>>;
+
+/// With so much room below for the numbers of the axis.
+fn frame<'a, 'b>(area: &'a Area<'b>, below: u32) -> ChartBuilder<'a, 'b, SVGBackend<'b>> {
+    let mut chart = ChartBuilder::on(area);
+    chart.margin(6).margin_right(24).x_label_area_size(below).y_label_area_size(64);
+    chart
+}
 
 fn axes<Y>(chart: &mut Chart<'_, '_, Y>, name: &str) -> Drawn
 where
