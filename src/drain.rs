@@ -291,7 +291,7 @@ impl Drop for Counted {
         let shared = &self.shared;
         // A connection goes before the requests on it do, so here they can still be counted.
         if shared.kind.load(Ordering::SeqCst) == CUT {
-            shared.requests_cut.fetch_add(self.requests.in_flight() as u64, Ordering::SeqCst);
+            shared.requests_cut.fetch_add(self.requests.in_flight(), Ordering::SeqCst);
         }
         shared.closed.fetch_add(1, Ordering::SeqCst);
         let before = shared.open.fetch_sub(1, Ordering::SeqCst);

@@ -2,7 +2,7 @@
 //! process share costs more than everything else here.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Waker};
 
@@ -65,9 +65,9 @@ pub(super) struct Requests {
     remote: SocketAddr,
     local: SocketAddr,
     protocol: AtomicU8,
-    in_flight: AtomicUsize,
-    /// Since the connection was accepted.
-    total: AtomicU64,
+    /// Requests since the connection was accepted. Only its task writes it, so that this needs no locked instruction.
+    begun: AtomicU64,
+    ended: AtomicU64,
     /// The request in flight has a body, so what arrives is not the next head.
     has_body: AtomicBool,
     waiting: Mutex<Waiting>,
@@ -87,8 +87,8 @@ impl Requests {
             remote,
             local,
             protocol: AtomicU8::new(Protocol::Other as u8),
-            in_flight: AtomicUsize::new(0),
-            total: AtomicU64::new(0),
+            begun: AtomicU64::new(0),
+            ended: AtomicU64::new(0),
             has_body: AtomicBool::new(false),
             waiting: Mutex::default(),
             nothing_more: AtomicBool::new(false),
@@ -115,19 +115,20 @@ impl Requests {
 
     pub(super) fn begin(self: &Arc<Self>, has_body: bool) -> InFlight {
         self.has_body.store(has_body, Ordering::Relaxed);
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
-        self.total.fetch_add(1, Ordering::Relaxed);
+        self.begun.store(self.begun.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         self.nothing_more.store(false, Ordering::Relaxed);
         self.next_head.store(NOTHING, Ordering::Relaxed);
         InFlight(Arc::clone(self))
     }
 
-    pub(super) fn in_flight(&self) -> usize {
-        self.in_flight.load(Ordering::Relaxed)
+    pub(super) fn in_flight(&self) -> u64 {
+        // In this order, or one that begins and ends between the two looks would count as less than none.
+        let ended = self.ended.load(Ordering::Acquire);
+        self.begun.load(Ordering::Relaxed) - ended
     }
 
     pub(super) fn total(&self) -> u64 {
-        self.total.load(Ordering::Relaxed)
+        self.begun.load(Ordering::Relaxed)
     }
 
     pub(super) fn are_in_flight(&self) -> bool {
@@ -214,7 +215,9 @@ pub(super) struct InFlight(pub(super) Arc<Requests>);
 impl Drop for InFlight {
     fn drop(&mut self) {
         let requests = &self.0;
-        let last = requests.in_flight.fetch_sub(1, Ordering::Relaxed) == 1;
+        // Streams of HTTP/2 end on any thread: whoever is last there sees what the others saw begin.
+        let ended = requests.ended.fetch_add(1, Ordering::AcqRel) + 1;
+        let last = ended == requests.begun.load(Ordering::Relaxed);
         // hyper did not ask for more, so it has some of the next head already.
         if last && !requests.has_body.load(Ordering::Relaxed) && !requests.is_nothing_more() {
             requests.begin_head();

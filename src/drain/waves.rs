@@ -92,7 +92,7 @@ impl Waves {
     }
 
     pub(super) fn in_flight(&self) -> u64 {
-        let of = |seats: &Seats| seats.taken.values().map(|one| one.requests.in_flight() as u64).sum::<u64>();
+        let of = |seats: &Seats| seats.taken.values().map(|one| one.requests.in_flight()).sum::<u64>();
         self.waves.iter().map(|wave| of(&wave.seats())).sum()
     }
 
