@@ -27,6 +27,7 @@ mod plot;
 mod process;
 mod progress;
 mod resources;
+mod restarts;
 mod standby;
 mod startup;
 mod throughput;
@@ -145,9 +146,9 @@ async fn bench(cli: &Cli) -> u64 {
     for workload in Workload::ALL {
         if runs(What::Workload(*workload)) {
             match workload.run(handovers).await {
-                Ok(run) => {
-                    failed += run.measured.failed;
-                    figures.workloads.push(run);
+                Ok(runs) => {
+                    failed += runs.iter().map(|run| run.measured.failed).sum::<u64>();
+                    figures.workloads.extend(runs);
                 }
                 Err(why) => println!("  skipped: {why}"),
             }
