@@ -191,8 +191,8 @@ fn mixed() -> Vec<Part> {
         ),
         part(
             "-download",
-            "16 clients that download 1 MiB each time, over 0 to 2 s",
-            Clients::Download { bytes: 1 << 20, over: BODY },
+            "16 clients that download 4 MiB each time, over 0 to 2 s",
+            Clients::Download { bytes: 4 << 20, over: BODY },
             16,
         ),
         part(

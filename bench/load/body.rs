@@ -53,7 +53,7 @@ pub(super) async fn download(addr: SocketAddr, bytes: usize, over: Duration) -> 
     whole(&mut stream, &vec![b'x'; bytes], over).await
 }
 
-/// Or the kernels at both ends would hold most of a body at once, and the server be rid of it.
+/// Or the kernels would take most of a body from the server at once. So they take about 1 MiB.
 async fn connect_narrow(addr: SocketAddr) -> io::Result<TcpStream> {
     let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_recv_buffer_size(WINDOW)?;
