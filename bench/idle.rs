@@ -33,7 +33,7 @@ pub(crate) struct Idle {
 
 pub(crate) async fn idle(handovers: u32) -> Idle {
     println!(
-        "\nidle: {IDLE} silent keep-alive connections, 16 clients with connections of their own, {handovers} handovers"
+        "\nidle: {IDLE} silent keep-alive connections, 16 clients with connections of their own, handovers: {handovers}"
     );
     let server = start_playground(&[
         "--listen",
