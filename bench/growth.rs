@@ -45,21 +45,20 @@ pub(crate) struct Point {
 pub(crate) async fn growth(quick: bool, pictures: Option<&Path>) -> Vec<Point> {
     println!("\ngrowth: a handover with more and more connections, and with more and more addresses");
     let room = descriptors() - 1_500;
-    let sizes = if quick { &CONNECTIONS[..3] } else { &CONNECTIONS[..] };
+    let (sizes, addresses): (&[usize], &[usize]) =
+        if quick { (&[10, 1_000], &[1, 16]) } else { (&CONNECTIONS, &ADDRESSES) };
     // As many as there may be, if there may not be so many.
     let mut sizes: Vec<usize> = sizes.iter().map(|connections| room.min(*connections)).collect();
     sizes.dedup();
     let most = sizes.len();
     let mut points = vec![];
     println!("  connections  addresses  handover  slowest connect  drain  CPU of the drain   (ms)");
-    let progress = Progress::of(10);
-    for (n, connections) in sizes.iter().enumerate() {
-        progress.show(n as u64 + 1, 0);
-        points.push(handover(*connections, 1).await);
-    }
-    for (n, addresses) in ADDRESSES.iter().enumerate() {
-        progress.show(n as u64 + 6, 0);
-        points.push(handover(100, *addresses).await);
+    let all = sizes.iter().map(|connections| (*connections, 1));
+    let all: Vec<_> = all.chain(addresses.iter().map(|addresses| (100, *addresses))).collect();
+    let progress = Progress::of(all.len() as u32);
+    for (n, (connections, addresses)) in (1..).zip(all) {
+        progress.show(n, 0);
+        points.push(handover(connections, addresses).await);
     }
     drop(progress);
     if !quick && room < CONNECTIONS[CONNECTIONS.len() - 1] {

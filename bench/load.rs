@@ -15,10 +15,14 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, sleep_until, timeout};
 use tokio_rustls::TlsConnector;
 
+#[path = "load/body.rs"]
+mod body;
 #[path = "load/exchange.rs"]
 mod exchange;
 #[path = "load/http2.rs"]
 mod http2;
+#[path = "load/websocket.rs"]
+mod websocket;
 use exchange::exchange;
 
 /// How clients treat their connections.
@@ -30,18 +34,31 @@ pub(crate) enum Clients {
     FreshNowAndThen { pause: Duration },
     /// Many requests on a connection, with such pauses.
     KeepAlive { pause: Duration },
-    /// HTTP/2 with prior knowledge: so many requests at a time on a connection, until the server says GOAWAY.
-    Http2 { streams: usize },
+    /// HTTP/2 with prior knowledge: so many requests at a time on a connection, until the server says GOAWAY. Each is
+    /// followed by such a pause.
+    Http2 { streams: usize, pause: Duration },
     /// An open loop: a request on a kept connection is due so often, whether the one before it is answered or not, and one
     /// that is sent late counts from when it was due. So a server that stands still is blamed for all that had to wait.
     Paced { every: Duration },
+    /// A connection for each body of this size. It is sent in pieces, over a time evenly spread between nothing and twice
+    /// this mean, and must come back.
+    Upload { bytes: usize, over: Duration },
+    /// The same for a body that the client reads in pieces, from a server without TLS.
+    Download { bytes: usize, over: Duration },
+    /// Messages that must come back, with such pauses. A WebSocket lasts until the server sends a close frame.
+    WebSocket { pause: Duration },
 }
 
 impl Clients {
     fn pause(self) -> Duration {
         match self {
-            Clients::Fresh | Clients::Http2 { .. } | Clients::Paced { .. } => Duration::ZERO,
-            Clients::FreshNowAndThen { pause } | Clients::KeepAlive { pause } => pause,
+            Clients::FreshNowAndThen { pause }
+            | Clients::KeepAlive { pause }
+            | Clients::Http2 { pause, .. }
+            | Clients::WebSocket { pause } => pause,
+            Clients::Fresh | Clients::Paced { .. } | Clients::Upload { .. } | Clients::Download { .. } => {
+                Duration::ZERO
+            }
         }
     }
 
@@ -54,19 +71,22 @@ impl Clients {
 /// sends a SYN again after 1 s, 3 s, 7 s and 15 s.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// So that a server that is gone does not make millions of failures.
+const AFTER_A_FAILURE: Duration = Duration::from_millis(10);
+
 /// One answered request.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sample {
     /// When it was sent.
     pub(crate) at: Instant,
-    /// From then until the answer was complete; with [`Clients::Fresh`] from the beginning of the connect.
+    /// From then until the answer was complete, with the connect if it had a connection of its own.
     pub(crate) took: Duration,
     /// Who answered: the generation, or its pid where a server tells only that.
     pub(crate) generation: u64,
 }
 
 /// What came of a load.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct Report {
     pub(crate) samples: Vec<Sample>,
     pub(crate) lost: Vec<Lost>,
@@ -120,6 +140,24 @@ struct Shared {
     answered: AtomicUsize,
 }
 
+impl Shared {
+    /// What came of a request: the generation that answered, or in which way it failed.
+    fn note(&self, report: &mut Report, at: Instant, came: Result<u64, &'static str>) {
+        match came {
+            Ok(generation) => {
+                if report.samples.is_empty() {
+                    self.answered.fetch_add(1, Ordering::Relaxed);
+                }
+                report.samples.push(Sample { at, took: at.elapsed(), generation });
+            }
+            Err(kind) => {
+                self.failed.fetch_add(1, Ordering::Relaxed);
+                report.lost.push(Lost { kind, at, known: Instant::now() });
+            }
+        }
+    }
+}
+
 /// Clients at work until [`Load::stop`].
 pub(crate) struct Load {
     shared: Arc<Shared>,
@@ -141,9 +179,13 @@ impl Load {
         let shared = Arc::new(Shared::default());
         let mut set = JoinSet::new();
         for _ in 0..count {
+            let shared = Arc::clone(&shared);
             match clients {
-                Clients::Http2 { streams } => set.spawn(http2::client(addr, streams, Arc::clone(&shared))),
-                _ => set.spawn(client(tls.cloned(), addr, clients, Arc::clone(&shared))),
+                Clients::Http2 { streams, pause } => set.spawn(http2::client(addr, streams, pause, shared)),
+                Clients::WebSocket { pause } => {
+                    set.spawn(websocket::client(tls.cloned(), addr, pause, shared))
+                }
+                _ => set.spawn(client(tls.cloned(), addr, clients, shared)),
             };
         }
         Load { shared, clients: set }
@@ -184,10 +226,9 @@ async fn client(
     shared: Arc<Shared>,
 ) -> Report {
     let mut report = Report::default();
-    let mut random = fastrand::Rng::new();
     let mut kept = None;
     // The first ones are spread over the time between two.
-    let mut due = tokio::time::Instant::now() + clients.pace().mul_f64(random.f64());
+    let mut due = tokio::time::Instant::now() + clients.pace().mul_f64(fastrand::f64());
     while !shared.stop.load(Ordering::Relaxed) {
         let at = match clients {
             Clients::Paced { every } => {
@@ -197,28 +238,28 @@ async fn client(
             }
             _ => Instant::now(),
         };
-        match timeout(PATIENCE, exchange(tls.as_ref(), addr, clients, &mut kept))
-            .await
-            .unwrap_or(Err("timeout"))
-        {
-            Ok(generation) => {
-                if report.samples.is_empty() {
-                    shared.answered.fetch_add(1, Ordering::Relaxed);
-                }
-                report.samples.push(Sample { at, took: at.elapsed(), generation });
+        let came = timeout(PATIENCE, async {
+            match clients {
+                Clients::Upload { bytes, over } => body::upload(tls.as_ref(), addr, bytes, about(over)).await,
+                Clients::Download { bytes, over } => body::download(addr, bytes, about(over)).await,
+                _ => exchange(tls.as_ref(), addr, clients, &mut kept).await,
             }
-            Err(kind) => {
-                kept = None;
-                shared.failed.fetch_add(1, Ordering::Relaxed);
-                report.lost.push(Lost { kind, at, known: Instant::now() });
-                // So that a server that is gone does not make millions of failures.
-                sleep(Duration::from_millis(10)).await;
-            }
+        });
+        let came = came.await.unwrap_or(Err("timeout"));
+        shared.note(&mut report, at, came);
+        if came.is_err() {
+            kept = None;
+            sleep(AFTER_A_FAILURE).await;
         }
         let pause = clients.pause();
         if pause > Duration::ZERO {
-            sleep(pause.mul_f64(2.0 * random.f64())).await;
+            sleep(about(pause)).await;
         }
     }
     report
+}
+
+/// Evenly spread between nothing and twice this mean.
+fn about(mean: Duration) -> Duration {
+    mean.mul_f64(2.0 * fastrand::f64())
 }

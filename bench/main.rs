@@ -27,6 +27,7 @@ mod plot;
 mod process;
 mod progress;
 mod resources;
+mod restarts;
 mod standby;
 mod startup;
 mod throughput;
@@ -42,7 +43,7 @@ struct Cli {
     /// Say what there is to run, and run nothing
     #[arg(long)]
     list: bool,
-    /// 5 handovers instead of 20; chaos for 1 minute instead of 10
+    /// 3 handovers instead of 20, and less of all else; chaos for 1 minute instead of 10
     #[arg(long)]
     quick: bool,
     /// Restart other servers under the same load, instead of any workload
@@ -88,10 +89,21 @@ enum Other {
 #[derive(Debug, Default, Serialize)]
 struct Figures {
     workloads: Vec<Run>,
+    idle: Option<idle::Idle>,
     throughput: Option<throughput::Throughput>,
     startup: Option<startup::Startup>,
     growth: Vec<growth::Point>,
     comparisons: Vec<compare::Comparison>,
+    standby: Vec<standby::Cell>,
+    chaos: Option<Chaos>,
+}
+
+#[derive(Debug, Serialize)]
+struct Chaos {
+    seed: u64,
+    seconds: u64,
+    /// Or which promise was broken, and the steps that led to it.
+    outcome: Result<chaos::Tally, String>,
 }
 
 fn what(name: &str) -> Result<What, String> {
@@ -137,7 +149,7 @@ fn list() {
 }
 
 async fn bench(cli: &Cli) -> u64 {
-    let handovers = if cli.quick { 5 } else { 20 };
+    let handovers = if cli.quick { 3 } else { 20 };
     let named = |what| cli.workloads.contains(&what);
     let runs = |what| named(what) || cli.workloads.is_empty() && !cli.compare;
     let mut figures = Figures::default();
@@ -145,16 +157,18 @@ async fn bench(cli: &Cli) -> u64 {
     for workload in Workload::ALL {
         if runs(What::Workload(*workload)) {
             match workload.run(handovers).await {
-                Ok(run) => {
-                    failed += run.measured.failed;
-                    figures.workloads.push(run);
+                Ok(runs) => {
+                    failed += runs.iter().map(|run| run.measured.failed).sum::<u64>();
+                    figures.workloads.extend(runs);
                 }
                 Err(why) => println!("  skipped: {why}"),
             }
         }
     }
     if runs(What::Other(Other::Idle)) {
-        failed += idle::idle(handovers.div_ceil(4)).await;
+        let idle = idle::idle(handovers.div_ceil(4)).await;
+        failed += idle.measured.failed;
+        figures.idle = Some(idle);
     }
     if runs(What::Other(Other::Throughput)) {
         figures.throughput = Some(throughput::throughput(2 * handovers + 1).await);
@@ -173,11 +187,13 @@ async fn bench(cli: &Cli) -> u64 {
         failed += one_handover::one_handover(pictures).await;
     }
     if named(What::Other(Other::Standby)) {
-        standby::sweep(cli.quick);
+        figures.standby = standby::sweep(cli.quick);
     }
     if named(What::Other(Other::Chaos)) {
         let time = Duration::from_secs(if cli.quick { 60 } else { 600 });
-        failed += chaos(cli.seed.unwrap_or_else(|| fastrand::u64(..)), time).await;
+        let chaos = chaos(cli.seed.unwrap_or_else(|| fastrand::u64(..)), time).await;
+        failed += u64::from(chaos.outcome.is_err());
+        figures.chaos = Some(chaos);
     }
     if let Some(path) = &cli.json {
         let text = serde_json::to_string_pretty(&figures).expect("they are plain data");
@@ -186,18 +202,14 @@ async fn bench(cli: &Cli) -> u64 {
     failed
 }
 
-async fn chaos(seed: u64, time: Duration) -> u64 {
+async fn chaos(seed: u64, time: Duration) -> Chaos {
     println!("\nchaos: {time:?} with --seed {seed}");
-    match chaos::run(&playground(), seed, time).await {
-        Ok(tally) => {
-            println!("  {tally}");
-            0
-        }
-        Err(broken) => {
-            println!("  {broken}");
-            1
-        }
+    let outcome = chaos::run(&playground(), seed, time).await;
+    match &outcome {
+        Ok(tally) => println!("  {tally}"),
+        Err(broken) => println!("  {broken}"),
     }
+    Chaos { seed, seconds: time.as_secs(), outcome }
 }
 
 /// `cargo bench` builds no examples.

@@ -38,20 +38,30 @@ pub(crate) struct Latency {
 }
 
 /// A restart as the clients saw it.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Flip {
-    pub(crate) asked: Instant,
-    pub(crate) first_new: Instant,
-    pub(crate) last_old: Instant,
+#[derive(Debug)]
+struct Flip {
+    asked: Instant,
+    first_new: Instant,
+    /// Who answered then.
+    new: u64,
+    old: BTreeSet<u64>,
+    /// When the next restart was asked for.
+    end: Option<Instant>,
 }
 
 impl Measured {
     /// `asked`: when each restart was asked for.
     pub(crate) fn of(report: &Report, asked: &[Instant]) -> Measured {
-        let flips = flips(report, asked);
+        Measured::of_part(report, report, asked)
+    }
+
+    /// Of some of the clients of a server. When it flipped is known best from all of them together.
+    pub(crate) fn of_part(report: &Report, whole: &Report, asked: &[Instant]) -> Measured {
+        let flips = flips(whole, asked);
         let is_around = |at: Instant| {
             flips.iter().any(|flip| at + AROUND > flip.first_new && at < flip.first_new + AROUND)
         };
+        let first = report.first_answers();
         let (around, steady): (Vec<&Sample>, Vec<&Sample>) =
             report.samples.iter().partition(|s| is_around(s.at));
         let began = report.samples.iter().map(|s| s.at).min();
@@ -65,11 +75,8 @@ impl Measured {
             per_second: report.samples.len() as f64 / seconds,
             steady: Latency::of(&steady),
             around: Latency::of(&around),
-            flip_ms: flips.iter().map(|flip| ms(flip.first_new - flip.asked)).collect(),
-            last_old_ms: flips
-                .iter()
-                .map(|flip| ms(flip.last_old.saturating_duration_since(flip.first_new)))
-                .collect(),
+            flip_ms: flips.iter().filter_map(|flip| Some(ms(*first.get(&flip.new)? - flip.asked))).collect(),
+            last_old_ms: flips.iter().map(|flip| ms(flip.last_old(report))).collect(),
         }
     }
 
@@ -105,19 +112,26 @@ impl Latency {
 }
 
 /// Whoever answers for the first time after a restart was asked for, and before the next one was, is new in it.
-pub(crate) fn flips(report: &Report, asked: &[Instant]) -> Vec<Flip> {
+fn flips(report: &Report, asked: &[Instant]) -> Vec<Flip> {
     let mut first = report.first_answers().into_iter().map(|(who, at)| (at, who)).collect::<Vec<_>>();
     first.sort_unstable();
     let ends = asked.iter().skip(1).copied().map(Some).chain([None]);
     let flip = |(asked, end): (&Instant, Option<Instant>)| {
         let within = |at: Instant| at > *asked && end.is_none_or(|end| at < end);
-        let (first_new, _) = first.iter().find(|(at, _)| within(*at))?;
-        let old: BTreeSet<u64> = first.iter().filter(|(at, _)| at <= asked).map(|(_, who)| *who).collect();
-        let answers = report.samples.iter().filter(|s| old.contains(&s.generation)).map(|s| s.at + s.took);
-        let last_old = answers.filter(|at| within(*at)).max().unwrap_or(*asked);
-        Some(Flip { asked: *asked, first_new: *first_new, last_old })
+        let (first_new, new) = *first.iter().find(|(at, _)| within(*at))?;
+        let old = first.iter().filter(|(at, _)| at <= asked).map(|(_, who)| *who).collect();
+        Some(Flip { asked: *asked, first_new, new, old, end })
     };
     asked.iter().zip(ends).filter_map(flip).collect()
+}
+
+impl Flip {
+    /// From the first new answer to the last old one in `report`.
+    fn last_old(&self, report: &Report) -> Duration {
+        let within = |at: &Instant| *at > self.asked && self.end.is_none_or(|end| *at < end);
+        let old = report.samples.iter().filter(|s| self.old.contains(&s.generation)).map(|s| s.at + s.took);
+        old.filter(within).max().map_or(Duration::ZERO, |at| at.saturating_duration_since(self.first_new))
+    }
 }
 
 /// The smallest, the middle and the largest.

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use serde::{Deserialize, Serialize};
 use tokio::runtime::Runtime;
 
 use crate::bed::{self, Bed, LOSSY, SERVER, TERRIBLE, Wire};
@@ -30,22 +31,46 @@ const PATHS: [Path; 2] = [
 const STANDBYS: [&str; 7] = ["0s", "200ms", "500ms", "1s", "2s", "3500ms", "5s"];
 const DEFAULT: &str = "5s";
 
+/// One standby over one network.
+#[derive(Debug, Serialize)]
+pub(crate) struct Cell {
+    network: &'static str,
+    standby: &'static str,
+    restarts: u64,
+    #[serde(flatten)]
+    lost: Lost,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Lost {
+    failed: u64,
+    requests: u64,
+}
+
 /// A failure is what this measures, so none counts as one of the bench.
-pub(crate) fn sweep(quick: bool) {
-    let (standbys, handovers) = if quick { (&["0s", "1s", DEFAULT][..], 2) } else { (&STANDBYS[..], 5) };
-    println!("\nstandby: failed of all requests over {handovers} handovers\n");
+pub(crate) fn sweep(quick: bool) -> Vec<Cell> {
+    let (standbys, restarts) = if quick { (&["0s", "1s", DEFAULT][..], 2) } else { (&STANDBYS[..], 5) };
+    println!("\nstandby: failed of all requests over {restarts} handovers\n");
     println!("| `--standby` | {} | {} |\n|---|---|---|", PATHS[0].name, PATHS[1].name);
-    for standby in standbys {
-        let mut row = format!("| `{standby}`{} |", if *standby == DEFAULT { " (default)" } else { "" });
-        for path in 0..PATHS.len() {
-            let (path, handovers) = (path.to_string(), handovers.to_string());
-            match bed::run(CELL, &[CELL, &path, standby, &handovers], || {}) {
-                Ok(cell) => row += &format!(" {} |", cell.trim()),
-                Err(why) => return println!("skipped: {why}"),
+    let mut cells = vec![];
+    for &standby in standbys {
+        let mut row = format!("| `{standby}`{} |", if standby == DEFAULT { " (default)" } else { "" });
+        for (number, path) in PATHS.iter().enumerate() {
+            match bed::run(CELL, &[CELL, &number.to_string(), standby, &restarts.to_string()], || {}) {
+                Ok(said) => {
+                    let lost: Lost = serde_json::from_str(&said).expect("it was written by us");
+                    row += &format!(" {} of {} |", grouped(lost.failed), grouped(lost.requests));
+                    cells.push(Cell { network: path.name, standby, restarts, lost });
+                }
+                Err(why) => {
+                    println!("skipped: {why}");
+                    return cells;
+                }
             }
         }
         println!("{row}");
     }
+    cells
 }
 
 /// Measures one cell and prints it.
@@ -55,8 +80,9 @@ pub(crate) fn cell(args: &[String]) {
     let handovers = handovers.parse().expect("the sweep wrote it");
     let measure = || {
         let report = measure(&PATHS[path], standby, handovers);
-        let all = report.samples.len() as u64 + report.failed();
-        println!("{} of {}", grouped(report.failed()), grouped(all));
+        let failed = report.failed();
+        let lost = Lost { failed, requests: report.samples.len() as u64 + failed };
+        println!("{}", serde_json::to_string(&lost).expect("it is plain data"));
     };
     // This process has a network already.
     let _ = bed::run(CELL, &[], measure);

@@ -1,18 +1,15 @@
 //! Handovers of our own server under each kind of load, on loopback and over a slow network that loses packets.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::ValueEnum;
-use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
-use tokio::time::sleep;
 
 use crate::bed::{self, Bed, LOSSY, SERVER};
 use crate::load::{Clients, Load, Report};
-use crate::measure::{AROUND, Measured, ms, spread};
-use crate::process::{Server, command, signal};
-use crate::progress::Progress;
-use crate::resources::{cpu_seconds, rss_mib};
+use crate::measure::{AROUND, Measured};
+use crate::process::{Server, command};
+use crate::restarts::{Seen, Taken, hand_over};
 
 /// Short, so that restarts can follow each other; long enough for any handshake on loopback.
 pub(crate) const STANDBY: &str = "500ms";
@@ -32,6 +29,8 @@ pub(crate) enum Workload {
     Http2,
     /// 5,000 requests a second on 256 connections, whether the ones before are answered or not
     Paced,
+    /// Uploads, downloads, WebSockets, HTTP/2, kept and fresh connections at the same time
+    Mixed,
     /// Fresh connections of 400 clients over 80 to 120 ms and 1 % loss
     LossyFresh,
     /// Kept connections of 400 clients, with pauses of 100 ms, over the same network
@@ -40,16 +39,24 @@ pub(crate) enum Workload {
     LossyHttp2,
 }
 
-/// What came of it, with what it took of each generation.
+/// What came of one kind of clients.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Run {
     pub(crate) workload: String,
     pub(crate) title: String,
     pub(crate) measured: Measured,
-    pub(crate) rss_mib: Vec<f64>,
-    pub(crate) cpu_seconds: Vec<f64>,
-    /// From the flip until the old process has left.
-    pub(crate) drain_ms: Vec<f64>,
+    /// Of all kinds together, with the last one.
+    #[serde(flatten)]
+    pub(crate) taken: Option<Taken>,
+}
+
+/// Clients of one kind, among all of a workload.
+struct Part {
+    /// What it adds to the name of the workload.
+    name: &'static str,
+    title: &'static str,
+    clients: Clients,
+    count: usize,
 }
 
 impl Workload {
@@ -59,6 +66,7 @@ impl Workload {
         Workload::Busy,
         Workload::Http2,
         Workload::Paced,
+        Workload::Mixed,
         Workload::LossyFresh,
         Workload::LossyKeepAlive,
         Workload::LossyHttp2,
@@ -72,28 +80,40 @@ impl Workload {
         self.to_possible_value().expect("none is hidden").get_help().expect("each has one").to_string()
     }
 
-    fn clients(self) -> (Clients, usize) {
+    fn parts(self) -> Vec<Part> {
         let pause = Duration::from_millis;
-        match self {
+        let (clients, count) = match self {
             Workload::Fresh => (Clients::Fresh, 64),
             Workload::KeepAlive => (Clients::KeepAlive { pause: pause(10) }, 256),
             Workload::Busy => (Clients::KeepAlive { pause: Duration::ZERO }, 64),
-            Workload::Http2 => (Clients::Http2 { streams: 32 }, 16),
+            Workload::Http2 => (Clients::Http2 { streams: 32, pause: Duration::ZERO }, 16),
             Workload::Paced => (Clients::Paced { every: Duration::from_micros(51_200) }, 256),
+            Workload::Mixed => return mixed(),
             Workload::LossyFresh => (Clients::FreshNowAndThen { pause: pause(100) }, 400),
             Workload::LossyKeepAlive => (Clients::KeepAlive { pause: pause(100) }, 400),
-            Workload::LossyHttp2 => (Clients::Http2 { streams: 4 }, 50),
-        }
+            Workload::LossyHttp2 => (Clients::Http2 { streams: 4, pause: Duration::ZERO }, 50),
+        };
+        vec![Part { name: "", title: "", clients, count }]
     }
 
     fn is_lossy(self) -> bool {
         matches!(self, Workload::LossyFresh | Workload::LossyKeepAlive | Workload::LossyHttp2)
     }
 
-    /// Why not, if it cannot be run here.
-    pub(crate) async fn run(self, handovers: u32) -> Result<Run, String> {
+    /// A steady stretch between two handovers.
+    fn pause(self) -> Duration {
+        match self {
+            // With standby, longer than any body, so that those of an old generation have ended when the next one retires.
+            Workload::Mixed => BODY.mul_f64(1.6),
+            _ if self.is_lossy() => Duration::from_secs(1),
+            _ => AROUND * 2,
+        }
+    }
+
+    /// One for each kind of clients. Why not, if it cannot be run here.
+    pub(crate) async fn run(self, handovers: u32) -> Result<Vec<Run>, String> {
         println!("\n{}: {}", self.name(), self.title());
-        let run = if self.is_lossy() {
+        let runs: Vec<Run> = if self.is_lossy() {
             // Standby takes 5 s each time.
             let handovers = handovers.div_ceil(4).to_string();
             let args = [ON_THE_BED, &self.name(), &handovers];
@@ -102,21 +122,100 @@ impl Workload {
         } else {
             let args = ["--listen", "127.0.0.1:0", "--standby", STANDBY];
             let server = start_playground(&args);
-            let (clients, count) = self.clients();
-            let load = Load::start(server.address(), clients, count);
-            let under_way = hand_over(&server, handovers, AROUND * 2, &|| load.failed()).await;
-            let report = load.stop().await;
-            self.finish(&report, under_way)
+            let loads = self.start(&server);
+            let seen = hand_over(&server, handovers, self.pause(), &|| failed(&loads)).await;
+            self.finish(&stop(loads).await, &seen, &server)
         };
-        run.print();
-        Ok(run)
+        for run in &runs {
+            if runs.len() > 1 {
+                println!("\n  {}: {}", run.workload, run.title);
+            }
+            run.measured.print();
+            run.taken.iter().for_each(Taken::print);
+        }
+        Ok(runs)
     }
 
-    fn finish(self, report: &Report, seen: Seen) -> Run {
-        let measured = Measured::of(report, &seen.asked);
-        let Seen { rss_mib, cpu_seconds, drain_ms, .. } = seen;
-        Run { workload: self.name(), title: self.title(), measured, rss_mib, cpu_seconds, drain_ms }
+    fn start(self, server: &Server) -> Vec<Load> {
+        let start = |part: Part| Load::start(server.address(), part.clients, part.count);
+        self.parts().into_iter().map(start).collect()
     }
+
+    fn finish(self, reports: &[Report], seen: &Seen, server: &Server) -> Vec<Run> {
+        let mut whole = Report::default();
+        reports.iter().for_each(|report| whole.add(report.clone()));
+        let parts = self.parts();
+        let run = |(part, report): (&Part, &Report)| Run {
+            workload: self.name() + part.name,
+            title: if part.title.is_empty() { self.title() } else { part.title.to_owned() },
+            measured: Measured::of_part(report, &whole, &seen.asked),
+            taken: None,
+        };
+        let mut runs: Vec<Run> = parts.iter().zip(reports).map(run).collect();
+        runs.last_mut().expect("there are clients").taken = Some(seen.taken(server));
+        runs
+    }
+}
+
+/// How long a body takes on average; none takes twice as long.
+const BODY: Duration = Duration::from_secs(1);
+
+/// So many of each that none of them gets all of two cores.
+fn mixed() -> Vec<Part> {
+    let pause = Duration::from_millis(10);
+    let part = |name, title, clients, count| Part { name, title, clients, count };
+    vec![
+        part(
+            "-fresh",
+            "16 clients, a connection for each request, with pauses of 10 ms",
+            Clients::FreshNowAndThen { pause },
+            16,
+        ),
+        part(
+            "-keep-alive",
+            "32 clients that keep their connections, with pauses of 10 ms",
+            Clients::KeepAlive { pause },
+            32,
+        ),
+        part(
+            "-http2",
+            "4 HTTP/2 connections with 8 requests at a time, with pauses of 10 ms",
+            Clients::Http2 { streams: 8, pause },
+            4,
+        ),
+        part(
+            "-upload",
+            "32 clients that upload 64 KiB each time, over 0 to 2 s",
+            Clients::Upload { bytes: 64 << 10, over: BODY },
+            32,
+        ),
+        part(
+            "-download",
+            "16 clients that download 4 MiB each time, over 0 to 2 s",
+            Clients::Download { bytes: 4 << 20, over: BODY },
+            16,
+        ),
+        part(
+            "-websocket",
+            "32 WebSockets with messages that are echoed, with pauses of 10 ms",
+            Clients::WebSocket { pause },
+            32,
+        ),
+    ]
+}
+
+fn failed(loads: &[Load]) -> u64 {
+    loads.iter().map(Load::failed).sum()
+}
+
+/// All at the same time, or the first ones would leave the server to the others.
+async fn stop(loads: Vec<Load>) -> Vec<Report> {
+    let ending: Vec<_> = loads.into_iter().map(|load| tokio::spawn(load.stop())).collect();
+    let mut reports = vec![];
+    for load in ending {
+        reports.push(load.await.expect("clients do not panic"));
+    }
+    reports
 }
 
 /// Runs one workload in a process that [`Workload::run`] has started, and says what came of it as JSON.
@@ -127,83 +226,18 @@ pub(crate) fn on_the_bed(args: &[String]) {
     let measure = || {
         let network = Bed::new(LOSSY);
         let server = start_playground(&["--listen", &format!("{SERVER}:0"), "--standby", "5s"]);
-        let (clients, count) = workload.clients();
         let runtime = network.at_the_client(|| {
             let two = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
             two.expect("a runtime")
         });
-        let load = runtime.block_on(async { Load::start(server.address(), clients, count) });
+        let loads = runtime.block_on(async { workload.start(&server) });
         let here = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
-        let seen = here.block_on(hand_over(&server, handovers, Duration::from_secs(1), &|| load.failed()));
-        let run = workload.finish(&runtime.block_on(load.stop()), seen);
-        println!("{}", serde_json::to_string(&run).expect("it is plain data"));
+        let seen = here.block_on(hand_over(&server, handovers, workload.pause(), &|| failed(&loads)));
+        let runs = workload.finish(&runtime.block_on(stop(loads)), &seen, &server);
+        println!("{}", serde_json::to_string(&runs).expect("it is plain data"));
     };
     // Inside already, so it is run as it is.
     bed::run(ON_THE_BED, &[], measure).expect("this process was started there");
-}
-
-/// What was seen of the server while it was restarted again and again.
-#[derive(Debug, Default)]
-struct Seen {
-    asked: Vec<Instant>,
-    rss_mib: Vec<f64>,
-    cpu_seconds: Vec<f64>,
-    drain_ms: Vec<f64>,
-}
-
-/// So many handovers, each a `pause` after the one before it only drains. `failed`: so far, to be shown.
-async fn hand_over(
-    server: &Server,
-    handovers: u32,
-    pause: Duration,
-    failed: &(dyn Fn() -> u64 + Sync),
-) -> Seen {
-    let mut seen = Seen::default();
-    let mut pid = server.first_pid();
-    let progress = Progress::of(handovers);
-    sleep(Duration::from_secs(2)).await;
-    for generation in 1..=u64::from(handovers) {
-        progress.show(generation, failed());
-        seen.rss_mib.push(rss_mib(pid));
-        seen.cpu_seconds.push(cpu_seconds(pid));
-        seen.asked.push(Instant::now());
-        signal(pid, Signal::SIGHUP);
-        pid = waited(server, |server| server.wait_serving(generation + 1));
-        waited(server, |server| server.wait_state(generation, "draining"));
-        // A steady stretch between two handovers.
-        sleep(pause).await;
-    }
-    seen.rss_mib.push(rss_mib(pid));
-    seen.drain_ms =
-        (1..=u64::from(handovers)).filter_map(|generation| drain_ms(server, generation)).collect();
-    seen
-}
-
-fn waited<T>(server: &Server, wait: impl FnOnce(&Server) -> T) -> T {
-    tokio::task::block_in_place(|| wait(server))
-}
-
-/// Of a generation that has left by now.
-fn drain_ms(server: &Server, generation: u64) -> Option<f64> {
-    let lines = server.log().lines();
-    let mut of_it = lines.iter().filter(|line| line.generation() == generation);
-    let flip = of_it.find(|line| line.json["to"] == "standby")?;
-    let left = of_it.find(|line| line.message() == "retired")?;
-    Some(ms(left.at - flip.at))
-}
-
-impl Run {
-    fn print(&self) {
-        self.measured.print();
-        if let Some((min, median, max)) = spread(&self.drain_ms) {
-            println!(
-                "  flip to the exit of the old process: min {min:.0}  median {median:.0}  max {max:.0} ms"
-            );
-        }
-        let numbers = |all: &[f64]| all.iter().map(|n| format!("{n:.1}")).collect::<Vec<_>>().join(" ");
-        println!("  RSS of each generation, MiB: {}", numbers(&self.rss_mib));
-        println!("  CPU of each generation, s: {}", numbers(&self.cpu_seconds));
-    }
 }
 
 pub(crate) fn start_playground(args: &[&str]) -> Server {

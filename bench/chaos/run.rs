@@ -19,7 +19,7 @@ mod watch;
 
 use releases::{Files, Release};
 use schedule::{Deed, Schedule};
-use tally::Tally;
+pub(crate) use tally::Tally;
 use watch::{Death, Watch, kill, listeners};
 
 use crate::load::{Clients, Load, Lost};

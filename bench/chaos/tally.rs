@@ -3,12 +3,16 @@
 use std::fmt;
 use std::time::Duration;
 
+use serde::{Serialize, Serializer};
+
 /// What happened.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize)]
 pub(crate) struct Tally {
     pub(crate) requests: usize,
     /// Requests that were in a process that was killed.
+    #[serde(rename = "lost_inside_of_killed")]
     pub(super) inside: usize,
+    #[serde(rename = "slowest_ms", serialize_with = "as_ms")]
     pub(super) slowest: Duration,
     pub(crate) releases: u64,
     pub(super) took_over: u64,
@@ -16,6 +20,10 @@ pub(crate) struct Tally {
     pub(super) healed: u64,
     pub(crate) kills: u64,
     pub(crate) stops: u64,
+}
+
+fn as_ms<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(time.as_secs_f64() * 1000.0)
 }
 
 impl fmt::Display for Tally {

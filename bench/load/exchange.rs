@@ -77,12 +77,11 @@ pub(super) async fn exchange(
     Ok(generation)
 }
 
-async fn connect(tls: Option<&TlsConnector>, addr: SocketAddr) -> Result<Box<dyn Stream>, &'static str> {
-    let stream = TcpStream::connect(addr).await.map_err(|e| match e.kind() {
-        io::ErrorKind::ConnectionRefused => "refused",
-        io::ErrorKind::ConnectionReset => "reset while connecting",
-        _ => "cannot connect",
-    })?;
+pub(super) async fn connect(
+    tls: Option<&TlsConnector>,
+    addr: SocketAddr,
+) -> Result<Box<dyn Stream>, &'static str> {
+    let stream = TcpStream::connect(addr).await.map_err(|e| unconnected(&e))?;
     stream.set_nodelay(true).map_err(|_| "cannot connect")?;
     let Some(tls) = tls else { return Ok(Box::new(stream)) };
     let stream = tls.connect(addr.ip().into(), stream).await;
@@ -110,7 +109,15 @@ fn has_something_to_read(socket: &TcpStream) -> bool {
     !peeked.is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock)
 }
 
-fn broken(error: &io::Error, reset: &'static str) -> &'static str {
+pub(super) fn unconnected(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => "refused",
+        io::ErrorKind::ConnectionReset => "reset while connecting",
+        _ => "cannot connect",
+    }
+}
+
+pub(super) fn broken(error: &io::Error, reset: &'static str) -> &'static str {
     match error.kind() {
         io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => reset,
         _ => "I/O error",
@@ -119,17 +126,29 @@ fn broken(error: &io::Error, reset: &'static str) -> &'static str {
 
 /// Who says to have answered, in a complete answer, and whether the server closes after it; `None` if more is to come.
 fn complete(answer: &[u8]) -> Result<Option<(u64, bool)>, &'static str> {
-    let Some(end) = answer.windows(4).position(|w| w == b"\r\n\r\n") else { return Ok(None) };
-    let head = str::from_utf8(&answer[..end]).map_err(|_| "bad answer")?;
-    if !head.starts_with("HTTP/1.1 200 ") {
-        return Err("status other than 200");
-    }
-    let header = |name: &str| {
-        let fields = head.lines().filter_map(|line| line.split_once(": "));
-        fields.filter(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value).next()
-    };
-    let length: usize = header("content-length").and_then(|v| v.parse().ok()).ok_or("bad answer")?;
-    let Some(body) = answer.get(end + 4..end + 4 + length) else { return Ok(None) };
+    let Some((head, rest)) = Head::split(answer)? else { return Ok(None) };
+    let length: usize = head.get("content-length").and_then(|v| v.parse().ok()).ok_or("bad answer")?;
+    let Some(body) = rest.get(..length) else { return Ok(None) };
     let generation = generation(body).ok_or("bad answer")?;
-    Ok(Some((generation, header("connection") == Some("close"))))
+    Ok(Some((generation, head.get("connection") == Some("close"))))
+}
+
+/// The head of an answer that is no error.
+pub(super) struct Head<'a>(&'a str);
+
+impl<'a> Head<'a> {
+    /// With what follows it; `None` if more is to come.
+    pub(super) fn split(answer: &'a [u8]) -> Result<Option<(Head<'a>, &'a [u8])>, &'static str> {
+        let Some(end) = answer.windows(4).position(|w| w == b"\r\n\r\n") else { return Ok(None) };
+        let head = str::from_utf8(&answer[..end]).map_err(|_| "bad answer")?;
+        if !head.starts_with("HTTP/1.1 200 ") {
+            return Err("status other than 200");
+        }
+        Ok(Some((Head(head), &answer[end + 4..])))
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<&'a str> {
+        let fields = self.0.lines().filter_map(|line| line.split_once(": "));
+        fields.filter(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value).next()
+    }
 }

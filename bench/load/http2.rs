@@ -4,20 +4,20 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use h2::client::SendRequest;
 use hyper::body::Bytes;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
-use super::{Lost, PATIENCE, Report, Sample, Shared, generation};
+use super::{PATIENCE, Report, Shared, about, generation};
 
 const NOT_SENT: &str = "not sent";
 
-/// One connection after the other, with so many requests at a time.
-pub(super) async fn client(addr: SocketAddr, streams: usize, shared: Arc<Shared>) -> Report {
+/// One connection after the other, with so many requests at a time, and such pauses before the next of each.
+pub(super) async fn client(addr: SocketAddr, streams: usize, pause: Duration, shared: Arc<Shared>) -> Report {
     let mut report = Report::default();
     while !shared.stop.load(Ordering::Relaxed) {
         let at = Instant::now();
@@ -29,23 +29,25 @@ pub(super) async fn client(addr: SocketAddr, streams: usize, shared: Arc<Shared>
         match connected.await {
             Ok((requests, connection)) => {
                 let connection = tokio::spawn(connection);
-                let stream = |_| stream(requests.clone(), addr, Arc::clone(&shared));
+                let stream = |_| stream(requests.clone(), addr, pause, Arc::clone(&shared));
                 let all: JoinSet<Report> = (0..streams).map(stream).collect();
                 drop(requests);
                 all.join_all().await.into_iter().for_each(|one| report.add(one));
                 // All its streams have ended, and it has been told so: this is how the client closes.
                 let _ = timeout(PATIENCE, connection).await;
             }
-            Err(kind) => {
-                shared.failed.fetch_add(1, Ordering::Relaxed);
-                report.lost.push(Lost { kind, at, known: Instant::now() });
-            }
+            Err(kind) => shared.note(&mut report, at, Err(kind)),
         }
     }
     report
 }
 
-async fn stream(mut requests: SendRequest<Bytes>, addr: SocketAddr, shared: Arc<Shared>) -> Report {
+async fn stream(
+    mut requests: SendRequest<Bytes>,
+    addr: SocketAddr,
+    pause: Duration,
+    shared: Arc<Shared>,
+) -> Report {
     let mut report = Report::default();
     while !shared.stop.load(Ordering::Relaxed) {
         // Not ready any more: GOAWAY came, before anything was sent.
@@ -70,19 +72,13 @@ async fn stream(mut requests: SendRequest<Bytes>, addr: SocketAddr, shared: Arc<
             generation(&text).ok_or("bad answer")
         });
         match answered.await.unwrap_or(Err("timeout")) {
-            Ok(generation) => {
-                if report.samples.is_empty() {
-                    shared.answered.fetch_add(1, Ordering::Relaxed);
-                }
-                report.samples.push(Sample { at, took: at.elapsed(), generation });
-            }
             Err(NOT_SENT) => break,
-            Err(kind) => {
-                shared.failed.fetch_add(1, Ordering::Relaxed);
-                report.lost.push(Lost { kind, at, known: Instant::now() });
-            }
+            came => shared.note(&mut report, at, came),
         }
         requests = ready;
+        if pause > Duration::ZERO {
+            sleep(about(pause)).await;
+        }
     }
     report
 }

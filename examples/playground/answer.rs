@@ -8,12 +8,16 @@ use std::time::Duration;
 
 use handover::ConnectInfo;
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
+use hyper::header::{HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use tokio::time::{Interval, interval, sleep};
 
 // The bench includes this file by its path, from where `mod lasting;` would mean another one.
 #[path = "lasting.rs"]
 mod lasting;
+
+/// Names who answers where the body does not.
+const GENERATION: HeaderName = HeaderName::from_static("generation");
 
 pub(crate) async fn answer(
     request: Request<Incoming>,
@@ -26,29 +30,34 @@ pub(crate) async fn answer(
     };
     let who = || format!("generation={generation} pid={}\n", std::process::id());
     let reply = match (request.method(), request.uri().path()) {
-        (&Method::GET, "/") => Reply::text(who()),
+        (&Method::GET, "/") => return Ok(Response::new(Reply::text(who()))),
+        (&Method::GET, "/slow") => {
+            sleep(Duration::from_millis(number("ms"))).await;
+            return Ok(Response::new(Reply::text(who())));
+        }
         (&Method::GET, "/addresses") => {
             let info: &ConnectInfo = request.extensions().get().expect("the server puts it there");
             Reply::text(format!("remote={} local={}\n", info.remote(), info.local()))
-        }
-        (&Method::GET, "/slow") => {
-            sleep(Duration::from_millis(number("ms"))).await;
-            Reply::text(who())
         }
         (&Method::GET, "/bytes") => Reply::bytes(number("n")),
         (&Method::GET, "/stream") => Reply::stream(number("n"), Duration::from_millis(number("ms").max(1))),
         (&Method::GET, "/events") => {
             let ms = Some(number("ms")).filter(|ms| *ms > 0).unwrap_or(100);
-            return Ok(lasting::events(&request, Duration::from_millis(ms)));
+            return Ok(named(lasting::events(&request, Duration::from_millis(ms)), generation));
         }
-        (&Method::GET, "/ws") => return Ok(lasting::websocket(request)),
+        (&Method::GET, "/ws") => return Ok(named(lasting::websocket(request), generation)),
         (&Method::POST, "/echo") => Reply::Echo(request.into_body()),
         (_, "/" | "/addresses" | "/slow" | "/bytes" | "/stream" | "/events" | "/ws" | "/echo") => {
             return Ok(status(StatusCode::METHOD_NOT_ALLOWED));
         }
         _ => return Ok(status(StatusCode::NOT_FOUND)),
     };
-    Ok(Response::new(reply))
+    Ok(named(Response::new(reply), generation))
+}
+
+fn named(mut response: Response<Reply>, generation: u64) -> Response<Reply> {
+    response.headers_mut().insert(GENERATION, HeaderValue::from(generation));
+    response
 }
 
 fn status(status: StatusCode) -> Response<Reply> {

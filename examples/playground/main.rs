@@ -14,6 +14,8 @@
 //! | `GET /ws` | a WebSocket that echoes, closed with 1001 (going away) when this generation retires |
 //! | `POST /echo` | what was sent |
 //!
+//! Where the body does not say which generation answers, the header `generation` does.
+//!
 //! `--fault` makes this generation fail in a way a successor can fail. A successor reads its command line anew, so the
 //! fault may also be given in a file: `--fault-file FILE`.
 

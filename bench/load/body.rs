@@ -1,0 +1,94 @@
+//! Bodies that take their time, each on a connection of its own, looked at to the last byte and to the server's FIN.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::sleep;
+use tokio_rustls::TlsConnector;
+
+use super::exchange::{Head, broken, connect, unconnected};
+
+const PIECES: usize = 16;
+/// What a client takes before it has read it.
+const WINDOW: u32 = 64 * 1024;
+/// As over Ethernet. With the segments of loopback a server gets rid of far more than a window at once.
+const SEGMENT: u32 = 1460;
+
+/// Sends a body in pieces and reads it back meanwhile; gives the generation that answered.
+pub(super) async fn upload(
+    tls: Option<&TlsConnector>,
+    addr: SocketAddr,
+    bytes: usize,
+    over: Duration,
+) -> Result<u64, &'static str> {
+    // No piece looks like another one.
+    let body: Vec<u8> = (0..bytes).map(|n| (n % 251) as u8).collect();
+    let (mut from, mut to) = tokio::io::split(connect(tls, addr).await?);
+    let sending = async {
+        let head = format!(
+            "POST /echo HTTP/1.1\r\nhost: load\r\nconnection: close\r\ncontent-length: {bytes}\r\n\r\n"
+        );
+        to.write_all(head.as_bytes()).await?;
+        for piece in body.chunks(bytes.div_ceil(PIECES)) {
+            sleep(over / PIECES as u32).await;
+            to.write_all(piece).await?;
+            to.flush().await?;
+        }
+        Ok(())
+    };
+    let sending = async { sending.await.map_err(|e: io::Error| broken(&e, "reset while sending")) };
+    let (generation, ()) = tokio::try_join!(whole(&mut from, &body, Duration::ZERO), sending)?;
+    Ok(generation)
+}
+
+/// Reads a body in pieces; gives the generation that answered.
+pub(super) async fn download(addr: SocketAddr, bytes: usize, over: Duration) -> Result<u64, &'static str> {
+    let mut stream = connect_narrow(addr).await.map_err(|e| unconnected(&e))?;
+    let request = format!("GET /bytes?n={bytes} HTTP/1.1\r\nhost: load\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.map_err(|e| broken(&e, "reset while sending"))?;
+    whole(&mut stream, &vec![b'x'; bytes], over).await
+}
+
+/// Or the kernels would take most of a body from the server at once. So they take about 1 MiB.
+async fn connect_narrow(addr: SocketAddr) -> io::Result<TcpStream> {
+    let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_recv_buffer_size(WINDOW)?;
+    SockRef::from(&socket).set_tcp_mss(SEGMENT)?;
+    socket.connect(addr).await
+}
+
+/// Reads an answer and the end of its connection, not faster than `body` in this time, and compares.
+async fn whole(
+    from: &mut (impl AsyncRead + Unpin),
+    body: &[u8],
+    over: Duration,
+) -> Result<u64, &'static str> {
+    let mut answer = Vec::with_capacity(body.len() + 512);
+    let began = Instant::now();
+    let ended = loop {
+        match from.take(body.len().div_ceil(PIECES) as u64).read_buf(&mut answer).await {
+            Ok(0) => break Ok(()),
+            Ok(_) => {}
+            Err(_) if answer.is_empty() => break Err("reset before the answer"),
+            Err(_) => break Err("not closed properly after the answer"),
+        }
+        let due = over.mul_f64(answer.len() as f64 / body.len() as f64);
+        sleep(due.saturating_sub(began.elapsed())).await;
+    };
+    if answer.is_empty() {
+        return Err(ended.err().unwrap_or("closed before the answer"));
+    }
+    let (head, got) = Head::split(&answer)?.ok_or("cut within the answer")?;
+    if got.len() < body.len() {
+        return Err("cut within the answer");
+    }
+    if got != body {
+        return Err("bad answer");
+    }
+    ended?;
+    head.get("generation").and_then(|who| who.parse().ok()).ok_or("bad answer")
+}

@@ -1,0 +1,94 @@
+//! A server that is restarted again and again, and what is seen of it meanwhile.
+
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use serde::{Deserialize, Serialize};
+use tokio::time::sleep;
+
+use crate::measure::{ms, spread};
+use crate::process::{Server, signal};
+use crate::progress::Progress;
+use crate::resources::{cpu_seconds, rss_mib};
+
+/// When each restart was asked for, and what each generation took.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    pub(crate) asked: Vec<Instant>,
+    rss_mib: Vec<f64>,
+    cpu_seconds: Vec<f64>,
+}
+
+/// What the server took.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Taken {
+    /// Of each generation.
+    rss_mib: Vec<f64>,
+    cpu_seconds: Vec<f64>,
+    /// From the flip until the old process has left.
+    drain_ms: Vec<f64>,
+}
+
+/// So many handovers, each a `pause` after the one before it only drains. `failed`: so far, to be shown.
+pub(crate) async fn hand_over(
+    server: &Server,
+    handovers: u32,
+    pause: Duration,
+    failed: &(dyn Fn() -> u64 + Sync),
+) -> Seen {
+    let mut seen = Seen::default();
+    let mut pid = server.first_pid();
+    let progress = Progress::of(handovers);
+    sleep(Duration::from_secs(2)).await;
+    for generation in 1..=u64::from(handovers) {
+        progress.show(generation, failed());
+        seen.rss_mib.push(rss_mib(pid));
+        seen.cpu_seconds.push(cpu_seconds(pid));
+        seen.asked.push(Instant::now());
+        signal(pid, Signal::SIGHUP);
+        pid = waited(server, |server| server.wait_serving(generation + 1));
+        waited(server, |server| server.wait_state(generation, "draining"));
+        // A steady stretch between two handovers.
+        sleep(pause).await;
+    }
+    seen.rss_mib.push(rss_mib(pid));
+    seen
+}
+
+fn waited<T>(server: &Server, wait: impl FnOnce(&Server) -> T) -> T {
+    tokio::task::block_in_place(|| wait(server))
+}
+
+impl Seen {
+    /// Once the load has ended.
+    pub(crate) fn taken(&self, server: &Server) -> Taken {
+        let generations = 1..=self.asked.len() as u64;
+        Taken {
+            rss_mib: self.rss_mib.clone(),
+            cpu_seconds: self.cpu_seconds.clone(),
+            drain_ms: generations.filter_map(|generation| drain_ms(server, generation)).collect(),
+        }
+    }
+}
+
+/// Of a generation that has left by now.
+fn drain_ms(server: &Server, generation: u64) -> Option<f64> {
+    let lines = server.log().lines();
+    let mut of_it = lines.iter().filter(|line| line.generation() == generation);
+    let flip = of_it.find(|line| line.json["to"] == "standby")?;
+    let left = of_it.find(|line| line.message() == "retired")?;
+    Some(ms(left.at - flip.at))
+}
+
+impl Taken {
+    pub(crate) fn print(&self) {
+        if let Some((min, median, max)) = spread(&self.drain_ms) {
+            println!(
+                "  flip to the exit of the old process: min {min:.0}  median {median:.0}  max {max:.0} ms"
+            );
+        }
+        let numbers = |all: &[f64]| all.iter().map(|n| format!("{n:.1}")).collect::<Vec<_>>().join(" ");
+        println!("  RSS of each generation, MiB: {}", numbers(&self.rss_mib));
+        println!("  CPU of each generation, s: {}", numbers(&self.cpu_seconds));
+    }
+}
