@@ -68,11 +68,11 @@ impl Workload {
         self.to_possible_value().expect("none is hidden").get_name().to_owned()
     }
 
-    fn title(self) -> String {
+    pub(crate) fn title(self) -> String {
         self.to_possible_value().expect("none is hidden").get_help().expect("each has one").to_string()
     }
 
-    fn clients(self) -> (Clients, usize) {
+    pub(crate) fn clients(self) -> (Clients, usize) {
         let pause = Duration::from_millis;
         match self {
             Workload::Fresh => (Clients::Fresh, 64),
@@ -86,7 +86,7 @@ impl Workload {
         }
     }
 
-    fn is_lossy(self) -> bool {
+    pub(crate) fn is_lossy(self) -> bool {
         matches!(self, Workload::LossyFresh | Workload::LossyKeepAlive | Workload::LossyHttp2)
     }
 
@@ -128,10 +128,7 @@ pub(crate) fn on_the_bed(args: &[String]) {
         let network = Bed::new(LOSSY);
         let server = start_playground(&["--listen", &format!("{SERVER}:0"), "--standby", "5s"]);
         let (clients, count) = workload.clients();
-        let runtime = network.at_the_client(|| {
-            let two = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-            two.expect("a runtime")
-        });
+        let runtime = network.client_runtime(2);
         let load = runtime.block_on(async { Load::start(server.address(), clients, count) });
         let here = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
         let seen = here.block_on(hand_over(&server, handovers, Duration::from_secs(1), &|| load.failed()));
