@@ -4,13 +4,13 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use h2::client::SendRequest;
 use hyper::body::Bytes;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::{Lost, PATIENCE, Report, Sample, Shared, generation};
 
@@ -29,7 +29,9 @@ pub(super) async fn client(addr: SocketAddr, streams: usize, shared: Arc<Shared>
         match connected.await {
             Ok((requests, connection)) => {
                 let connection = tokio::spawn(connection);
-                let stream = |_| stream(requests.clone(), addr, Arc::clone(&shared));
+                // Of this client, however many of its streams get one.
+                let is_first = report.samples.is_empty();
+                let stream = |n| stream(requests.clone(), addr, Arc::clone(&shared), is_first && n == 0);
                 let all: JoinSet<Report> = (0..streams).map(stream).collect();
                 drop(requests);
                 all.join_all().await.into_iter().for_each(|one| report.add(one));
@@ -39,13 +41,21 @@ pub(super) async fn client(addr: SocketAddr, streams: usize, shared: Arc<Shared>
             Err(kind) => {
                 shared.failed.fetch_add(1, Ordering::Relaxed);
                 report.lost.push(Lost { kind, at, known: Instant::now() });
+                // So that a server that is gone does not make millions of failures.
+                sleep(Duration::from_millis(10)).await;
             }
         }
     }
     report
 }
 
-async fn stream(mut requests: SendRequest<Bytes>, addr: SocketAddr, shared: Arc<Shared>) -> Report {
+/// `counts`: its first answer is the first of its client.
+async fn stream(
+    mut requests: SendRequest<Bytes>,
+    addr: SocketAddr,
+    shared: Arc<Shared>,
+    counts: bool,
+) -> Report {
     let mut report = Report::default();
     while !shared.stop.load(Ordering::Relaxed) {
         // Not ready any more: GOAWAY came, before anything was sent.
@@ -71,7 +81,7 @@ async fn stream(mut requests: SendRequest<Bytes>, addr: SocketAddr, shared: Arc<
         });
         match answered.await.unwrap_or(Err("timeout")) {
             Ok(generation) => {
-                if report.samples.is_empty() {
+                if counts && report.samples.is_empty() {
                     shared.answered.fetch_add(1, Ordering::Relaxed);
                 }
                 report.samples.push(Sample { at, took: at.elapsed(), generation });
