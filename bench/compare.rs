@@ -170,7 +170,7 @@ fn print(comparison: &Comparison) {
     let by_restart: Vec<_> = outcome.failed_by_restart.iter().map(u64::to_string).collect();
     let Measured { requests, failed, failures, .. } = &outcome.measured;
     print!("  {workload:<18}{requests:>8} requests {failed:>5} failed");
-    if *failed > 0 {
+    if *failed > 0 && by_restart.len() > 1 {
         print!(": {}", by_restart.join(" + "));
     }
     print!(", {} answered", outcome.answerers);
