@@ -117,8 +117,8 @@ async fn outcomes(
     let progress = |n: usize, restart, failed| {
         let mut seen = seen.lock().expect("nobody panics with it");
         seen[n] = (restart, failed);
-        let slowest = seen.iter().map(|(restart, _)| *restart).min().unwrap_or_default();
-        progress.show(slowest, seen.iter().map(|(_, failed)| failed).sum());
+        let furthest = seen.iter().map(|(restart, _)| *restart).max().unwrap_or_default();
+        progress.show(furthest, seen.iter().map(|(_, failed)| failed).sum());
     };
     outcomes.extend(block_in_place(|| over_networks(&lossy, &progress)));
     outcomes
