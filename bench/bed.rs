@@ -7,14 +7,15 @@
 
 use std::collections::HashSet;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, SocketAddrV4, TcpStream};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, setns, unshare};
+use tokio::runtime::{Builder, Runtime};
 
 pub(crate) const SERVER: &str = "10.99.0.1";
 const CLIENT: &str = "10.99.0.2";
@@ -44,6 +45,16 @@ pub(crate) const TERRIBLE: Wire =
 /// Runs `what`, which has this name, in a process with a network of its own: this executable again, with `args` that lead
 /// it here. Gives what it printed, or why there is no such network.
 pub(crate) fn run(name: &str, args: &[&str], what: impl FnOnce()) -> Result<String, String> {
+    run_and_hear(name, args, what, |_| {})
+}
+
+/// The same; `hear` gets each line that the process writes to stderr, when it does.
+pub(crate) fn run_and_hear(
+    name: &str,
+    args: &[&str],
+    what: impl FnOnce(),
+    mut hear: impl FnMut(&str),
+) -> Result<String, String> {
     if std::env::var(INSIDE).is_ok_and(|inside| inside == name) {
         what();
         return Ok(String::new());
@@ -60,10 +71,20 @@ pub(crate) fn run(name: &str, args: &[&str], what: impl FnOnce()) -> Result<Stri
         return Err(format!("no TUN devices here ({error}), so no slow network to test with"));
     }
     let me = std::env::current_exe().expect("the path of this executable");
-    let ran = own_network().arg(me).args(args).env(INSIDE, name).output();
-    let ran = ran.expect("unshare ran a moment ago");
-    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
-    Ok(String::from_utf8_lossy(&ran.stdout).into_owned())
+    let mut command = own_network();
+    command.arg(me).args(args).env(INSIDE, name).stdin(Stdio::null());
+    let mut inside = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let inside = inside.as_mut().expect("unshare ran a moment ago");
+    let (stdout, stderr) = (inside.stdout.take(), inside.stderr.take());
+    let said = thread::spawn(|| io::read_to_string(stdout.expect("it is piped")).unwrap_or_default());
+    let mut complaints = String::new();
+    for line in BufReader::new(stderr.expect("it is piped")).lines().map_while(Result::ok) {
+        hear(&line);
+        complaints += &format!("{line}\n");
+    }
+    let status = inside.wait().expect("it is our child");
+    assert!(status.success(), "{complaints}");
+    Ok(said.join().expect("it does not panic"))
 }
 
 /// The network. It is gone when the process ends.
@@ -102,6 +123,14 @@ impl Bed {
                 what()
             });
             there.join().expect("the client does not panic")
+        })
+    }
+
+    /// A runtime at the client's end.
+    pub(crate) fn client_runtime(&self, threads: usize) -> Runtime {
+        self.at_the_client(|| {
+            let runtime = Builder::new_multi_thread().worker_threads(threads).enable_all().build();
+            runtime.expect("a runtime")
         })
     }
 

@@ -1,22 +1,37 @@
-//! Every contestant under the same load while it is restarted, and what it lost.
+//! Every contestant under the same loads while it is restarted: what it lost, and what it took.
+//!
+//! What the others lose is no failure of the run.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::sync::Mutex;
 
 use serde::Serialize;
+use tokio::runtime::Handle;
 use tokio::task::block_in_place;
-use tokio::time::sleep;
 
-use crate::contestants::{Contestant, Running, Setting};
-use crate::load::{Clients, Load, Report};
-use crate::measure::Measured;
+use crate::contestants::Contestant;
+use crate::measure::{Measured, spread};
 use crate::plot::{Loss, losses};
+use crate::progress::Progress;
+use crate::workloads::Workload;
 
-/// Restarts begin so far apart, or farther: when the old processes of the one before have left.
-const APART: Duration = Duration::from_millis(1500);
-/// After this the next restart begins anyway.
-const PATIENCE: Duration = Duration::from_secs(20);
-const CLIENTS: usize = 64;
+mod course;
+mod taken;
+
+use course::{Course, Outcome};
+pub(crate) use course::{ON_THE_BED, on_the_bed};
+
+/// Those on loopback come first.
+const ALL: [Workload; 6] = [
+    Workload::Fresh,
+    Workload::KeepAlive,
+    Workload::Http2,
+    Workload::LossyFresh,
+    Workload::LossyKeepAlive,
+    Workload::LossyHttp2,
+];
+/// What takes two minutes with all contestants.
+const QUICK: [Workload; 2] = [Workload::Fresh, Workload::KeepAlive];
 
 /// One contestant under one load.
 #[derive(Debug, Serialize)]
@@ -24,52 +39,104 @@ pub(crate) struct Comparison {
     pub(crate) contestant: &'static str,
     pub(crate) start: &'static str,
     pub(crate) restart: &'static str,
-    pub(crate) workload: &'static str,
+    pub(crate) workload: String,
     /// What was measured, or why nothing was.
     pub(crate) version: Result<String, String>,
     pub(crate) outcome: Result<Outcome, String>,
 }
 
-#[derive(Debug, Serialize)]
-pub(crate) struct Outcome {
-    pub(crate) measured: Measured,
-    /// Processes that answered: more than one for each restart where several workers do.
-    pub(crate) answerers: usize,
-    /// Those that a client knew to be lost from one restart to the next.
-    pub(crate) failed_by_restart: Vec<u64>,
-    /// The same before the first restart.
-    pub(crate) failed_before: u64,
-    /// Restarts whose old processes did not leave in time.
-    pub(crate) unsettled: u64,
-}
-
-/// Prints each as it comes.
-pub(crate) async fn compare(quick: bool, pictures: Option<&Path>) -> Vec<Comparison> {
-    // The rare losses need more than a few to show.
-    let restarts = if quick { 2 } else { 10 };
-    let keep_alive = Clients::KeepAlive { pause: Duration::from_millis(10) };
-    let workloads = [("fresh", Clients::Fresh), ("keep-alive", keep_alive)];
-    let setting = Setting::default();
-    println!("\n{CLIENTS} clients, {restarts} restarts");
+/// Prints each as it comes. `named`: no others.
+pub(crate) async fn compare(named: &[Workload], quick: bool, pictures: Option<&Path>) -> Vec<Comparison> {
+    let mut workloads = match (named, quick) {
+        ([], true) => QUICK.to_vec(),
+        ([], false) => ALL.to_vec(),
+        _ => named.to_vec(),
+    };
+    workloads.sort_by_key(|workload| workload.is_lossy());
+    println!();
+    for workload in &workloads {
+        println!("{}: {}; restarts: {}", workload.name(), workload.title(), restarts(*workload, quick));
+    }
+    println!();
     let mut comparisons = Vec::new();
     for contestant in Contestant::all() {
         let version = block_in_place(|| contestant.version());
-        for (workload, clients) in workloads {
-            let outcome = match &version {
-                Ok(_) => measure(&contestant, &setting, clients, restarts).await,
-                Err(why) => Err(format!("missing: {why}")),
-            };
-            let Contestant { name, start, restart, .. } = contestant;
-            let comparison =
-                Comparison { contestant: name, start, restart, workload, version: version.clone(), outcome };
+        let outcomes = match &version {
+            Ok(_) => outcomes(contestant, &workloads, quick).await,
+            Err(why) => vec![Err(format!("missing: {why}")); workloads.len()],
+        };
+        let Contestant { name, start, restart, .. } = contestant;
+        println!("{name}  {}", version.as_deref().unwrap_or_default());
+        for (workload, outcome) in workloads.iter().zip(outcomes) {
+            let (workload, version) = (workload.name(), version.clone());
+            let comparison = Comparison { contestant: name, start, restart, workload, version, outcome };
             print(&comparison);
             comparisons.push(comparison);
         }
     }
     if let Some(dir) = pictures {
-        losses(&dir.join("losses.svg"), &workloads.map(|(name, _)| name.to_owned()), &lost(&comparisons));
+        let names: Vec<_> = workloads.iter().map(|workload| workload.name()).collect();
+        losses(&dir.join("losses.svg"), &names, &lost(&comparisons));
     }
     comparisons
+}
+
+/// The rare losses need more than a few to show. Over the lossy network each takes 6 s.
+fn restarts(workload: Workload, quick: bool) -> u32 {
+    match (quick, workload.is_lossy()) {
+        (true, _) => 1,
+        (false, true) => 5,
+        (false, false) => 10,
+    }
+}
+
+/// One after the other on loopback, where they keep the whole machine busy; at the same time over lossy networks, of which
+/// each has its own, and where all wait for packets most of the time.
+async fn outcomes(
+    contestant: Contestant,
+    workloads: &[Workload],
+    quick: bool,
+) -> Vec<Result<Outcome, String>> {
+    let course = |workload: &Workload| Course {
+        contestant,
+        workload: *workload,
+        restarts: restarts(*workload, quick),
+    };
+    let (lossy, loopback): (Vec<_>, Vec<_>) =
+        workloads.iter().map(course).partition(|course| course.workload.is_lossy());
+    let mut outcomes = Vec::new();
+    for course in loopback {
+        let what = format!("{}, {}", contestant.name, course.workload.name());
+        let progress = Progress::named(what, course.restarts);
+        let tell = |restart, failed| progress.show(restart, failed);
+        outcomes.push(course.run(&Handle::current(), &tell).await);
+    }
+    let all = lossy.first().map_or(0, |course| course.restarts);
+    let progress = Progress::named(format!("{}, lossy", contestant.name), all);
+    let seen = Mutex::new(vec![(0, 0); lossy.len()]);
+    let progress = |n: usize, restart, failed| {
+        let mut seen = seen.lock().expect("nobody panics with it");
+        seen[n] = (restart, failed);
+        let furthest = seen.iter().map(|(restart, _)| *restart).max().unwrap_or_default();
+        progress.show(furthest, seen.iter().map(|(_, failed)| failed).sum());
+    };
+    outcomes.extend(block_in_place(|| over_networks(&lossy, &progress)));
+    outcomes
+}
+
+fn over_networks(
+    courses: &[Course],
+    progress: &(dyn Fn(usize, u64, u64) + Sync),
+) -> Vec<Result<Outcome, String>> {
+    std::thread::scope(|scope| {
+        let run = |(n, course): (usize, &Course)| {
+            let course = *course;
+            scope.spawn(move || course.run_on_the_bed(&|restart, failed| progress(n, restart, failed)))
+        };
+        let running: Vec<_> = courses.iter().enumerate().map(run).collect();
+        let failed = |_| Err("the process with the network failed".to_owned());
+        running.into_iter().map(|one| one.join().unwrap_or_else(failed)).collect()
+    })
 }
 
 /// A row for each contestant, with its workloads in their order.
@@ -94,85 +161,34 @@ pub(crate) fn list() {
     }
 }
 
-async fn measure(
-    contestant: &Contestant,
-    setting: &Setting,
-    clients: Clients,
-    restarts: u32,
-) -> Result<Outcome, String> {
-    let mut server = block_in_place(|| contestant.start(setting))?;
-    let load = Load::start(server.address(), clients, CLIENTS);
-    let restarted = restart_under_load(&mut server, &load, restarts).await;
-    let report = load.stop().await;
-    let (asked, unsettled) = restarted?;
-    Ok(outcome(&report, &asked, unsettled))
-}
-
-/// When each restart began, and how many did not settle.
-async fn restart_under_load(
-    server: &mut Running,
-    load: &Load,
-    restarts: u32,
-) -> Result<(Vec<Instant>, u64), String> {
-    let begin = Instant::now();
-    while !load.is_under_way() {
-        if begin.elapsed() > PATIENCE {
-            return Err("not every client has got an answer".into());
-        }
-        sleep(Duration::from_millis(5)).await;
-    }
-    sleep(Duration::from_millis(500)).await;
-    let (mut asked, mut unsettled) = (Vec::new(), 0);
-    for _ in 0..restarts {
-        let at = Instant::now();
-        asked.push(at);
-        block_in_place(|| server.restart())?;
-        while at.elapsed() < APART || !server.settled() {
-            if at.elapsed() > PATIENCE {
-                unsettled += 1;
-                break;
-            }
-            sleep(Duration::from_millis(20)).await;
-        }
-    }
-    Ok((asked, unsettled))
-}
-
-fn outcome(report: &Report, asked: &[Instant], unsettled: u64) -> Outcome {
-    let mut outcome = Outcome {
-        measured: Measured::of(report, asked),
-        answerers: report.first_answers().len(),
-        failed_by_restart: vec![0; asked.len()],
-        failed_before: 0,
-        unsettled,
-    };
-    for lost in &report.lost {
-        match asked.partition_point(|at| *at <= lost.known) {
-            0 => outcome.failed_before += 1,
-            n => outcome.failed_by_restart[n - 1] += 1,
-        }
-    }
-    outcome
-}
-
 fn print(comparison: &Comparison) {
-    let Comparison { contestant, workload, version, outcome, .. } = comparison;
+    let Comparison { workload, outcome, .. } = comparison;
     let outcome = match outcome {
         Ok(outcome) => outcome,
-        Err(why) => return println!("{contestant:<32}{workload:<12}{why}"),
+        Err(why) => return println!("  {workload:<18}{why}"),
     };
     let by_restart: Vec<_> = outcome.failed_by_restart.iter().map(u64::to_string).collect();
     let Measured { requests, failed, failures, .. } = &outcome.measured;
-    print!("{contestant:<32}{workload:<12}{requests:>8} requests {failed:>5} failed  ");
-    print!("{:<14} {:>2} answered", by_restart.join(" + "), outcome.answerers);
+    print!("  {workload:<18}{requests:>8} requests {failed:>5} failed");
+    if *failed > 0 && by_restart.len() > 1 {
+        print!(": {}", by_restart.join(" + "));
+    }
+    print!(", {} answered", outcome.answerers);
     if outcome.failed_before > 0 {
-        print!("  {} before", outcome.failed_before);
+        print!(", {} before", outcome.failed_before);
     }
     if outcome.unsettled > 0 {
-        print!("  {} not settled", outcome.unsettled);
+        print!(", {} not settled", outcome.unsettled);
     }
-    println!("  {}", version.as_deref().unwrap_or_default());
+    println!();
     for (kind, n) in failures {
         println!("    {n} x {kind}");
+    }
+    let taken = &outcome.taken;
+    print!("    {:.1} MiB, at most {:.1}", taken.memory_before_mib, taken.memory_most_mib);
+    print!("; {:.3} s of CPU per 1,000 requests", taken.cpu_seconds_per_1000);
+    match spread(&outcome.gone_ms) {
+        Some((_, median, max)) => println!("; old ones gone after {median:.0} ms, at most {max:.0}"),
+        None => println!(),
     }
 }

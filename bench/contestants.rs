@@ -3,8 +3,7 @@
 //! All get the same: a worker or thread for each core, a backlog of 4096, no access log, nobody closed for being quiet.
 //! All answer `GET /` with `generation=PID `, the process that answers. Nothing here measures anything.
 
-use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -12,6 +11,7 @@ use nix::unistd::Pid;
 
 use crate::process::PATIENCE;
 
+mod address;
 mod family;
 mod handover;
 mod haproxy;
@@ -40,20 +40,15 @@ enum Kind {
     Peer(peers::Peer),
 }
 
-/// What is the same for all contestants of a run.
+/// What is the same for all contestants under one load.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Setting {
     /// Where they listen, on a port that each picks.
     pub(crate) ip: Ipv4Addr,
     /// Of handover: longer than any handshake.
     pub(crate) standby: Duration,
-}
-
-impl Default for Setting {
-    /// On loopback.
-    fn default() -> Setting {
-        Setting { ip: Ipv4Addr::LOCALHOST, standby: Duration::from_millis(500) }
-    }
+    /// The clients speak HTTP/2 with prior knowledge.
+    pub(crate) http2: bool,
 }
 
 impl Contestant {
@@ -74,11 +69,11 @@ impl Contestant {
 
     /// Returns when it answers.
     pub(crate) fn start(&self, setting: &Setting) -> Result<Running, String> {
-        let address = free_port(setting.ip)?;
+        let address = address::free_port(setting.ip)?;
         let means: Box<dyn Means> = match self.kind {
             Kind::Handover(without) => Box::new(handover::start(without, address, setting.standby)?),
-            Kind::Nginx(way) => Box::new(nginx::start(way, address)?),
-            Kind::Haproxy(idle) => Box::new(haproxy::start(idle, address)?),
+            Kind::Nginx(way) => Box::new(nginx::start(way, address, setting.http2)?),
+            Kind::Haproxy(idle) => Box::new(haproxy::start(idle, address, setting.http2)?),
             Kind::Peer(peer) => Box::new(peers::start(peer, address)?),
         };
         let running = Running { address, means, leaving: vec![] };
@@ -88,7 +83,7 @@ impl Contestant {
         let answers = wait_for("an answer", || {
             let is_gone = running.pids().is_empty();
             seen |= !is_gone;
-            match serves(address) {
+            match address::serves(address, setting.http2) {
                 true => Some(Ok(())),
                 false => (seen && is_gone).then(|| Err("it left before it answered".to_owned())),
             }
@@ -138,9 +133,8 @@ impl Running {
         Ok(())
     }
 
-    /// Whether the processes that the last restart replaces have left.
-    pub(crate) fn settled(&self) -> bool {
-        let alive = self.pids();
+    /// Whether the processes that the last restart replaces have left, so that only these live.
+    pub(crate) fn settled(&self, alive: &[u32]) -> bool {
         !self.leaving.iter().any(|pid| alive.contains(pid))
     }
 
@@ -170,42 +164,4 @@ fn tell(pid: u32, signal: Signal) -> Result<(), String> {
 
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
-}
-
-/// Below the ports that clients get: while nobody listens there, a client with this port would connect to itself
-/// (RFC 9293, simultaneous open) and keep the server out.
-fn free_port(ip: Ipv4Addr) -> Result<SocketAddr, String> {
-    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
-    let lowest = range.split_whitespace().next().and_then(|low| low.parse().ok()).unwrap_or(32768);
-    let ports = 1024..lowest.max(2048);
-    let picked = (0..1000).map(|_| SocketAddr::new(IpAddr::V4(ip), fastrand::u16(ports.clone())));
-    picked.into_iter().find(|a| TcpListener::bind(a).is_ok()).ok_or_else(|| format!("no free port on {ip}"))
-}
-
-/// In a network of its own the loopback device is down, and only the other end could ask.
-fn serves(address: SocketAddr) -> bool {
-    listens(address) && (!address.ip().is_loopback() || answers(address))
-}
-
-fn answers(address: SocketAddr) -> bool {
-    let ask = || -> std::io::Result<bool> {
-        let mut stream = TcpStream::connect(address)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.write_all(b"GET / HTTP/1.1\r\nhost: load\r\nconnection: close\r\n\r\n")?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        Ok(answer.starts_with("HTTP/1.1 200 "))
-    };
-    ask().unwrap_or(false)
-}
-
-/// proc_net(5): addresses are written as numbers of this machine's byte order, and 0A is TCP_LISTEN.
-fn listens(address: SocketAddr) -> bool {
-    let IpAddr::V4(ip) = address.ip() else { return false };
-    let wanted = format!("{:08X}:{:04X}", u32::from_ne_bytes(ip.octets()), address.port());
-    let sockets = std::fs::read_to_string("/proc/thread-self/net/tcp").unwrap_or_default();
-    sockets.lines().any(|line| {
-        let mut fields = line.split_whitespace().skip(1);
-        fields.next() == Some(wanted.as_str()) && fields.nth(1) == Some("0A")
-    })
 }

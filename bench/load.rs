@@ -143,11 +143,16 @@ struct Shared {
 impl Shared {
     /// What came of a request: the generation that answered, or in which way it failed.
     fn note(&self, report: &mut Report, at: Instant, came: Result<u64, &'static str>) {
+        if came.is_ok() && report.samples.is_empty() {
+            self.answered.fetch_add(1, Ordering::Relaxed);
+        }
+        self.note_beside(report, at, came);
+    }
+
+    /// Of a client that has noted the first of those it makes at a time, or will.
+    fn note_beside(&self, report: &mut Report, at: Instant, came: Result<u64, &'static str>) {
         match came {
             Ok(generation) => {
-                if report.samples.is_empty() {
-                    self.answered.fetch_add(1, Ordering::Relaxed);
-                }
                 report.samples.push(Sample { at, took: at.elapsed(), generation });
             }
             Err(kind) => {

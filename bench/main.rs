@@ -43,10 +43,10 @@ struct Cli {
     /// Say what there is to run, and run nothing
     #[arg(long)]
     list: bool,
-    /// 3 handovers instead of 20, and less of all else; chaos for 1 minute instead of 10
+    /// 3 handovers instead of 20, and less of all else; chaos for 1 minute instead of 10; with --compare 1 restart and 2 loads
     #[arg(long)]
     quick: bool,
-    /// Restart other servers under the same load, instead of any workload
+    /// Restart this server and others under the same loads: those named, or six of them
     #[arg(long)]
     compare: bool,
     /// Repeat the chaos that named this seed
@@ -117,6 +117,7 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.first().map(String::as_str) {
         Some(bare::ARGUMENT) => bare::serve(),
+        Some(compare::ON_THE_BED) => compare::on_the_bed(&args[1..]),
         Some(standby::CELL) => standby::cell(&args[1..]),
         Some(contestants::REFUSE_STEERING) => return contestants::refuse_steering(&args[1..]),
         Some(workloads::ON_THE_BED) => workloads::on_the_bed(&args[1..]),
@@ -155,7 +156,7 @@ async fn bench(cli: &Cli) -> u64 {
     let mut figures = Figures::default();
     let mut failed = 0;
     for workload in Workload::ALL {
-        if runs(What::Workload(*workload)) {
+        if !cli.compare && runs(What::Workload(*workload)) {
             match workload.run(handovers).await {
                 Ok(runs) => {
                     failed += runs.iter().map(|run| run.measured.failed).sum::<u64>();
@@ -180,8 +181,9 @@ async fn bench(cli: &Cli) -> u64 {
         figures.growth = growth::growth(cli.quick, cli.pictures.as_deref()).await;
     }
     if cli.compare {
-        // What the others lose is no failure of this run.
-        figures.comparisons = compare::compare(cli.quick, cli.pictures.as_deref()).await;
+        let loads: Vec<_> =
+            Workload::ALL.iter().copied().filter(|load| named(What::Workload(*load))).collect();
+        figures.comparisons = compare::compare(&loads, cli.quick, cli.pictures.as_deref()).await;
     }
     if let Some(pictures) = &cli.pictures {
         failed += one_handover::one_handover(pictures).await;

@@ -12,7 +12,7 @@ use crate::load::{Report, Sample};
 pub(crate) const AROUND: Duration = Duration::from_millis(250);
 
 /// A run of one workload with one server.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Measured {
     pub(crate) restarts: usize,
     pub(crate) requests: u64,
@@ -29,7 +29,7 @@ pub(crate) struct Measured {
 }
 
 /// In milliseconds.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Latency {
     pub(crate) p50: f64,
     pub(crate) p99: f64,

@@ -3,20 +3,31 @@
 use std::io::{IsTerminal, Write};
 
 pub(crate) struct Progress {
+    what: String,
     all: u64,
     is_shown: bool,
 }
 
 impl Progress {
     pub(crate) fn of(all: u32) -> Progress {
-        Progress { all: all.into(), is_shown: std::io::stderr().is_terminal() }
+        Progress::named(String::new(), all)
+    }
+
+    /// For one of several things that take as long.
+    pub(crate) fn named(what: impl Into<String>, all: u32) -> Progress {
+        let mut what = what.into();
+        if !what.is_empty() {
+            what += ": ";
+        }
+        Progress { what, all: all.into(), is_shown: std::io::stderr().is_terminal() }
     }
 
     /// `failed`: requests, so far.
     pub(crate) fn show(&self, now: u64, failed: u64) {
         if self.is_shown {
+            let Progress { what, all, .. } = self;
             let _ =
-                write!(std::io::stderr(), "\r  restart {now} of {}, {failed} failed so far\x1b[K", self.all);
+                write!(std::io::stderr(), "\r  {what}restart {now} of {all}, {failed} failed so far\x1b[K");
         }
     }
 }

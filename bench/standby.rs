@@ -3,12 +3,10 @@
 //!
 //! Each cell is a process of its own, which is this executable again, because a network ends with its process.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
-use tokio::runtime::Runtime;
 
 use crate::bed::{self, Bed, LOSSY, SERVER, TERRIBLE, Wire};
 use crate::load::{Clients, Load, Report};
@@ -93,7 +91,8 @@ fn measure(path: &Path, standby: &str, handovers: u64) -> Report {
     let mut server = command(crate::playground());
     server.args(["--listen", &format!("{SERVER}:0"), "--log-format", "json", "--standby", standby]);
     let server = Server::start(server);
-    let (runtime, load) = bed.at_the_client(|| start(server.address(), path.clients));
+    let runtime = bed.client_runtime(1);
+    let load = runtime.block_on(async { Load::start(server.address(), Clients::Fresh, path.clients) });
     let mut pid = server.first_pid();
     for generation in 1..=handovers {
         std::thread::sleep(Duration::from_secs(1));
@@ -103,14 +102,6 @@ fn measure(path: &Path, standby: &str, handovers: u64) -> Report {
     }
     std::thread::sleep(Duration::from_secs(1));
     runtime.block_on(load.stop())
-}
-
-/// The threads of the runtime are where it is made.
-fn start(addr: SocketAddr, clients: usize) -> (Runtime, Load) {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-    let runtime = runtime.expect("a runtime");
-    let load = runtime.block_on(async { Load::start(addr, Clients::Fresh, clients) });
-    (runtime, load)
 }
 
 /// 12345 as 12,345.

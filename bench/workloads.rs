@@ -76,27 +76,32 @@ impl Workload {
         self.to_possible_value().expect("none is hidden").get_name().to_owned()
     }
 
-    fn title(self) -> String {
+    pub(crate) fn title(self) -> String {
         self.to_possible_value().expect("none is hidden").get_help().expect("each has one").to_string()
     }
 
-    fn parts(self) -> Vec<Part> {
+    /// None where there are several kinds of them.
+    pub(crate) fn clients(self) -> Option<(Clients, usize)> {
         let pause = Duration::from_millis;
-        let (clients, count) = match self {
+        Some(match self {
             Workload::Fresh => (Clients::Fresh, 64),
             Workload::KeepAlive => (Clients::KeepAlive { pause: pause(10) }, 256),
             Workload::Busy => (Clients::KeepAlive { pause: Duration::ZERO }, 64),
             Workload::Http2 => (Clients::Http2 { streams: 32, pause: Duration::ZERO }, 16),
             Workload::Paced => (Clients::Paced { every: Duration::from_micros(51_200) }, 256),
-            Workload::Mixed => return mixed(),
+            Workload::Mixed => return None,
             Workload::LossyFresh => (Clients::FreshNowAndThen { pause: pause(100) }, 400),
             Workload::LossyKeepAlive => (Clients::KeepAlive { pause: pause(100) }, 400),
             Workload::LossyHttp2 => (Clients::Http2 { streams: 4, pause: Duration::ZERO }, 50),
-        };
-        vec![Part { name: "", title: "", clients, count }]
+        })
     }
 
-    fn is_lossy(self) -> bool {
+    fn parts(self) -> Vec<Part> {
+        let one = |(clients, count)| vec![Part { name: "", title: "", clients, count }];
+        self.clients().map_or_else(mixed, one)
+    }
+
+    pub(crate) fn is_lossy(self) -> bool {
         matches!(self, Workload::LossyFresh | Workload::LossyKeepAlive | Workload::LossyHttp2)
     }
 
@@ -226,10 +231,7 @@ pub(crate) fn on_the_bed(args: &[String]) {
     let measure = || {
         let network = Bed::new(LOSSY);
         let server = start_playground(&["--listen", &format!("{SERVER}:0"), "--standby", "5s"]);
-        let runtime = network.at_the_client(|| {
-            let two = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-            two.expect("a runtime")
-        });
+        let runtime = network.client_runtime(2);
         let loads = runtime.block_on(async { workload.start(&server) });
         let here = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
         let seen = here.block_on(hand_over(&server, handovers, workload.pause(), &|| failed(&loads)));

@@ -33,15 +33,16 @@ pub(super) fn version() -> Result<String, String> {
     packages::version("haproxy", "version ")
 }
 
-pub(super) fn start(idle: Idle, address: SocketAddr) -> Result<Haproxy, String> {
+pub(super) fn start(idle: Idle, address: SocketAddr, http2: bool) -> Result<Haproxy, String> {
     let mut family = Family::new()?;
-    family.write("haproxy.cfg", &configuration(idle, address))?;
+    family.write("haproxy.cfg", &configuration(idle, address, http2))?;
     let master = family.spawn(packages::command("haproxy")?.args(["-W", "-f", "haproxy.cfg"]))?;
     Ok(Haproxy { family, master })
 }
 
-fn configuration(idle: Idle, address: SocketAddr) -> String {
+fn configuration(idle: Idle, address: SocketAddr, http2: bool) -> String {
     let option = if idle == Idle::AfterAnswer { "option idle-close-on-response" } else { "" };
+    let protocol = if http2 { " proto h2" } else { "" };
     let threads = cores();
     format!(
         r#"global
@@ -57,7 +58,7 @@ defaults
     timeout http-keep-alive 1h
     {option}
 frontend front
-    bind {address}
+    bind {address}{protocol}
     http-request return status 200 content-type text/plain lf-string "generation=%pid pid=%pid\n"
 "#
     )

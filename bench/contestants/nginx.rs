@@ -38,15 +38,17 @@ pub(super) const ALL: &[Contestant] = &[
     },
 ];
 
+/// Of a worker, which takes memory for each from the start: several times what comes.
+const CONNECTIONS: u32 = 4096;
 const PID_FILE: &str = "nginx.pid";
 
 pub(super) fn version() -> Result<String, String> {
     packages::version("nginx", "nginx/")
 }
 
-pub(super) fn start(way: Way, address: SocketAddr) -> Result<Nginx, String> {
+pub(super) fn start(way: Way, address: SocketAddr, http2: bool) -> Result<Nginx, String> {
     let mut family = Family::new()?;
-    family.write("nginx.conf", &configuration(way, address))?;
+    family.write("nginx.conf", &configuration(way, address, http2))?;
     let mut command = packages::command("nginx")?;
     command.arg("-p").arg(format!("{}/", family.dir().display())).args(["-c", "nginx.conf", "-e", "stderr"]);
     let started = family.spawn(&mut command)?;
@@ -61,11 +63,15 @@ pub(super) fn start(way: Way, address: SocketAddr) -> Result<Nginx, String> {
 /// daemon for an upgrade, and otherwise it may stay with the terminal that ends the bench.
 ///
 /// Root in a namespace may have no other users to become. A new binary gets no environment but what is named.
-fn configuration(way: Way, address: SocketAddr) -> String {
+///
+/// Before 1.25.1 a plain listener speaks either HTTP/1 or HTTP/2 (nginx.org, ngx_http_v2_module), and after that this is
+/// deprecated but does the same. A worker that leaves ends an HTTP/2 connection when nothing is under way on it, or after as
+/// many requests as `keepalive_requests` says, so where clients are busy it would stay for ever without the default of 1000.
+fn configuration(way: Way, address: SocketAddr, http2: bool) -> String {
     let user = if getuid().is_root() { "user root;" } else { "" };
-    let descriptors = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX).min(65536);
-    let connections = descriptors - descriptors / 16;
+    let descriptors = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX).min(2 * u64::from(CONNECTIONS));
     let reuseport = if way == Way::ReloadReuseport { " reuseport" } else { "" };
+    let (http2, requests) = if http2 { (" http2", 1000) } else { ("", 1_000_000_000) };
     let workers = cores();
     let daemon = if way == Way::Upgrade { "on" } else { "off" };
     format!(
@@ -76,11 +82,11 @@ worker_rlimit_nofile {descriptors};
 pid {PID_FILE};
 error_log stderr;
 env LD_LIBRARY_PATH;
-events {{ worker_connections {connections}; }}
+events {{ worker_connections {CONNECTIONS}; }}
 http {{
     access_log off;
     keepalive_timeout 1h;
-    keepalive_requests 1000000000;
+    keepalive_requests {requests};
     client_body_temp_path body;
     proxy_temp_path proxy;
     fastcgi_temp_path fastcgi;
@@ -88,7 +94,7 @@ http {{
     scgi_temp_path scgi;
     default_type text/plain;
     server {{
-        listen {address} backlog=4096{reuseport};
+        listen {address} backlog=4096{reuseport}{http2};
         location / {{ return 200 "generation=$pid pid=$pid\n"; }}
     }}
 }}

@@ -128,8 +128,8 @@ fn compile(package: &str) -> Result<(), String> {
     Err(format!("does not build: {error}{cmake}"))
 }
 
+/// It must be compiled already, which [`Peer::version`] has seen to.
 pub(super) fn start(peer: Peer, address: SocketAddr) -> Result<Server, String> {
-    build(peer.package())?;
     let mut server = Server { family: Family::new()?, peer, address, newest: 0 };
     server.newest = server.spawn(&[])?;
     Ok(server)

@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::{PATIENCE, Report, Shared, about, generation};
+use super::{AFTER_A_FAILURE, PATIENCE, Report, Shared, about, generation};
 
 const NOT_SENT: &str = "not sent";
 
@@ -29,24 +29,32 @@ pub(super) async fn client(addr: SocketAddr, streams: usize, pause: Duration, sh
         match connected.await {
             Ok((requests, connection)) => {
                 let connection = tokio::spawn(connection);
-                let stream = |_| stream(requests.clone(), addr, pause, Arc::clone(&shared));
+                // Of this client, however many of its streams get one.
+                let is_first = report.samples.is_empty();
+                let stream =
+                    |n| stream(requests.clone(), addr, pause, Arc::clone(&shared), is_first && n == 0);
                 let all: JoinSet<Report> = (0..streams).map(stream).collect();
                 drop(requests);
                 all.join_all().await.into_iter().for_each(|one| report.add(one));
                 // All its streams have ended, and it has been told so: this is how the client closes.
                 let _ = timeout(PATIENCE, connection).await;
             }
-            Err(kind) => shared.note(&mut report, at, Err(kind)),
+            Err(kind) => {
+                shared.note(&mut report, at, Err(kind));
+                sleep(AFTER_A_FAILURE).await;
+            }
         }
     }
     report
 }
 
+/// `counts`: its first answer is the first of its client.
 async fn stream(
     mut requests: SendRequest<Bytes>,
     addr: SocketAddr,
     pause: Duration,
     shared: Arc<Shared>,
+    counts: bool,
 ) -> Report {
     let mut report = Report::default();
     while !shared.stop.load(Ordering::Relaxed) {
@@ -73,7 +81,8 @@ async fn stream(
         });
         match answered.await.unwrap_or(Err("timeout")) {
             Err(NOT_SENT) => break,
-            came => shared.note(&mut report, at, came),
+            came if counts => shared.note(&mut report, at, came),
+            came => shared.note_beside(&mut report, at, came),
         }
         requests = ready;
         if pause > Duration::ZERO {

@@ -1,10 +1,10 @@
-//! Failed requests per restart, a bar for each server and workload.
+//! Failed requests per restart: a row for each server, a column for each workload.
 
 use std::path::Path;
 
 use plotters::prelude::*;
 
-use super::{Area, Drawn, NEW, OLD, draw, ink};
+use super::{Area, Drawn, INK, NEW, OLD, draw, ink};
 
 /// What one server lost per restart, in each workload. `None`: not measured.
 #[derive(Debug)]
@@ -13,39 +13,59 @@ pub(crate) struct Loss {
     pub(crate) per_restart: Vec<Option<f64>>,
 }
 
-const ROW: u32 = 40;
-const NAMES: i32 = 290;
+const WIDTH: u32 = 960;
+const ROW: i32 = 26;
+/// Where the first row begins.
+const HEAD: i32 = 92;
+/// Where the first column begins.
+const NAMES: i32 = 248;
+/// Of a column, beside its bars.
+const NUMBER: i32 = 52;
 
 pub(crate) fn losses(path: &Path, workloads: &[String], all: &[Loss]) {
-    let height = 90 + ROW * u32::try_from(all.len()).unwrap_or(0);
-    draw(path, (960, height), |root| picture(root, workloads, all));
+    let height = HEAD + ROW * i32::try_from(all.len()).unwrap_or(0) + 8;
+    draw(path, (WIDTH, height.unsigned_abs()), |root| picture(root, workloads, all));
 }
 
 fn picture(root: &Area<'_>, workloads: &[String], all: &[Loss]) -> Drawn {
-    let colors = [OLD, NEW];
     root.draw(&Text::new("Failed requests per restart", (12, 10), ink(20)))?;
-    let mut x = NAMES;
-    for (name, color) in workloads.iter().zip(colors) {
-        root.draw(&Rectangle::new([(x, 44), (x + 14, 54)], color.filled()))?;
-        root.draw(&Text::new(name.clone(), (x + 20, 42), ink(14)))?;
-        x += 330;
-    }
-    let most = all.iter().flat_map(|loss| &loss.per_restart).flatten().fold(1.0_f64, |most, n| most.max(*n));
-    let widest = f64::from(960 - NAMES - 80);
+    root.draw(&Text::new("Each column has a scale of its own.", (12, 38), ink(13)))?;
     for (row, loss) in all.iter().enumerate() {
-        let top = 74 + i32::try_from(row)? * i32::try_from(ROW)?;
-        root.draw(&Text::new(loss.server.clone(), (12, top + 8), ink(15)))?;
-        for (n, (lost, color)) in loss.per_restart.iter().zip(colors).enumerate() {
-            let y = top + 15 * i32::try_from(n)?;
-            let Some(lost) = lost else {
-                root.draw(&Text::new("not measured", (NAMES + 6, y), ink(13)))?;
-                continue;
-            };
-            let end = NAMES + (widest * lost / most).round() as i32;
-            root.draw(&Rectangle::new([(NAMES, y), (end.max(NAMES + 1), y + 12)], color.filled()))?;
-            let text = if *lost == 0.0 { "0".to_owned() } else { format!("{lost:.1}") };
-            root.draw(&Text::new(text, (end + 6, y), ink(13)))?;
-        }
+        let top = HEAD + ROW * i32::try_from(row)?;
+        root.draw(&PathElement::new([(12, top), (i32::try_from(WIDTH)? - 12, top)], INK.mix(0.3)))?;
+        root.draw(&Text::new(loss.server.clone(), (12, top + 6), ink(14)))?;
+    }
+    let wide = (i32::try_from(WIDTH)? - NAMES - 12) / i32::try_from(workloads.len().max(1))?;
+    for (n, name) in workloads.iter().enumerate() {
+        let left = NAMES + wide * i32::try_from(n)?;
+        root.draw(&Text::new(name.clone(), (left, HEAD - 22), ink(14)))?;
+        let lost: Vec<_> = all.iter().map(|loss| loss.per_restart.get(n).copied().flatten()).collect();
+        column(root, left, wide - NUMBER, &lost)?;
     }
     Ok(())
+}
+
+/// Nothing lost is said in another colour, so that it is seen at a glance.
+fn column(root: &Area<'_>, left: i32, widest: i32, lost: &[Option<f64>]) -> Drawn {
+    let most = lost.iter().flatten().fold(0.0_f64, |most, n| most.max(*n));
+    for (row, lost) in lost.iter().enumerate() {
+        let top = HEAD + ROW * i32::try_from(row)?;
+        let (text, end, style) = match lost {
+            None => ("not measured".to_owned(), left, ink(12)),
+            Some(0.0) => ("0".to_owned(), left, ink(14).color(&OLD)),
+            Some(n) => {
+                let end = left + (f64::from(widest) * n / most).ceil() as i32;
+                root.draw(&Rectangle::new([(left, top + 5), (end, top + 18)], NEW.filled()))?;
+                (short(*n), end + 5, ink(13))
+            }
+        };
+        root.draw(&Text::new(text, (end, top + 6), style))?;
+    }
+    Ok(())
+}
+
+/// With a tenth where it tells something.
+fn short(n: f64) -> String {
+    let tenths = (10.0 * n).round() / 10.0;
+    if n < 10.0 { tenths.to_string() } else { format!("{n:.0}") }
 }

@@ -4,7 +4,8 @@
 use async_trait::async_trait;
 use http::Response;
 use http::header::CONTENT_LENGTH;
-use pingora_core::apps::http_app::ServeHttp;
+use pingora_core::apps::HttpServerOptions;
+use pingora_core::apps::http_app::{HttpServer, ServeHttp};
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::server::Server;
 use pingora_core::server::configuration::{Opt, ServerConf};
@@ -34,7 +35,11 @@ fn main() {
     let mut server = Server::new_with_opt_and_conf(options, conf);
     server.bootstrap();
     let pid = std::process::id();
-    let answer = Answer(format!("generation={pid} pid={pid}\n").into_bytes());
+    let mut answer = HttpServer::new_app(Answer(format!("generation={pid} pid={pid}\n").into_bytes()));
+    // HTTP/1 still for whoever begins with it.
+    let mut http = HttpServerOptions::default();
+    http.h2c = true;
+    answer.server_options = Some(http);
     let mut service = Service::new("answer".into(), answer);
     service.add_tcp(&address);
     server.add_service(service);

@@ -1,0 +1,186 @@
+//! One contestant restarted again and again under one load, on loopback or in a process with a lossy network of its own.
+
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+use tokio::runtime::Handle;
+use tokio::task::block_in_place;
+use tokio::time::sleep;
+
+use super::taken::{Taken, Watch};
+use crate::bed::{self, Bed, LOSSY, SERVER};
+use crate::contestants::{Contestant, Running, Setting};
+use crate::load::{Clients, Load, Report};
+use crate::measure::{Measured, ms};
+use crate::workloads::Workload;
+
+/// After this the next restart begins, also where old processes are still there.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Between two looks at the processes.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// The first argument of a process that runs one course on a network of its own; the contestant, the workload and the
+/// restarts follow.
+pub(crate) const ON_THE_BED: &str = "--course-on-the-bed";
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Course {
+    pub(super) contestant: Contestant,
+    pub(super) workload: Workload,
+    pub(super) restarts: u32,
+}
+
+/// Is told the number of each restart, and how many requests failed so far.
+pub(super) type Tell<'a> = &'a (dyn Fn(u64, u64) + Sync);
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Outcome {
+    pub(crate) measured: Measured,
+    /// Processes that answered: more than one for each restart where several workers do.
+    pub(crate) answerers: usize,
+    /// Those that a client knew to be lost from one restart to the next.
+    pub(crate) failed_by_restart: Vec<u64>,
+    /// The same before the first restart.
+    pub(crate) failed_before: u64,
+    /// Restarts whose old processes did not leave in time.
+    pub(crate) unsettled: u64,
+    /// Of the others: from the signal until all old processes have left.
+    pub(crate) gone_ms: Vec<f64>,
+    pub(crate) taken: Taken,
+}
+
+impl Course {
+    fn setting(&self) -> Setting {
+        let http2 = matches!(self.workload.clients(), Some((Clients::Http2 { .. }, _)));
+        if self.workload.is_lossy() {
+            let ip = SERVER.parse().expect("an address");
+            Setting { ip, standby: Duration::from_secs(5), http2 }
+        } else {
+            Setting { ip: Ipv4Addr::LOCALHOST, standby: Duration::from_millis(500), http2 }
+        }
+    }
+
+    /// Restarts begin so far apart, or farther: when the old processes of the one before have left.
+    fn apart(&self) -> Duration {
+        Duration::from_millis(if self.workload.is_lossy() { 6000 } else { 1500 })
+    }
+
+    /// `clients`: the runtime that they live in.
+    pub(super) async fn run(&self, clients: &Handle, tell: Tell<'_>) -> Result<Outcome, String> {
+        let several = "not measured: the others serve neither uploads and downloads nor WebSockets";
+        let (kind, count) = self.workload.clients().ok_or(several)?;
+        let mut server = block_in_place(|| self.contestant.start(&self.setting()))?;
+        let load = {
+            let _entered = clients.enter();
+            Load::start(server.address(), kind, count)
+        };
+        let restarted = self.restart_under_load(&mut server, &load, tell).await;
+        let report = load.stop().await;
+        let mut seen = restarted?;
+        seen.watch.look(&server.pids());
+        Ok(seen.outcome(&report))
+    }
+
+    async fn restart_under_load(
+        &self,
+        server: &mut Running,
+        load: &Load,
+        tell: Tell<'_>,
+    ) -> Result<Seen, String> {
+        let begin = Instant::now();
+        while !load.is_under_way() {
+            if begin.elapsed() > PATIENCE {
+                return Err("not measured: not every client has got an answer".into());
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+        sleep(Duration::from_millis(500)).await;
+        let mut seen = Seen::default();
+        seen.watch.before(&server.pids());
+        for restart in 1..=self.restarts {
+            tell(restart.into(), load.failed());
+            let at = Instant::now();
+            seen.asked.push(at);
+            block_in_place(|| server.restart())?;
+            let mut gone = None;
+            while at.elapsed() < PATIENCE && (at.elapsed() < self.apart() || gone.is_none()) {
+                let alive = server.pids();
+                seen.watch.look(&alive);
+                if gone.is_none() && server.settled(&alive) {
+                    gone = Some(ms(at.elapsed()));
+                }
+                sleep(LOOK).await;
+            }
+            seen.gone_ms.extend(gone);
+        }
+        Ok(seen)
+    }
+
+    /// The same in a process of its own.
+    pub(super) fn run_on_the_bed(&self, tell: Tell<'_>) -> Result<Outcome, String> {
+        let (workload, restarts) = (self.workload.name(), self.restarts.to_string());
+        let args = [ON_THE_BED, self.contestant.name, &workload, &restarts];
+        let hear = |line: &str| {
+            let told = line.strip_prefix(ON_THE_BED).and_then(|told| told.trim().split_once(' '));
+            if let Some((Ok(restart), Ok(failed))) = told.map(|(r, f)| (r.parse(), f.parse())) {
+                tell(restart, failed);
+            }
+        };
+        let said = bed::run_and_hear(ON_THE_BED, &args, || {}, hear)
+            .map_err(|why| format!("not measured: {why}"))?;
+        serde_json::from_str(&said).unwrap_or_else(|error| Err(format!("{error}: {said}")))
+    }
+}
+
+/// Runs one course in a process that [`Course::run_on_the_bed`] has started, and says what came of it as JSON.
+pub(crate) fn on_the_bed(args: &[String]) {
+    let [contestant, workload, restarts] = args else { return };
+    let contestant = Contestant::all().into_iter().find(|one| one.name == contestant);
+    let course = Course {
+        contestant: contestant.expect("it was written by us"),
+        workload: Workload::from_str(workload, false).expect("it was written by us"),
+        restarts: restarts.parse().expect("it was written by us"),
+    };
+    let measure = || {
+        let network = Bed::new(LOSSY);
+        let clients = network.client_runtime(2);
+        let here = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+        let tell = |restart: u64, failed: u64| eprintln!("{ON_THE_BED} {restart} {failed}");
+        let outcome = here.block_on(course.run(clients.handle(), &tell));
+        println!("{}", serde_json::to_string(&outcome).expect("it is plain data"));
+    };
+    // Inside already, so it is run as it is.
+    bed::run(ON_THE_BED, &[], measure).expect("this process was started there");
+}
+
+/// What was seen while it was restarted.
+#[derive(Default)]
+struct Seen {
+    asked: Vec<Instant>,
+    gone_ms: Vec<f64>,
+    watch: Watch,
+}
+
+impl Seen {
+    fn outcome(self, report: &Report) -> Outcome {
+        let measured = Measured::of(report, &self.asked);
+        let mut outcome = Outcome {
+            taken: self.watch.taken(measured.requests),
+            measured,
+            answerers: report.first_answers().len(),
+            failed_by_restart: vec![0; self.asked.len()],
+            failed_before: 0,
+            unsettled: (self.asked.len() - self.gone_ms.len()) as u64,
+            gone_ms: self.gone_ms,
+        };
+        for lost in &report.lost {
+            match self.asked.partition_point(|at| *at <= lost.known) {
+                0 => outcome.failed_before += 1,
+                n => outcome.failed_by_restart[n - 1] += 1,
+            }
+        }
+        outcome
+    }
+}
