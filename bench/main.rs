@@ -172,7 +172,7 @@ async fn bench(cli: &Cli) -> u64 {
         figures.idle = Some(idle);
     }
     if runs(What::Other(Other::Throughput)) {
-        figures.throughput = Some(throughput::throughput(2 * handovers + 1).await);
+        figures.throughput = Some(throughput::throughput(5 * handovers + 1).await);
     }
     if runs(What::Other(Other::Startup)) {
         figures.startup = Some(startup::startup(2 * handovers + 1));

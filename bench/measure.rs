@@ -11,6 +11,9 @@ use crate::load::{Report, Sample};
 /// The time before and after a flip that counts as "around" it.
 pub(crate) const AROUND: Duration = Duration::from_millis(250);
 
+/// All clients connect at the same time at first, which makes steady look worse than it is.
+const WARM_UP: Duration = Duration::from_secs(1);
+
 /// A run of one workload with one server.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Measured {
@@ -19,6 +22,7 @@ pub(crate) struct Measured {
     pub(crate) failed: u64,
     pub(crate) failures: BTreeMap<String, u64>,
     pub(crate) per_second: f64,
+    /// Neither around a flip nor in the first second.
     pub(crate) steady: Latency,
     /// In the 500 ms around each flip.
     pub(crate) around: Latency,
@@ -62,9 +66,10 @@ impl Measured {
             flips.iter().any(|flip| at + AROUND > flip.first_new && at < flip.first_new + AROUND)
         };
         let first = report.first_answers();
-        let (around, steady): (Vec<&Sample>, Vec<&Sample>) =
+        let (around, mut steady): (Vec<&Sample>, Vec<&Sample>) =
             report.samples.iter().partition(|s| is_around(s.at));
         let began = report.samples.iter().map(|s| s.at).min();
+        steady.retain(|s| began.is_some_and(|began| s.at >= began + WARM_UP));
         let ended = report.samples.iter().map(|s| s.at + s.took).max();
         let seconds = began.zip(ended).map_or(f64::NAN, |(began, ended)| (ended - began).as_secs_f64());
         Measured {
