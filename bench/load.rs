@@ -68,8 +68,9 @@ impl Clients {
 }
 
 /// A request takes no longer than this, or it has failed. Over a network that loses packets some take long: the kernel
-/// sends a SYN again after 1 s, 3 s, 7 s and 15 s.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// sends a SYN again after 1 s, 3 s, 7 s, 15 s and 31 s, and half of that patience fails one run in a hundred over the
+/// worst network of the tests, whoever serves.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// So that a server that is gone does not make millions of failures.
 const AFTER_A_FAILURE: Duration = Duration::from_millis(10);
