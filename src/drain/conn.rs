@@ -122,7 +122,7 @@ impl<T> Conn<T> {
             Verdict::Close if self.write_blocked => Poll::Pending,
             // What has arrived is served.
             Verdict::Close => match self.arrived() {
-                Arrived::Something => Poll::Pending,
+                Arrived::Something | Arrived::End => Poll::Pending,
                 // The time of a head that has begun runs, and whatever comes of it, the verdict is another one.
                 Arrived::Part if self.requests.protocol() != Protocol::Http2 => {
                     self.requests.begin_head();
@@ -139,7 +139,11 @@ impl<T> Conn<T> {
         let requests = &self.requests;
         matches!(requests.protocol(), Protocol::Http1 | Protocol::Unknown)
             && !(self.ended || requests.client_closes() || requests.is_cut())
-            && (!requests.is_normal() || requests.had_body() || self.arrived() != Arrived::Nothing)
+            && match self.arrived() {
+                Arrived::Nothing => !requests.is_normal() || requests.had_body(),
+                Arrived::Something | Arrived::Part => true,
+                Arrived::End => false,
+            }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 
@@ -11,7 +11,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::Service;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
 use super::Conn;
 use super::frames::PREFACE;
@@ -84,14 +84,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Conn<T> {
     /// other. Reads until they differ from the preface of HTTP/2, or are it, and gives them back.
     async fn find_out_protocol(&mut self) -> io::Result<Protocol> {
         let mut received = Vec::with_capacity(1024);
-        // On the heap, or every connection would keep room for it in its task.
-        let mut chunk = vec![0; 1024];
         let protocol = loop {
-            let mut buf = ReadBuf::new(&mut chunk);
-            poll_fn(|cx| Pin::new(&mut *self).poll_read(cx, &mut buf)).await?;
-            received.extend_from_slice(buf.filled());
+            let has_ended = self.read_buf(&mut received).await? == 0;
             let n = received.len().min(PREFACE.len());
-            if buf.filled().is_empty() {
+            if has_ended {
                 break Protocol::Http1;
             }
             if received[..n] != PREFACE[..n] {

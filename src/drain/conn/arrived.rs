@@ -13,6 +13,8 @@ pub(in crate::drain) enum Arrived {
     Nothing,
     /// The event that announces it is on its way.
     Something,
+    /// The client's FIN: it has sent all that it will.
+    End,
     /// It was read, and cannot be understood without the rest, which may never come.
     #[cfg_attr(not(feature = "tls"), allow(dead_code, reason = "bytes mean something one by one"))]
     Part,
@@ -21,6 +23,7 @@ pub(in crate::drain) enum Arrived {
 pub(in crate::drain) fn arrived(stream: &TcpStream) -> Arrived {
     match SockRef::from(stream).peek(&mut [MaybeUninit::uninit(); 1]) {
         Err(e) if e.kind() == io::ErrorKind::WouldBlock => Arrived::Nothing,
+        Ok(0) => Arrived::End,
         _ => Arrived::Something,
     }
 }
