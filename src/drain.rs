@@ -11,12 +11,14 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::{Instant, timeout};
 
 mod conn;
 mod farewell;
 mod frames;
+mod goaway;
+mod request_framing;
 mod requests;
 mod serve;
 mod service;
@@ -107,6 +109,28 @@ struct Shared {
     gone: Notify,
     /// At this many open connections a new one has to wait.
     limit: usize,
+    /// One for each client that goes on sending after the end of its connection.
+    senders: Semaphore,
+    options: DrainOptions,
+}
+
+/// How a [`Drain`] treats its connections: `let mut options = DrainOptions::default();`, then set what is to differ.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct DrainOptions {
+    /// How long a handler may go on without a byte of its response being written once its HTTP/1 client has closed its
+    /// sending side. Such a client may have gone, or may only have said that its request is the last. Zero treats it as
+    /// gone, as hyper does: the handler is dropped at once. Default 2 s.
+    pub half_close_timeout: Duration,
+    /// How long a lame duck waits at most, and never longer than the idle grace, for a moment in which nothing is under way
+    /// on an HTTP/2 connection, to say GOAWAY then. Default 5 s.
+    pub goaway_delay: Duration,
+}
+
+impl Default for DrainOptions {
+    fn default() -> DrainOptions {
+        DrainOptions { half_close_timeout: Duration::from_secs(2), goaway_delay: Duration::from_secs(5) }
+    }
 }
 
 impl Default for Drain {
@@ -118,10 +142,15 @@ impl Default for Drain {
 impl Drain {
     /// Without connections, and with keep-alive as clients like it.
     pub fn new() -> Drain {
-        Drain::with_limit(usize::MAX)
+        Drain::with_options(DrainOptions::default())
     }
 
-    pub(crate) fn with_limit(limit: usize) -> Drain {
+    /// The same with other settings.
+    pub fn with_options(options: DrainOptions) -> Drain {
+        Drain::with_limit(usize::MAX, options)
+    }
+
+    pub(crate) fn with_limit(limit: usize, options: DrainOptions) -> Drain {
         Drain(Arc::new(Shared {
             mode: watch::Sender::new(Mode::Normal),
             waves: Waves::new(),
@@ -133,6 +162,8 @@ impl Drain {
             requests_cut: AtomicU64::new(0),
             gone: Notify::new(),
             limit,
+            senders: Semaphore::new(conn::SENDERS),
+            options,
         }))
     }
 
@@ -140,21 +171,21 @@ impl Drain {
     pub fn conn(&self, stream: TcpStream, remote: std::net::SocketAddr) -> Conn {
         // Fails only if the connection is dead by now; the first read will say so.
         let local = stream.local_addr().unwrap_or(remote);
-        Conn::new(stream, remote, local, self, conn::arrived)
+        Conn::new(stream, remote, local, self, conn::Means::tcp())
     }
 
     /// The same for any stream, such as one from [`tokio::io::duplex`].
-    pub fn stream<T: AsyncRead + AsyncWrite + Unpin>(
+    pub fn stream<T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         &self,
         stream: T,
         remote: std::net::SocketAddr,
     ) -> Conn<T> {
-        Conn::new(stream, remote, remote, self, |_| conn::Arrived::Nothing)
+        Conn::new(stream, remote, remote, self, conn::Means::none())
     }
 
     /// From now on connections are lame ducks: HTTP/1 responses say `Connection: close`, an HTTP/1 connection without a
-    /// request is closed once it has been quiet for `idle_grace`, HTTP/2 clients get GOAWAY, and [`Retiring`] tells the
-    /// application. Called again, it changes the grace and keeps the count.
+    /// request is closed once it has been quiet for `idle_grace`, HTTP/2 clients get GOAWAY when nothing is under way on
+    /// their connection (see [`DrainOptions::goaway_delay`]), and [`Retiring`] tells the application. Called again, it changes the grace and keeps the count.
     pub fn lame_duck(&self, idle_grace: Duration) {
         if self.0.kind.load(Ordering::SeqCst) == NORMAL {
             self.0.closed_before.store(self.0.closed.load(Ordering::SeqCst), Ordering::SeqCst);

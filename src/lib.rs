@@ -120,7 +120,7 @@ mod supervisor;
 #[cfg(all(target_os = "linux", feature = "tls"))]
 pub use drain::TlsStream;
 #[cfg(target_os = "linux")]
-pub use drain::{Conn, ConnectInfo, Drain, Drained, Retiring};
+pub use drain::{Conn, ConnectInfo, Drain, DrainOptions, Drained, Retiring};
 #[cfg(target_os = "linux")]
 pub use error::Error;
 #[cfg(target_os = "linux")]

@@ -11,7 +11,7 @@ use hyper::body::{Body, Incoming};
 use hyper::service::Service;
 use hyper::{Request, Response};
 
-use crate::drain::Drain;
+use crate::drain::{Drain, DrainOptions};
 use crate::error::{Error, Kind};
 use crate::handle::{Handle, Remote};
 use crate::outcome::Outcome;
@@ -60,6 +60,7 @@ struct Config {
     stop_idle_grace: Duration,
     backlog: u32,
     max_connections: Option<usize>,
+    drain: DrainOptions,
     pid_file: Option<PathBuf>,
     #[cfg(feature = "tls")]
     tls: tls::Tls,
@@ -68,7 +69,8 @@ struct Config {
 impl Config {
     fn drain(&self) -> Drain {
         let descriptors = process::raise_descriptor_limit();
-        Drain::with_limit(self.max_connections.unwrap_or_else(|| (descriptors / 2).max(1)))
+        let limit = self.max_connections.unwrap_or_else(|| (descriptors / 2).max(1));
+        Drain::with_limit(limit, self.drain)
     }
 }
 
@@ -92,6 +94,7 @@ impl Server {
                 stop_idle_grace: Duration::from_secs(5),
                 backlog: 4096,
                 max_connections: None,
+                drain: DrainOptions::default(),
                 pid_file: None,
                 #[cfg(feature = "tls")]
                 tls: tls::Tls::default(),
@@ -138,6 +141,23 @@ impl Server {
     /// The same when the server was told to stop; shorter, because nobody serves after it. Default 5 s.
     pub fn stop_idle_grace(mut self, grace: Duration) -> Server {
         self.config.stop_idle_grace = grace;
+        self
+    }
+
+    /// How long, after a successor took over or the server was told to stop, the server waits at most, and never longer than
+    /// the idle grace, for a moment in which nothing is under way on an HTTP/2 connection, to say GOAWAY then: many
+    /// clients fail the requests that it meets. Default 5 s.
+    pub fn goaway_delay(mut self, delay: Duration) -> Server {
+        self.config.drain.goaway_delay = delay;
+        self
+    }
+
+    /// How long a handler may go on without a byte of its response being written once its HTTP/1 client has closed its
+    /// sending side, which a client does that has gone, and one that says that its request is the last. Longer serves more of
+    /// the latter; shorter ends sooner what is done for the former. Zero drops the handler at once, as hyper does.
+    /// Default 2 s.
+    pub fn half_close_timeout(mut self, timeout: Duration) -> Server {
+        self.config.drain.half_close_timeout = timeout;
         self
     }
 

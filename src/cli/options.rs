@@ -35,6 +35,12 @@ pub(crate) struct ServerOptions {
     /// How long a stopping generation goes on accepting, for load balancers that need to notice
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = humantime::parse_duration)]
     stop_delay: Duration,
+    /// How long a lame duck waits for a quiet moment to say GOAWAY to an HTTP/2 client, at most the idle grace
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
+    goaway_delay: Duration,
+    /// How long a response may make no progress once its client has closed its sending side; 0s drops it at once
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
+    half_close_timeout: Duration,
     /// At so many connections new ones wait [default: half of the descriptors that the hard limit allows]
     #[arg(long, value_name = "CONNECTIONS")]
     max_connections: Option<usize>,
@@ -56,6 +62,8 @@ impl ServerOptions {
             .stop_timeout(self.stop_timeout)
             .stop_idle_grace(self.stop_idle_grace)
             .stop_delay(self.stop_delay)
+            .goaway_delay(self.goaway_delay)
+            .half_close_timeout(self.half_close_timeout)
             .backlog(self.backlog);
         let server = match self.max_connections {
             Some(connections) => server.max_connections(connections),

@@ -8,17 +8,23 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
-use super::farewell::{Farewell, Verdict};
+use super::farewell::{Farewell, Verdict, Waiting};
+use super::goaway::{self, Step};
+use super::request_framing::RequestFraming;
 use super::requests::{ConnectInfo, Protocol, Requests};
-use super::{Counted, Drain};
+use super::Drain;
 
 mod arrived;
 mod linger;
+mod socket;
 #[cfg(feature = "tls")]
 mod tls;
-pub(super) use arrived::{Arrived, arrived};
-use linger::Linger;
+pub(super) use arrived::Arrived;
+pub(super) use linger::SENDERS;
+use socket::Socket;
+pub(super) use socket::Means;
 #[cfg(feature = "tls")]
 pub use tls::TlsStream;
 
@@ -28,45 +34,68 @@ const SMALL: usize = 1024;
 
 /// An accepted connection, counted until it is dropped: a generation that leaves waits for it up to the deadline. It is a
 /// stream for any protocol; [`Conn::serve`] speaks HTTP on it.
+///
+/// To drop it ends the connection as its shutdown does, with FIN, and in such a way that the client gets all that was
+/// written: what it still sends is read and discarded, by a task, until it ends too, says nothing for 2 s, or has sent for
+/// 30 s. For so long the connection counts.
 pub struct Conn<T = TcpStream> {
-    stream: T,
-    /// Looks whether anything has arrived.
-    arrived: fn(&T) -> Arrived,
+    socket: Socket<T>,
     requests: Arc<Requests>,
     farewell: Farewell,
+    framing: RequestFraming,
     /// Received while the protocol was found out, not yet read.
     received: Vec<u8>,
     /// What it speaks if it does not begin with the preface of HTTP/2.
     otherwise: Protocol,
+    /// A part of a TLS record has arrived, so a head has begun.
+    part_of_record: bool,
     write_blocked: bool,
-    ended: bool,
-    linger: Linger,
-    _counted: Counted,
+    /// What is written before anything else.
+    inserted: Vec<u8>,
+    end: End,
 }
 
-impl<T> Conn<T> {
+/// What has become of the client's end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// It has not come, or it may be read.
+    Open,
+    /// hyper takes it for the end of the client, and drops the handler and what is not written yet. But a client may say with
+    /// it that its request is the last (RFC 9112, section 9.6), so it waits until there is nothing left to write. The time
+    /// is that of the last byte written.
+    Held(Instant),
+}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Conn<T> {
     pub(super) fn new(
         stream: T,
         remote: SocketAddr,
         local: SocketAddr,
         drain: &Drain,
-        arrived: fn(&T) -> Arrived,
+        means: Means<T>,
     ) -> Conn<T> {
         let requests = Arc::new(Requests::new(drain, remote, local));
-        Conn {
-            stream,
-            arrived,
-            _counted: drain.count(&requests),
-            farewell: Farewell::new(drain, &requests),
-            requests,
-            received: Vec::new(),
-            otherwise: Protocol::Http1,
-            write_blocked: false,
-            ended: false,
-            linger: Linger::NotYet,
-        }
+        let socket = Socket::new(stream, drain.count(&requests), means);
+        Conn::over(socket, Farewell::new(drain, &requests), requests, Protocol::Http1)
     }
 
+    fn over(socket: Socket<T>, farewell: Farewell, requests: Arc<Requests>, otherwise: Protocol) -> Conn<T> {
+        Conn {
+            socket,
+            requests,
+            farewell,
+            framing: RequestFraming::default(),
+            received: Vec::new(),
+            otherwise,
+            part_of_record: false,
+            write_blocked: false,
+            inserted: Vec::new(),
+            end: End::Open,
+        }
+    }
+}
+
+impl<T> Conn<T> {
     /// The addresses of both ends, and whether the generation is retiring.
     pub fn connect_info(&self) -> ConnectInfo {
         ConnectInfo(Arc::clone(&self.requests))
@@ -85,65 +114,146 @@ impl<T> Conn<T> {
         self.otherwise
     }
 
-    fn arrived(&self) -> Arrived {
-        (self.arrived)(&self.stream)
+    /// Returns how many of these bytes are left when those that hyper is not to see are taken out.
+    fn note_received(&mut self, bytes: &mut [u8]) -> usize {
+        let protocol = self.requests.protocol();
+        let mut left = bytes.len();
+        if matches!(protocol, Protocol::Unknown | Protocol::Http2) {
+            left = self.farewell.goaway().received(bytes, !self.requests.is_normal());
+        }
+        self.farewell.note_byte(&self.requests);
+        if !matches!(protocol, Protocol::Unknown | Protocol::Http1) {
+            return left;
+        }
+        let empty_lines = self.framing.read(bytes);
+        self.part_of_record = false;
+        self.socket.ends.more = self.framing.is_within_body();
+        self.requests.received(self.framing.heads(), self.framing.is_within_head());
+        left - empty_lines
     }
 
-    fn note_byte(&mut self) {
-        self.farewell.note_byte(&self.requests);
+    /// The client has ended. Whether that must wait: not in the middle of a body, whose reader has to learn of it.
+    fn hold_end(&mut self) -> bool {
+        self.socket.ends.received = true;
+        if matches!(self.end, End::Held(_)) {
+            return true;
+        }
+        let holds = self.requests.protocol() == Protocol::Http1
+            && self.requests.are_in_flight()
+            && !self.framing.is_within_body()
+            && !self.requests.half_close_timeout().is_zero();
+        if holds {
+            self.end = End::Held(Instant::now());
+        }
+        holds
+    }
+
+    /// These bytes are written.
+    fn note_sent(&mut self, bytes: &[u8], cx: &Context<'_>) {
+        // When the last stream ends, GOAWAY may be said, and hyper does not read again by itself.
+        if self.farewell.goaway().sent(bytes, !self.requests.is_normal()) {
+            cx.waker().wake_by_ref();
+        }
     }
 
     fn wrote<R>(&mut self, result: Poll<R>) -> Poll<R> {
         self.write_blocked = result.is_pending();
         if !self.write_blocked {
-            self.note_byte();
+            self.farewell.note_byte(&self.requests);
+            if let End::Held(progress) = &mut self.end {
+                *progress = Instant::now();
+            }
         }
         result
     }
 
     /// There is nothing to read. Ready with end-of-file when the connection is to be closed.
-    fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let verdict = match self.farewell.poll(&self.requests, cx) {
+    fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>
+    where
+        T: AsyncWrite + Unpin,
+    {
+        let is_head = self.framing.is_within_head() || self.part_of_record;
+        let waiting = Waiting {
+            head: is_head.then(|| self.framing.heads()),
+            half_closed: match self.end {
+                End::Held(progress) => Some(progress),
+                End::Open => None,
+            },
+        };
+        let verdict = match self.farewell.poll(&self.requests, waiting, cx) {
             Poll::Ready(verdict) => verdict,
             Poll::Pending => {
-                if self.requests.are_in_flight() {
-                    let lame_duck = self.requests.is_lame_duck();
-                    self.requests.set_nothing_more(!(lame_duck && self.arrived() != Arrived::Nothing));
-                    if lame_duck {
-                        self.requests.wait(cx);
-                    }
+                if self.requests.is_lame_duck() && self.requests.are_in_flight() {
+                    // What arrives within a body is not a request.
+                    let more = is_head
+                        || !self.framing.is_within_body()
+                            && matches!(self.socket.arrived(), Arrived::Something | Arrived::Part);
+                    self.requests.set_more(more);
+                    self.requests.wait(cx);
                 }
                 return Poll::Pending;
             }
         };
         match verdict {
             Verdict::Cut => Poll::Ready(Err(cut())),
-            Verdict::GiveUp => Poll::Ready(Ok(())),
+            Verdict::Goaway(Step::Gracefully) => {
+                self.farewell.goaway().told();
+                self.requests.set_goaway();
+                self.poll_wait(cx)
+            }
+            Verdict::Goaway(Step::Probe) => {
+                self.farewell.goaway().probe();
+                self.inserted = goaway::ping();
+                // What it cannot write now is written before anything else.
+                let _ = self.poll_insert(cx);
+                self.poll_wait(cx)
+            }
+            Verdict::Goaway(Step::AtOnce) if self.socket.arrived() == Arrived::Something => Poll::Pending,
+            Verdict::Goaway(Step::AtOnce) => {
+                self.inserted.extend(self.farewell.goaway().last());
+                Poll::Ready(Ok(()))
+            }
+            Verdict::Abandon => {
+                self.end = End::Open;
+                Poll::Ready(Ok(()))
+            }
             Verdict::Close if self.write_blocked => Poll::Pending,
             // What has arrived is served.
-            Verdict::Close => match self.arrived() {
-                Arrived::Something | Arrived::End => Poll::Pending,
+            Verdict::Close | Verdict::GiveUp => match (self.socket.arrived(), verdict) {
+                (Arrived::Something | Arrived::End, _) => Poll::Pending,
                 // The time of a head that has begun runs, and whatever comes of it, the verdict is another one.
-                Arrived::Part if self.requests.protocol() != Protocol::Http2 => {
-                    self.requests.begin_head();
+                (Arrived::Part, Verdict::Close) if self.requests.protocol() != Protocol::Http2 => {
+                    self.part_of_record = true;
                     self.poll_wait(cx)
                 }
-                Arrived::Part | Arrived::Nothing => Poll::Ready(Ok(())),
+                _ => Poll::Ready(Ok(())),
             },
         }
     }
 
-    /// A client that has gone, or has said that it sends nothing more, need not be waited for. One that asked for the
-    /// close of a server that stays is recognised by what it does not send.
-    fn must_linger(&self) -> bool {
-        let requests = &self.requests;
-        matches!(requests.protocol(), Protocol::Http1 | Protocol::Unknown)
-            && !(self.ended || requests.client_closes() || requests.is_cut())
-            && match self.arrived() {
-                Arrived::Nothing => !requests.is_normal() || requests.had_body(),
-                Arrived::Something | Arrived::Part => true,
-                Arrived::End => false,
-            }
+    /// Writes what is said between the frames of hyper.
+    fn poll_insert(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>
+    where
+        T: AsyncWrite + Unpin,
+    {
+        while !self.inserted.is_empty() {
+            let n = ready!(self.socket.pin().poll_write(cx, &self.inserted))?;
+            self.inserted.drain(..n);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// The end of a body without length is the end of the connection. Unless that is reached properly, it must not look
+    /// like it.
+    fn prepare_to_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>
+    where
+        T: AsyncWrite + Unpin,
+    {
+        if self.requests.is_cut() {
+            return Poll::Ready(Err(cut()));
+        }
+        self.socket.set_reset(self.requests.is_unframed());
+        self.poll_insert(cx)
     }
 }
 
@@ -161,7 +271,7 @@ fn cut() -> io::Error {
     io::Error::new(io::ErrorKind::ConnectionAborted, "cut at the end of the drain")
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Conn<T> {
+impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Conn<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -177,29 +287,41 @@ impl<T: AsyncRead + Unpin> AsyncRead for Conn<T> {
             }
             return Poll::Ready(Ok(()));
         }
-        let before = buf.filled().len();
-        let read = Pin::new(&mut this.stream).poll_read(cx, buf);
-        if read.is_pending() {
-            return this.poll_wait(cx);
+        if buf.remaining() == 0 {
+            return Poll::Ready(Ok(()));
         }
-        if buf.filled().len() > before {
-            let bytes = &buf.filled()[before..];
-            this.requests.received(bytes);
-            this.farewell.received(bytes, this.requests.protocol());
-            this.note_byte();
-        } else {
-            this.ended = true;
+        loop {
+            let before = buf.filled().len();
+            match this.socket.pin().poll_read(cx, buf) {
+                Poll::Pending => return this.poll_wait(cx),
+                Poll::Ready(Err(error)) => {
+                    this.socket.ends.received = true;
+                    return Poll::Ready(Err(error));
+                }
+                Poll::Ready(Ok(())) => {}
+            }
+            let bytes = &mut buf.filled_mut()[before..];
+            if bytes.is_empty() {
+                return if this.hold_end() { this.poll_wait(cx) } else { Poll::Ready(Ok(())) };
+            }
+            let left = this.note_received(bytes);
+            buf.set_filled(before + left);
+            if left > 0 {
+                return Poll::Ready(Ok(()));
+            }
         }
-        read
     }
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Conn<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        if self.requests.is_cut() {
-            return Poll::Ready(Err(cut()));
+        ready!(self.prepare_to_write(cx))?;
+        let result = self.socket.pin().poll_write(cx, buf);
+        if let Poll::Ready(Ok(n)) = result
+            && self.requests.protocol() == Protocol::Http2
+        {
+            self.note_sent(&buf[..n], cx);
         }
-        let result = Pin::new(&mut self.stream).poll_write(cx, buf);
         self.wrote(result)
     }
 
@@ -208,36 +330,48 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Conn<T> {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if self.requests.is_cut() {
-            return Poll::Ready(Err(cut()));
-        }
+        ready!(self.prepare_to_write(cx))?;
         let result = match joined(bufs, &mut [0; SMALL]) {
-            Some(whole) => Pin::new(&mut self.stream).poll_write(cx, whole),
-            None => Pin::new(&mut self.stream).poll_write_vectored(cx, bufs),
+            Some(whole) => self.socket.pin().poll_write(cx, whole),
+            None => self.socket.pin().poll_write_vectored(cx, bufs),
         };
+        if let Poll::Ready(Ok(mut left)) = result
+            && self.requests.protocol() == Protocol::Http2
+        {
+            for buf in bufs {
+                let n = left.min(buf.len());
+                self.note_sent(&buf[..n], cx);
+                left -= n;
+            }
+        }
         self.wrote(result)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        self.socket.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        ready!(self.poll_insert(cx))?;
+        let mut flushed = self.socket.pin().poll_flush(cx);
         // Only a stream with a buffer of its own has something to flush.
-        if flushed.is_pending() || self.write_blocked { self.wrote(flushed) } else { flushed }
+        if flushed.is_pending() || self.write_blocked {
+            flushed = self.wrote(flushed);
+        }
+        if matches!(self.end, End::Held(_)) && flushed.is_ready() && !self.requests.are_in_flight() {
+            // The last response is written, and the kernel does not announce the end a second time.
+            self.end = End::Open;
+            cx.waker().wake_by_ref();
+        }
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        if !this.linger.has_begun() {
-            ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
-            if !this.must_linger() {
-                return Poll::Ready(Ok(()));
-            }
-            this.linger = Linger::begin();
-        }
-        this.linger.poll(&mut this.stream, cx).map(Ok)
+        self.socket.set_reset(false);
+        ready!(self.poll_insert(cx))?;
+        ready!(self.socket.pin().poll_shutdown(cx))?;
+        self.socket.ends.sent = true;
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::frames::Frames;
+use super::goaway::{Goaway, Step};
 use super::requests::{Protocol, Requests};
 use super::waves::Seat;
 use super::{Drain, Mode};
@@ -31,17 +31,31 @@ pub(super) struct Farewell {
     /// When a connection that is a lame duck became one.
     since: Instant,
     last_byte: Instant,
-    head_began: Instant,
-    frames: Frames,
+    /// The number of a head that is not complete, and since when it is waited for.
+    head: Option<(u64, Instant)>,
+    goaway: Goaway,
     timer: Option<Pin<Box<Sleep>>>,
+}
+
+/// What a connection waits with.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Waiting {
+    /// The number of the head that has begun to arrive.
+    pub(super) head: Option<u64>,
+    /// When the last byte was written to a client that has ended.
+    pub(super) half_closed: Option<Instant>,
 }
 
 /// What is to be done with a connection that waits.
 pub(super) enum Verdict {
     /// Close it, unless something has arrived by now.
     Close,
-    /// Its head has been begun for too long; nothing can come of it.
+    /// Its head has been begun for too long: close it too.
     GiveUp,
+    /// The next step to GOAWAY.
+    Goaway(Step),
+    /// Its client has ended, and nothing more is written to it.
+    Abandon,
     Cut,
 }
 
@@ -55,8 +69,8 @@ impl Farewell {
             mode: drain.mode(),
             since: Instant::now(),
             last_byte: Instant::now(),
-            head_began: Instant::now(),
-            frames: Frames::default(),
+            head: None,
+            goaway: Goaway::new(),
             timer: None,
         }
     }
@@ -68,21 +82,16 @@ impl Farewell {
         }
     }
 
-    pub(super) fn received(&mut self, bytes: &[u8], protocol: Protocol) {
-        if matches!(protocol, Protocol::Unknown | Protocol::Http2) {
-            self.frames.read(bytes);
-        }
+    pub(super) fn goaway(&mut self) -> &mut Goaway {
+        &mut self.goaway
     }
 
-    pub(super) fn poll(&mut self, requests: &Requests, cx: &mut Context<'_>) -> Poll<Verdict> {
+    pub(super) fn poll(&mut self, requests: &Requests, waiting: Waiting, cx: &mut Context<'_>) -> Poll<Verdict> {
         self.learn(requests.drain(), cx);
         if self.mode == Mode::Cut {
             return Poll::Ready(Verdict::Cut);
         }
-        if requests.are_in_flight() || requests.protocol() == Protocol::Other {
-            return Poll::Pending;
-        }
-        let Some((deadline, verdict)) = self.deadline(requests) else {
+        let Some((deadline, verdict)) = self.deadline(requests, waiting) else {
             self.timer = None;
             return Poll::Pending;
         };
@@ -94,23 +103,39 @@ impl Farewell {
         Poll::Ready(verdict)
     }
 
-    /// Until when a connection without a request in flight may live.
-    fn deadline(&mut self, requests: &Requests) -> Option<(Instant, Verdict)> {
-        if requests.protocol() != Protocol::Http2 && requests.has_head_begun() {
-            if requests.is_new_head() {
-                self.head_began = Instant::now();
-            }
-            return Some((self.head_began + HEADER_TIMEOUT, Verdict::GiveUp));
+    /// What comes next if nothing happens, and when.
+    fn deadline(&mut self, requests: &Requests, waiting: Waiting) -> Option<(Instant, Verdict)> {
+        if let Some(progress) = waiting.half_closed {
+            return Some((progress + requests.half_close_timeout(), Verdict::Abandon));
         }
-        let quiet_since = || self.last_byte.max(self.since).max(requests.last_end().unwrap_or(self.since));
-        match (self.mode, requests.protocol()) {
+        let quiet_since = || self.since.max(self.last_byte).max(requests.last_end().unwrap_or(self.since));
+        let is_idle = !requests.are_in_flight();
+        match (requests.protocol(), self.mode) {
+            (Protocol::Http2, Mode::LameDuck { idle_grace, .. }) if !requests.says_goaway() => {
+                let latest = self.since + requests.goaway_delay().min(idle_grace);
+                let (at, step) = self.goaway.next(self.since, latest);
+                Some((at, Verdict::Goaway(step)))
+            }
             // Acknowledged, h2 closes by itself when the last stream is written, which only it knows.
-            (Mode::LameDuck { .. }, Protocol::Http2) if self.frames.acknowledged => None,
-            (Mode::LameDuck { .. }, Protocol::Http2) => {
+            (Protocol::Http2, Mode::LameDuck { .. }) if is_idle && !self.goaway.is_acknowledged() => {
                 Some((quiet_since() + GOAWAY_TIMEOUT, Verdict::Close))
             }
-            (Mode::LameDuck { idle_grace, .. }, _) => Some((quiet_since() + idle_grace, Verdict::Close)),
-            (Mode::Normal | Mode::Cut, _) => None,
+            (Protocol::Http1 | Protocol::Unknown, mode) if is_idle => match (waiting.head, mode) {
+                (Some(head), _) => Some((self.waits_for(head) + HEADER_TIMEOUT, Verdict::GiveUp)),
+                (None, Mode::LameDuck { idle_grace, .. }) => {
+                    Some((quiet_since() + idle_grace, Verdict::Close))
+                }
+                (None, Mode::Normal | Mode::Cut) => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// Since when.
+    fn waits_for(&mut self, head: u64) -> Instant {
+        match self.head {
+            Some((number, since)) if number == head => since,
+            _ => self.head.insert((head, Instant::now())).1,
         }
     }
 

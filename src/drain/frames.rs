@@ -1,38 +1,76 @@
-//! Whether an HTTP/2 client has acknowledged our PING: the only thing about a graceful shutdown that hyper does not tell.
+//! Where HTTP/2 frames begin and end (RFC 9113, section 4.1), in one direction of a connection.
 
-/// The connection preface, which comes before the first frame (RFC 9113, section 3.4).
+use std::ops::Range;
+
+/// The connection preface, which comes before the client's first frame (section 3.4).
 pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-const PING: u8 = 6;
-const ACK: u8 = 1;
 
-/// Reads the headers of the frames of one direction and skips their payloads.
+pub(super) const DATA: u8 = 0;
+pub(super) const HEADERS: u8 = 1;
+pub(super) const RST_STREAM: u8 = 3;
+pub(super) const PING: u8 = 6;
+pub(super) const GOAWAY: u8 = 7;
+/// The flag of a PING.
+pub(super) const ACK: u8 = 1;
+/// The flag of DATA and HEADERS.
+pub(super) const END_STREAM: u8 = 1;
+
+const HEADER: usize = 9;
+
+/// The header of a frame, and where the frame is in the bytes that were read, if it is there as a whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Frame {
+    pub(super) kind: u8,
+    pub(super) flags: u8,
+    pub(super) stream: u32,
+    pub(super) whole: Option<Range<usize>>,
+}
+
+/// Reads the headers of frames and skips their payloads.
 #[derive(Debug)]
 pub(super) struct Frames {
     /// The part of the next frame's header that has arrived: length (3 bytes), type, flags, stream (4 bytes).
     header: Vec<u8>,
     /// Bytes until the next header.
     skip: usize,
-    pub(super) acknowledged: bool,
-}
-
-impl Default for Frames {
-    fn default() -> Frames {
-        Frames { header: Vec::new(), skip: PREFACE.len(), acknowledged: false }
-    }
 }
 
 impl Frames {
-    pub(super) fn read(&mut self, mut bytes: &[u8]) {
-        while !bytes.is_empty() {
-            let skipped = self.skip.min(bytes.len());
+    pub(super) fn of_client() -> Frames {
+        Frames { header: Vec::new(), skip: PREFACE.len() }
+    }
+
+    pub(super) fn of_server() -> Frames {
+        Frames { header: Vec::new(), skip: 0 }
+    }
+
+    /// No frame has begun that is not complete.
+    pub(super) fn is_between(&self) -> bool {
+        self.header.is_empty() && self.skip == 0
+    }
+
+    pub(super) fn read(&mut self, bytes: &[u8], mut each: impl FnMut(Frame)) {
+        let mut at = 0;
+        while at < bytes.len() {
+            let skipped = self.skip.min(bytes.len() - at);
             self.skip -= skipped;
-            bytes = &bytes[skipped..];
-            let (header, rest) = bytes.split_at((9 - self.header.len()).min(bytes.len()));
-            self.header.extend_from_slice(header);
-            bytes = rest;
-            if let [a, b, c, kind, flags, _, _, _, _] = self.header[..] {
-                self.acknowledged |= kind == PING && flags & ACK != 0;
-                self.skip = u32::from_be_bytes([0, a, b, c]) as usize;
+            at += skipped;
+            let missing = (HEADER - self.header.len()).min(bytes.len() - at);
+            self.header.extend_from_slice(&bytes[at..at + missing]);
+            at += missing;
+            if let [a, b, c, kind, flags, stream @ ..] = &self.header[..]
+                && let Ok(stream) = <[u8; 4]>::try_from(stream)
+            {
+                self.skip = u32::from_be_bytes([0, *a, *b, *c]) as usize;
+                let end = at + self.skip;
+                let whole = (missing == HEADER && end <= bytes.len()).then(|| at - HEADER..end);
+                // The first bit has no meaning.
+                each(Frame {
+                    kind: *kind,
+                    flags: *flags,
+                    stream: u32::from_be_bytes(stream) & !(1 << 31),
+                    whole,
+                });
                 self.header.clear();
             }
         }
@@ -43,68 +81,61 @@ impl Frames {
 mod tests {
     use super::*;
 
-    #[test]
-    fn an_acknowledged_ping_is_seen_however_the_bytes_arrive() {
-        let settings = [0, 0, 6, 4, 0, 0, 0, 0, 0, PING, ACK, PING, ACK, PING, ACK];
-        let ping = |flags| [&[0, 0, 8, PING, flags, 0, 0, 0, 0][..], &[PING; 8]].concat();
-        let asked = [PREFACE, &settings, &ping(0)].concat();
-        let answered = [&asked[..], &ping(ACK), &settings].concat();
-        for size in 1..answered.len() {
-            let read = |bytes: &[u8]| {
-                let mut frames = Frames::default();
-                bytes.chunks(size).for_each(|chunk| frames.read(chunk));
-                frames.acknowledged
-            };
-            assert!(!read(&asked) && read(&answered), "{size} bytes at a time");
-        }
+    fn frame(length: u8, kind: u8, flags: u8, stream: u32) -> Vec<u8> {
+        let head = [&[0, 0, length, kind, flags][..], &stream.to_be_bytes()].concat();
+        [head, vec![PING; usize::from(length)]].concat()
     }
 
-    /// The same answer from all bytes at once, with nothing to remember.
-    fn acknowledges(mut frames: &[u8]) -> bool {
-        while let [a, b, c, kind, flags, _, _, _, _, rest @ ..] = frames {
-            if *kind == PING && flags & ACK != 0 {
-                return true;
-            }
-            frames = rest.get(u32::from_be_bytes([0, *a, *b, *c]) as usize..).unwrap_or_default();
+    fn read(bytes: &[u8], sizes: impl IntoIterator<Item = usize>) -> Vec<(u8, u8, u32)> {
+        let (mut frames, mut rest, mut seen) = (Frames::of_client(), bytes, Vec::new());
+        for size in sizes {
+            let (chunk, more) = rest.split_at(size.min(rest.len()));
+            frames.read(chunk, |frame| {
+                if let Some(whole) = &frame.whole {
+                    assert_eq!(chunk[whole.start + 3], frame.kind);
+                }
+                seen.push((frame.kind, frame.flags, frame.stream));
+            });
+            assert!(frames.header.len() < HEADER && frames.header.capacity() < 64);
+            rest = more;
         }
-        false
+        assert!(rest.is_empty());
+        seen
+    }
+
+    #[test]
+    fn frames_are_found_however_the_bytes_arrive() {
+        let wire = [PREFACE, &frame(6, 4, 0, 0), &frame(8, PING, ACK, 0), &frame(0, HEADERS, 5, 1 << 31 | 7)].concat();
+        let all = [(4, 0, 0), (PING, ACK, 0), (HEADERS, 5, 7)];
+        for size in 1..=wire.len() {
+            assert_eq!(read(&wire, std::iter::repeat_n(size, wire.len().div_ceil(size))), all, "{size} bytes at a time");
+        }
+        let mut frames = Frames::of_client();
+        let mut whole = Vec::new();
+        frames.read(&wire, |frame| whole.push(frame.whole));
+        assert_eq!(whole, [Some(24..39), Some(39..56), Some(56..65)]);
+        assert!(frames.is_between());
+        frames.read(&[0], |_| {});
+        assert!(!frames.is_between());
     }
 
     #[test]
     fn random_bytes_are_read_the_same_however_they_arrive_and_nothing_is_kept_of_them() {
         let mut random = fastrand::Rng::with_seed(3);
-        let mut seen = [0; 2];
+        let mut seen = 0;
         for _ in 0..20_000 {
             let mut bytes = PREFACE.to_vec();
             for _ in 0..random.usize(0..8) {
                 // Lengths that are right, so that more than one frame is understood; types and flags of all kinds.
-                let payload: Vec<u8> = (0..random.usize(0..40)).map(|_| random.u8(..)).collect();
-                bytes.extend([
-                    0,
-                    0,
-                    payload.len() as u8,
-                    random.u8(0..12),
-                    random.u8(..),
-                    0,
-                    0,
-                    0,
-                    random.u8(..),
-                ]);
-                bytes.extend(payload);
+                bytes.extend(frame(random.u8(0..40), random.u8(0..12), random.u8(..), random.u32(..)));
             }
             bytes.extend((0..random.usize(0..30)).map(|_| random.u8(..)));
             bytes.truncate(random.usize(PREFACE.len()..=bytes.len()));
-            let mut frames = Frames::default();
-            let mut rest = &bytes[..];
-            while !rest.is_empty() {
-                let (chunk, more) = rest.split_at(random.usize(1..=rest.len()));
-                frames.read(chunk);
-                assert!(frames.header.len() < 9 && frames.header.capacity() < 64);
-                rest = more;
-            }
-            assert_eq!(frames.acknowledged, acknowledges(&bytes[PREFACE.len()..]), "{bytes:?}");
-            seen[usize::from(frames.acknowledged)] += 1;
+            let sizes: Vec<_> = (0..=bytes.len()).map(|_| random.usize(1..=40)).collect();
+            let at_once = read(&bytes, [bytes.len()]);
+            assert_eq!(read(&bytes, sizes), at_once, "{bytes:?}");
+            seen += at_once.len();
         }
-        assert!(seen.iter().all(|n| *n > 1000), "one answer was too rare to prove anything: {seen:?}");
+        assert!(seen > 20_000, "too few frames to prove anything: {seen}");
     }
 }

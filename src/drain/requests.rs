@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Waker};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -46,11 +47,6 @@ pub(super) enum Protocol {
     Other,
 }
 
-/// What has come of the next head: nothing, a part, a part whose time runs.
-const NOTHING: u8 = 0;
-const BEGUN: u8 = 1;
-const KNOWN: u8 = 2;
-
 /// A connection that waits for its requests to end.
 #[derive(Debug, Default)]
 struct Waiting {
@@ -68,16 +64,17 @@ pub(super) struct Requests {
     /// Requests since the connection was accepted. Only its task writes it, so that this needs no locked instruction.
     begun: AtomicU64,
     ended: AtomicU64,
-    /// The request in flight has a body, so what arrives is not the next head.
-    has_body: AtomicBool,
     waiting: Mutex<Waiting>,
-    /// Since the last request was handed out hyper has asked for more, and there was nothing. It asks only when its own
-    /// buffer is empty, so there is no pipelined request that a `Connection: close` would leave unanswered.
-    nothing_more: AtomicBool,
-    /// Of the request after the last one that was handed out.
-    next_head: AtomicU8,
+    /// Heads of HTTP/1 that have arrived. If they are more than have begun, hyper has some of them in its buffer.
+    heads: AtomicU64,
+    /// A part of the next head has arrived, or has reached the kernel.
+    more: AtomicBool,
     /// The client said that its request is the last.
     client_closes: AtomicBool,
+    /// A response is under way whose end only the end of the connection tells.
+    unframed: AtomicBool,
+    /// A lame duck with HTTP/2 may say GOAWAY.
+    goaway: AtomicBool,
 }
 
 impl Requests {
@@ -89,11 +86,12 @@ impl Requests {
             protocol: AtomicU8::new(Protocol::Other as u8),
             begun: AtomicU64::new(0),
             ended: AtomicU64::new(0),
-            has_body: AtomicBool::new(false),
             waiting: Mutex::default(),
-            nothing_more: AtomicBool::new(false),
-            next_head: AtomicU8::new(NOTHING),
+            heads: AtomicU64::new(0),
+            more: AtomicBool::new(false),
             client_closes: AtomicBool::new(false),
+            unframed: AtomicBool::new(false),
+            goaway: AtomicBool::new(false),
         }
     }
 
@@ -113,11 +111,16 @@ impl Requests {
         self.drain.is(CUT)
     }
 
-    pub(super) fn begin(self: &Arc<Self>, has_body: bool) -> InFlight {
-        self.has_body.store(has_body, Ordering::Relaxed);
+    pub(super) fn half_close_timeout(&self) -> Duration {
+        self.drain.0.options.half_close_timeout
+    }
+
+    pub(super) fn goaway_delay(&self) -> Duration {
+        self.drain.0.options.goaway_delay
+    }
+
+    pub(super) fn begin(self: &Arc<Self>) -> InFlight {
         self.begun.store(self.begun.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-        self.nothing_more.store(false, Ordering::Relaxed);
-        self.next_head.store(NOTHING, Ordering::Relaxed);
         InFlight(Arc::clone(self))
     }
 
@@ -135,22 +138,19 @@ impl Requests {
         self.in_flight() > 0
     }
 
-    pub(super) fn received(&self, bytes: &[u8]) {
-        self.nothing_more.store(false, Ordering::Relaxed);
-        let is_body = self.are_in_flight() && self.has_body.load(Ordering::Relaxed);
-        // Empty lines before a request are to be ignored (RFC 9112, section 2.2).
-        if !is_body && !self.has_head_begun() && bytes.iter().any(|byte| !matches!(byte, b'\r' | b'\n')) {
-            self.begin_head();
-        }
+    pub(super) fn received(&self, heads: u64, is_within_head: bool) {
+        self.heads.store(heads, Ordering::Relaxed);
+        self.more.store(is_within_head, Ordering::Relaxed);
     }
 
-    pub(super) fn begin_head(&self) {
-        self.next_head.store(BEGUN, Ordering::Relaxed);
+    pub(super) fn set_more(&self, more: bool) {
+        self.more.store(more, Ordering::Relaxed);
     }
 
-    /// The last request had a body, which may still be arriving.
-    pub(super) fn had_body(&self) -> bool {
-        self.has_body.load(Ordering::Relaxed)
+    /// No request is pipelined behind those that have begun, which a `Connection: close` would leave unanswered.
+    pub(super) fn is_last(&self) -> bool {
+        !self.more.load(Ordering::Relaxed)
+            && self.heads.load(Ordering::Relaxed) <= self.begun.load(Ordering::Relaxed)
     }
 
     /// Has the task woken when no request is in flight any more.
@@ -166,29 +166,28 @@ impl Requests {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).last_end
     }
 
-    pub(super) fn has_head_begun(&self) -> bool {
-        self.next_head.load(Ordering::Relaxed) != NOTHING
-    }
-
-    /// Whether a head has begun that was not asked about before.
-    pub(super) fn is_new_head(&self) -> bool {
-        self.next_head.compare_exchange(BEGUN, KNOWN, Ordering::Relaxed, Ordering::Relaxed).is_ok()
-    }
-
-    pub(super) fn set_nothing_more(&self, nothing: bool) {
-        self.nothing_more.store(nothing, Ordering::Relaxed);
-    }
-
-    pub(super) fn is_nothing_more(&self) -> bool {
-        self.nothing_more.load(Ordering::Relaxed)
-    }
-
     pub(super) fn set_client_closes(&self) {
         self.client_closes.store(true, Ordering::Relaxed);
     }
 
     pub(super) fn client_closes(&self) -> bool {
         self.client_closes.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_unframed(&self, unframed: bool) {
+        self.unframed.store(unframed, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_unframed(&self) -> bool {
+        self.unframed.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_goaway(&self) {
+        self.goaway.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn says_goaway(&self) -> bool {
+        self.goaway.load(Ordering::Relaxed)
     }
 
     pub(super) fn set_protocol(&self, protocol: Protocol) {
@@ -218,10 +217,6 @@ impl Drop for InFlight {
         // Streams of HTTP/2 end on any thread: whoever is last there sees what the others saw begin.
         let ended = requests.ended.fetch_add(1, Ordering::AcqRel) + 1;
         let last = ended == requests.begun.load(Ordering::Relaxed);
-        // hyper did not ask for more, so it has some of the next head already.
-        if last && !requests.has_body.load(Ordering::Relaxed) && !requests.is_nothing_more() {
-            requests.begin_head();
-        }
         if last && !requests.is_normal() {
             let mut waiting = requests.waiting.lock().unwrap_or_else(PoisonError::into_inner);
             waiting.last_end = Some(Instant::now());

@@ -64,17 +64,13 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Conn<T> {
                 if requests.is_cut() {
                     return Poll::Ready(Ok(()));
                 }
-                let tell = requests.is_lame_duck() && !told;
-                if tell {
-                    // GOAWAY, and a PING whose acknowledgement shows that no stream is on its way any more.
-                    conn.as_mut().graceful_shutdown();
-                    told = true;
-                }
                 let polled = conn.as_mut().poll(cx).map_err(Into::into);
-                // The mode may have turned after it was looked at and before the connection asked to be woken for it.
-                if polled.is_ready() || told || !requests.is_lame_duck() {
+                if polled.is_ready() || told || !requests.says_goaway() {
                     return polled;
                 }
+                // GOAWAY, and a PING whose acknowledgement shows that no stream is on its way any more.
+                conn.as_mut().graceful_shutdown();
+                told = true;
             }
         })
         .await

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use hyper::body::{Body, Frame, Incoming, SizeHint};
-use hyper::header::{CONNECTION, HeaderMap, HeaderValue};
+use hyper::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderValue};
 use hyper::service::Service;
 use hyper::{Method, Request, Response, StatusCode, Version};
 use pin_project_lite::pin_project;
@@ -28,6 +28,7 @@ impl<S> Attended<S> {
 impl<S, B> Service<Request<Incoming>> for Attended<S>
 where
     S: Service<Request<Incoming>, Response = Response<B>>,
+    B: Body,
 {
     type Response = Response<AttendedBody<B>>;
     type Error = S::Error;
@@ -35,35 +36,35 @@ where
 
     #[inline]
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        let version = request.version();
         // Only a lame duck needs to know, and looking for a header takes time.
-        if !self.requests.is_normal()
-            && (says_close(request.headers()) || request.version() == Version::HTTP_10)
-        {
+        if !self.requests.is_normal() && !wants_keep_alive(version, request.headers()) {
             self.requests.set_client_closes();
         }
         request.extensions_mut().insert(ConnectInfo(Arc::clone(&self.requests)));
-        let has_body = !request.body().is_end_stream();
         AttendedFuture {
-            is_http1: request.version() < Version::HTTP_2,
-            has_body,
+            version,
             is_connect: request.method() == Method::CONNECT,
-            in_flight: Some(self.requests.begin(has_body)),
+            in_flight: Some(self.requests.begin()),
             future: self.service.call(request),
         }
     }
 }
 
-fn says_close(headers: &HeaderMap) -> bool {
-    let tokens =
-        headers.get_all(CONNECTION).into_iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(','));
-    tokens.into_iter().any(|token| token.trim().eq_ignore_ascii_case("close"))
+fn wants_keep_alive(version: Version, headers: &HeaderMap) -> bool {
+    !has_connection_option(headers, "close")
+        && (version != Version::HTTP_10 || has_connection_option(headers, "keep-alive"))
+}
+
+fn has_connection_option(headers: &HeaderMap, name: &str) -> bool {
+    let values = headers.get_all(CONNECTION).into_iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|option| option.trim().eq_ignore_ascii_case(name))
 }
 
 pin_project! {
     #[derive(Debug)]
     pub(super) struct AttendedFuture<F> {
-        is_http1: bool,
-        has_body: bool,
+        version: Version,
         is_connect: bool,
         in_flight: Option<InFlight>,
         #[pin]
@@ -71,7 +72,7 @@ pin_project! {
     }
 }
 
-impl<F, B, E> Future for AttendedFuture<F>
+impl<F, B: Body, E> Future for AttendedFuture<F>
 where
     F: Future<Output = Result<Response<B>, E>>,
 {
@@ -83,19 +84,31 @@ where
         let mut response = ready!(this.future.poll(cx))?;
         let in_flight = this.in_flight.take();
         if let Some(InFlight(requests)) = &in_flight
-            && *this.is_http1
+            && *this.version < Version::HTTP_2
         {
             let status = response.status();
             if status == StatusCode::SWITCHING_PROTOCOLS || (*this.is_connect && status.is_success()) {
                 requests.set_protocol(Protocol::Other);
-            } else if requests.is_lame_duck() && (*this.has_body || requests.is_nothing_more()) {
-                // No client may pipeline behind a request that is not safe to repeat (RFC 9112, section 9.3.2), so
-                // behind a body nothing is looked for; it may not even have arrived yet.
-                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            } else {
+                if requests.is_lame_duck() && requests.is_last() {
+                    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                }
+                if *this.version == Version::HTTP_10 && has_connection_option(response.headers(), "close") {
+                    // hyper adds `keep-alive` for a client of this version, unless the response has it too.
+                    *response.version_mut() = Version::HTTP_10;
+                }
+                requests.set_unframed(is_unframed(*this.version, &response));
             }
         }
         Poll::Ready(Ok(response.map(|body| AttendedBody { _in_flight: in_flight, body })))
     }
+}
+
+/// Chunks need HTTP/1.1 at both ends.
+fn is_unframed<B: Body>(version: Version, response: &Response<B>) -> bool {
+    (version == Version::HTTP_10 || response.version() == Version::HTTP_10)
+        && response.body().size_hint().exact().is_none()
+        && !response.headers().contains_key(CONTENT_LENGTH)
 }
 
 pin_project! {

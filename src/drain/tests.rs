@@ -9,14 +9,14 @@ use std::time::Duration;
 use http_body_util::channel::Channel;
 use http_body_util::{BodyExt, Either, Full};
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{CONNECTION, UPGRADE};
+use hyper::header::{CONNECTION, HeaderValue, UPGRADE};
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{Drain, Drained, LAME_DUCK};
+use super::{Drain, DrainOptions, Drained, LAME_DUCK};
 
 mod http1;
 mod http2;
@@ -41,8 +41,8 @@ fn connect(drain: &Drain) -> DuplexStream {
     client
 }
 
-/// `/hours`, `/slow`, `/chunks`, `/echo` (upgrade), `/keep` (upgrade) and `/upload` do what they say; anything else
-/// answers at once. The response repeats the path.
+/// `/hours`, `/slow`, `/chunks`, `/echo` (upgrade), `/keep` (upgrade), `/upload` and `/closes` do what they say; anything
+/// else answers at once. The response repeats the path.
 async fn answer(mut request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
     let path = request.uri().path().to_owned();
     let mut text = path.clone();
@@ -80,12 +80,17 @@ async fn answer(mut request: Request<Incoming>) -> Result<Response<Body>, Infall
             return Ok(response);
         }
         "/upload" => {
-            let body = request.into_body().collect().await.expect("the upload arrives").to_bytes();
-            text = format!("{path} {}", String::from_utf8_lossy(&body));
+            let body = request.into_body().collect().await.map(|body| body.to_bytes());
+            let body = body.as_ref().map_or("broken".into(), |bytes| String::from_utf8_lossy(bytes));
+            text = format!("{path} {body}");
         }
         _ => {}
     }
-    Ok(Response::new(Either::Left(Full::from(text))))
+    let mut response = Response::new(Either::Left(Full::from(text)));
+    if path == "/closes" {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    Ok(response)
 }
 
 #[tokio::test(start_paused = true)]
@@ -172,7 +177,7 @@ async fn many_connections_live_on_if_it_came_back_while_they_were_told() {
 
 #[tokio::test(start_paused = true)]
 async fn a_full_drain_has_room_when_a_connection_goes_or_it_is_a_lame_duck() {
-    let drain = Drain::with_limit(2);
+    let drain = Drain::with_limit(2, DrainOptions::default());
     let has_room = async || timeout(secs(1), drain.room()).await.is_ok();
     assert!(has_room().await, "none is open");
     let first = connect(&drain);

@@ -1,97 +1,162 @@
-//! The end of a connection, after our FIN. Input that is unread when a socket is closed makes the kernel send RST, which
-//! destroys a response that the client has not read yet.
+//! The end of a connection, after our FIN: what the client still sends is read and discarded, until it ends too.
 
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, ReadBuf};
-use tokio::time::{Sleep, sleep};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::SemaphorePermit;
+use tokio::time::{Instant, timeout_at};
 
-/// How long, and for how many bytes, a connection is read from.
-const TIME: Duration = Duration::from_secs(2);
-const BYTES: usize = 64 * 1024;
+use super::super::{Counted, Mode};
+use super::Arrived;
+use super::socket::{Ends, Means};
 
-pub(super) enum Linger {
-    NotYet,
-    /// FIN is sent; what still comes is discarded. There is a timer only once the client is waited for: most have gone by
-    /// now, and it costs more than all else here.
-    Until {
-        timer: Option<Pin<Box<Sleep>>>,
-        left: usize,
-    },
+/// How long a client may say nothing.
+const SILENT: Duration = Duration::from_secs(2);
+/// The same once it has sent something: over a network that loses packets an upload pauses.
+const STALLED: Duration = Duration::from_secs(5);
+/// How long it may go on in all.
+const SENDING: Duration = Duration::from_secs(30);
+/// How many clients at a time may go on for longer than [`SILENT`].
+pub(in crate::drain) const SENDERS: usize = 1024;
+/// A timer that expires so much later than asked shows that the process did not run. Nobody could read meanwhile.
+const PAUSED: Duration = Duration::from_secs(1);
+
+/// Returns when the client has ended, sends nothing more, or has sent for too long, and at the cut.
+pub(super) async fn linger<T>(mut stream: T, counted: Counted, ends: Ends, means: Means<T>)
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut mode = counted.shared.mode.subscribe();
+    tokio::select! {
+        () = read_on(&mut stream, &counted, ends, means) => {}
+        _ = mode.wait_for(|mode| *mode == Mode::Cut) => {}
+    }
+    // In this order: one that is not counted any more is closed.
+    drop(stream);
+    drop(counted);
 }
 
-impl Linger {
-    pub(super) fn begin() -> Linger {
-        Linger::Until { timer: None, left: BYTES }
+async fn read_on<T>(stream: &mut T, counted: &Counted, ends: Ends, means: Means<T>)
+where
+    T: AsyncRead + AsyncWrite + Unpin,
+{
+    let began = Instant::now();
+    let mut stalled = began + if ends.more { STALLED } else { SILENT };
+    let mut limit = stalled;
+    if !ends.sent && !matches!(timeout_at(limit, stream.shutdown()).await, Ok(Ok(()))) {
+        return;
     }
-
-    pub(super) fn has_begun(&self) -> bool {
-        !matches!(self, Linger::NotYet)
-    }
-
-    /// Ready when the connection may be dropped.
-    pub(super) fn poll<T: AsyncRead + Unpin>(&mut self, stream: &mut T, cx: &mut Context<'_>) -> Poll<()> {
-        let Linger::Until { timer, left } = self else { return Poll::Ready(()) };
-        let mut discarded = [0; 1024];
-        while *left > 0 {
-            let mut buf = ReadBuf::new(&mut discarded);
-            match Pin::new(&mut *stream).poll_read(cx, &mut buf) {
-                Poll::Ready(Ok(())) if !buf.filled().is_empty() => {
-                    *left = left.saturating_sub(buf.filled().len());
+    let mut permit: Option<SemaphorePermit<'_>> = None;
+    let mut discarded = [0; 4096];
+    loop {
+        let deadline = stalled.min(limit);
+        let read = timeout_at(deadline, stream.read(&mut discarded)).await;
+        let now = Instant::now();
+        let was_paused = now > deadline + PAUSED;
+        match read {
+            // The client has gone, which is what we waited for.
+            Ok(Ok(0) | Err(_)) => return,
+            Err(_) if !(was_paused && (means.arrived)(stream) == Arrived::Something) => return,
+            _ if was_paused => {
+                limit = now + SILENT;
+                stalled = limit;
+            }
+            // It never stops for long enough to expire.
+            _ if now >= deadline => return,
+            _ => {
+                if permit.is_none() {
+                    permit = counted.shared.senders.try_acquire().ok();
+                    limit = began + if permit.is_some() { SENDING } else { SILENT };
                 }
-                // The client has gone, which is what we waited for.
-                Poll::Ready(Ok(()) | Err(_)) => break,
-                Poll::Pending => return timer.get_or_insert_with(|| Box::pin(sleep(TIME))).as_mut().poll(cx),
+                stalled = now + STALLED;
             }
         }
-        Poll::Ready(())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::future::poll_fn;
+    use std::net::SocketAddr;
+    use std::sync::Arc;
 
-    use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
-    use tokio::time::Instant;
+    use tokio::io::{DuplexStream, duplex};
+    use tokio::time::sleep;
 
     use super::*;
+    use crate::Drain;
+    use crate::drain::requests::Requests;
+
+    const SENT: Ends = Ends { received: false, sent: true, more: false, reset: false };
 
     /// How long it takes, in a time that passes only while everybody waits.
-    async fn linger(mut ours: DuplexStream) -> Duration {
+    async fn lingers(drain: &Drain, ours: DuplexStream, ends: Ends) -> Duration {
         let began = Instant::now();
-        let mut linger = Linger::begin();
-        poll_fn(|cx| linger.poll(&mut ours, cx)).await;
+        let nobody = SocketAddr::from(([192, 0, 2, 1], 1));
+        let counted = drain.count(&Arc::new(Requests::new(drain, nobody, nobody)));
+        linger(ours, counted, ends, Means::none()).await;
         began.elapsed()
+    }
+
+    fn send_slowly(mut client: DuplexStream, pause: Duration) {
+        tokio::spawn(async move {
+            while client.write_all(b"drop").await.is_ok() {
+                sleep(pause).await;
+            }
+        });
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_client_that_has_gone_is_not_waited_for() {
-        let (ours, mut client) = duplex(BYTES);
+        let (ours, mut client) = duplex(4096);
         client.write_all(b"the rest of a body").await.expect("there is room");
         drop(client);
-        assert_eq!(linger(ours).await, Duration::ZERO);
+        assert_eq!(lingers(&Drain::new(), ours, SENT).await, Duration::ZERO);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_stays_is_waited_for_as_long_whether_it_sends_or_not() {
-        let (ours, _client) = duplex(BYTES);
-        assert_eq!(linger(ours).await, TIME);
-        let (ours, mut client) = duplex(BYTES);
-        tokio::spawn(async move {
-            while client.write_all(b"drop").await.is_ok() {
-                sleep(Duration::from_millis(300)).await;
-            }
+    async fn a_client_is_waited_for_as_long_as_it_gets_on() {
+        let (ours, _silent) = duplex(64);
+        assert_eq!(lingers(&Drain::new(), ours, SENT).await, SILENT);
+        let (ours, _begun) = duplex(64);
+        assert_eq!(lingers(&Drain::new(), ours, Ends { more: true, ..SENT }).await, STALLED);
+        let (ours, client) = duplex(64);
+        send_slowly(client, Duration::from_secs(6));
+        assert_eq!(lingers(&Drain::new(), ours, SENT).await, STALLED);
+        let (ours, client) = duplex(64);
+        send_slowly(client, Duration::from_secs(4));
+        assert_eq!(lingers(&Drain::new(), ours, SENT).await, SENDING);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_that_go_on_sending_take_a_limited_number_of_sockets() {
+        let drain = Drain::new();
+        let lingering = (0..SENDERS + 10).map(|_| {
+            let (ours, client) = duplex(64);
+            send_slowly(client, Duration::from_millis(300));
+            let drain = drain.clone();
+            tokio::spawn(async move { lingers(&drain, ours, SENT).await })
         });
-        assert_eq!(linger(ours).await, TIME);
+        let lingering: Vec<_> = lingering.collect();
+        let mut long = 0;
+        for one in lingering {
+            let took = one.await.expect("it does not panic");
+            assert!(took == SILENT || took == SENDING, "{took:?}");
+            long += usize::from(took == SENDING);
+        }
+        assert_eq!(long, SENDERS);
+        assert_eq!(drain.open(), 0);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_floods_is_not_read_for_ever() {
-        let (ours, mut client) = duplex(2 * BYTES);
-        client.write_all(&vec![0; 2 * BYTES]).await.expect("there is room");
-        assert_eq!(linger(ours).await, Duration::ZERO);
+    async fn the_cut_ends_it() {
+        let drain = Drain::new();
+        let (ours, client) = duplex(64);
+        send_slowly(client, Duration::from_millis(300));
+        let cut = drain.clone();
+        tokio::spawn(async move {
+            sleep(Duration::from_secs(10)).await;
+            cut.cut_now();
+        });
+        assert_eq!(lingers(&drain, ours, SENT).await, Duration::from_secs(10));
     }
 }

@@ -6,16 +6,19 @@ use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 
-use super::{Arrived, Conn, Linger, Protocol, cut};
+use super::{Arrived, Conn, Means, Protocol, Socket, Waiting, cut};
+
+/// What a client has sent in time, and nobody has read in time, is read within this.
+const LAST_LOOK: Duration = Duration::from_secs(2);
 
 impl Conn<TcpStream> {
     /// Does the server's part of a TLS handshake, for at most `timeout`. Meanwhile the connection counts as open: a lame
@@ -25,22 +28,31 @@ impl Conn<TcpStream> {
     ///
     /// When the client does not speak TLS, cannot agree on anything with `config`, or takes too long.
     pub async fn tls(self, config: Arc<ServerConfig>, timeout: Duration) -> io::Result<Conn<TlsStream>> {
-        let Conn { stream, requests, mut farewell, _counted, .. } = self;
+        let Conn { socket, requests, mut farewell, .. } = self;
+        let (stream, counted) = socket.into_parts();
         let mut timer = pin!(sleep(timeout));
+        let mut looked = false;
+        let late = || io::Error::new(io::ErrorKind::TimedOut, format!("no TLS handshake within {timeout:?}"));
         // On the heap: the keys and buffers of a session are large, and hyper moves what it is given.
         let mut accept =
             Box::pin(TlsAcceptor::from(config).accept(Wire { stream, records: Records::default() }));
         let stream = poll_fn(|cx| {
             // Without HTTP there is no verdict but the cut.
-            if farewell.poll(&requests, cx).is_ready() {
+            if farewell.poll(&requests, Waiting::default(), cx).is_ready() {
                 return Poll::Ready(Err(cut()));
             }
             if let Poll::Ready(accepted) = accept.as_mut().poll(cx) {
                 return Poll::Ready(accepted);
             }
-            let late =
-                || io::Error::new(io::ErrorKind::TimedOut, format!("no TLS handshake within {timeout:?}"));
-            timer.as_mut().poll(cx).map(|()| Err(late()))
+            ready!(timer.as_mut().poll(cx));
+            // What arrived while this process did not run is not late. Once, or a client that sends without reading what it is
+            // sent would never be.
+            let arrived = accept.get_ref().map(|wire| super::arrived::arrived(&wire.stream));
+            if !std::mem::replace(&mut looked, true) && arrived == Some(Arrived::Something) {
+                timer.as_mut().reset(Instant::now() + LAST_LOOK);
+                return timer.as_mut().poll(cx).map(|()| Err(late()));
+            }
+            Poll::Ready(Err(late()))
         })
         .await?;
         // The grace of a lame duck begins now; its first request is on the way.
@@ -49,18 +61,8 @@ impl Conn<TcpStream> {
             Some(b"h2") => Protocol::Http2,
             _ => Protocol::Http1,
         };
-        Ok(Conn {
-            stream: TlsStream(Box::new(stream)),
-            arrived,
-            requests,
-            farewell,
-            received: Vec::new(),
-            otherwise,
-            write_blocked: false,
-            ended: false,
-            linger: Linger::NotYet,
-            _counted,
-        })
+        let socket = Socket::new(TlsStream(Box::new(stream)), counted, Means { arrived, reset_at_end });
+        Ok(Conn::over(socket, farewell, requests, otherwise))
     }
 }
 
@@ -70,10 +72,14 @@ fn arrived(stream: &TlsStream) -> Arrived {
     if !session.wants_read() {
         return Arrived::Something;
     }
-    match super::arrived(&wire.stream) {
+    match super::arrived::arrived(&wire.stream) {
         Arrived::Nothing if wire.records.is_within_one() => Arrived::Part,
         arrived => arrived,
     }
+}
+
+fn reset_at_end(stream: &TlsStream, reset: bool) {
+    super::arrived::reset_at_end(&stream.0.get_ref().0.stream, reset);
 }
 
 /// The stream of a connection with TLS: what is read and written is the plain text.

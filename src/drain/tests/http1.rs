@@ -4,7 +4,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, split};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{connect, rounded, secs};
-use crate::Drain;
+use crate::{Drain, DrainOptions};
 
 #[derive(Debug, Clone, Copy)]
 enum Step {
@@ -37,6 +37,11 @@ fn last(body: &str) -> String {
     format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}", body.len())
 }
 
+/// A response to a client of HTTP/1.0.
+fn http10(connection: &str, body: &str) -> String {
+    format!("HTTP/1.0 200 OK\r\nconnection: {connection}\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+}
+
 fn chunked(connection: &str) -> String {
     let head = format!("HTTP/1.1 200 OK\r\n{connection}transfer-encoding: chunked\r\n\r\n");
     head + "1\r\na\r\n1\r\nb\r\n1\r\nc\r\n0\r\n\r\n"
@@ -52,6 +57,17 @@ const EXPECT: &str = "POST /upload HTTP/1.1\r\ncontent-length: 4\r\nexpect: 100-
 const CLOSE: &str = "GET /1 HTTP/1.1\r\nconnection: close\r\n\r\n";
 const ECHO: &str = "GET /echo HTTP/1.1\r\nconnection: upgrade\r\nupgrade: upgrade\r\n\r\n";
 const KEEP: &str = "GET /keep HTTP/1.1\r\nconnection: upgrade\r\nupgrade: upgrade\r\n\r\n";
+const HOURS: &str = "GET /hours HTTP/1.1\r\n\r\n";
+const CHUNKED_UPLOAD: &str = "POST /upload HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n4\r\nabcd\r\n";
+const UPLOAD_AND_GET: &str = "POST /upload HTTP/1.1\r\ncontent-length: 4\r\n\r\nabcdGET /1 HTTP/1.1\r\n\r\n";
+const BODY_AND_TWO: &str = "GET /1 HTTP/1.1\r\ncontent-length: 4\r\n\r\nabcdGET /2 HTTP/1.1\r\n\r\n";
+const GET_AND_EMPTY: &str = "GET /1 HTTP/1.1\r\n\r\n\r\n";
+const SLOW_AND_EMPTY: &str = "GET /slow HTTP/1.1\r\n\r\n\r\n";
+const HTTP10: &str = "GET /1 HTTP/1.0\r\nconnection: keep-alive\r\n\r\n";
+const HTTP10_CHUNKS: &str = "GET /chunks HTTP/1.0\r\nconnection: keep-alive\r\n\r\n";
+const HTTP10_CLOSES: &str = "GET /1 HTTP/1.0\r\n\r\n";
+const CLOSES: &str = "GET /closes HTTP/1.1\r\n\r\n";
+const HTTP10_TO_CLOSES: &str = "GET /closes HTTP/1.0\r\nconnection: keep-alive\r\n\r\n";
 const CONTINUE: &str = "HTTP/1.1 100 Continue\r\n\r\n";
 const SWITCHED: &str = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: upgrade\r\n\r\n";
 
@@ -135,14 +151,51 @@ fn table() -> Vec<(&'static str, Vec<Step>, String, Ends)> {
         ("it came back and retires again", vec![LameDuck(5), After(4), Normal, After(96), LameDuck(5)],
             String::new(), Ends(105, 105)),
 
+        ("an end behind a request", vec![Send(SLOW), Fin, After(60)], kept("/slow"), Ends(8, 8)),
+        ("an end behind a request to a lame duck", vec![LameDuck(5), Send(SLOW), After(1), Fin, After(60)],
+            last("/slow"), Ends(8, 8)),
+        ("an end behind a response whose head is sent", vec![Send(CHUNKS), After(1), Fin, After(60)], chunked(""), Ends(6, 6)),
+        ("an end behind three requests", vec![Send(SLOW_AND_TWO), Fin, After(60)],
+            kept("/slow") + &kept("/1") + &kept("/2"), Ends(8, 8)),
+        ("an end behind half a head", vec![Send(SLOW), Send("GET /1 HT"), Fin, After(60)], kept("/slow"), Ends(8, 8)),
+        ("an end behind an upload", vec![Send(UPLOAD), Send("abcd"), Fin, After(60)], kept("/upload abcd"), Ends(0, 0)),
+        ("an end behind an upload in chunks", vec![Send(CHUNKED_UPLOAD), Send("0\r\n\r\n"), Fin, After(60)],
+            kept("/upload abcd"), Ends(0, 0)),
+        ("an end in the middle of an upload", vec![Send(UPLOAD), Send("ab"), After(1), Fin, After(60)],
+            kept("/upload broken"), Ends(1, 1)),
+        ("an end in the middle of an upload in chunks", vec![Send(CHUNKED_UPLOAD), After(1), Fin, After(60)],
+            kept("/upload broken"), Ends(1, 1)),
+        ("an end when nothing is in flight", vec![Send(GET), After(1), Fin, After(60)], kept("/1"), Ends(1, 1)),
+        ("an end behind a request that gets nowhere", vec![Send(HOURS), After(1), Fin, After(60)], String::new(), Ends(31, 31)),
+        ("an end behind a request at the cut", vec![Send(HOURS), After(1), Fin, After(4), Cut], String::new(), Ends(5, 5)),
+
+        ("a request behind a body to a lame duck", vec![LameDuck(5), Send(UPLOAD_AND_GET)],
+            kept("/upload abcd") + &last("/1"), Ends(0, 0)),
+        ("a request behind a body that is not read", vec![LameDuck(5), Send(BODY_AND_TWO)],
+            kept("/1") + &last("/2"), Ends(0, 0)),
+        ("an empty line in the same segment", vec![Send(GET_AND_EMPTY), After(100), LameDuck(5)], kept("/1"), Ends(105, 105)),
+        ("an empty line in the same segment to a lame duck", vec![LameDuck(5), Send(GET_AND_EMPTY)], last("/1"), Ends(0, 0)),
+        ("an empty line behind a request in flight", vec![Send(SLOW_AND_EMPTY), After(1), LameDuck(5)], last("/slow"), Ends(8, 8)),
+        ("an empty line and a request behind one in flight", vec![LameDuck(5), Send(SLOW_AND_EMPTY), After(1), Send(GET)],
+            kept("/slow") + &last("/1"), Ends(8, 8)),
+        ("an empty line and an end", vec![Send(SLOW_AND_EMPTY), After(1), Fin, After(60)], kept("/slow"), Ends(8, 8)),
+
+        ("HTTP/1.0 with keep-alive", vec![Send(HTTP10), After(1), Send(HTTP10), After(10), LameDuck(5), After(1), Send(HTTP10)],
+            http10("keep-alive", "/1") + &http10("keep-alive", "/1") + &http10("close", "/1"), Ends(12, 12)),
+        ("HTTP/1.0 without keep-alive to a lame duck", vec![LameDuck(5), Send(HTTP10_CLOSES)], http10("close", "/1"), Ends(0, 0)),
+        ("HTTP/1.0 and a response without length", vec![LameDuck(5), Send(HTTP10_CHUNKS)],
+            "HTTP/1.0 200 OK\r\nconnection: close\r\n\r\nabc".to_owned(), Ends(6, 6)),
+        ("HTTP/1.0 and a handler that closes", vec![Send(HTTP10_TO_CLOSES)], http10("close", "/closes"), Ends(0, 0)),
+        ("HTTP/1.1 and a handler that closes", vec![Send(CLOSES)], last("/closes"), Ends(0, 0)),
+
         ("a client that stays", vec![LameDuck(5), After(1), Send(GET), After(60)], last("/1"), Ends(1, 3)),
         ("a client that stays without a request", vec![LameDuck(5), After(60)], String::new(), Ends(5, 7)),
         ("a client that stays and sends", vec![LameDuck(5), Send(SLOW), After(9), Send("?"), After(60)],
-            last("/slow"), Ends(8, 10)),
+            last("/slow"), Ends(8, 14)),
         ("a client that sends no end", vec![LameDuck(5), Send(GET), After(1), Flood(60 << 20), After(60)],
-            last("/1"), Ends(0, 1)),
+            last("/1"), Ends(0, 6)),
         ("a client that sends no end behind a body", vec![LameDuck(5), Send(UPLOAD), Send("abcd"), Flood(60 << 20), After(60)],
-            last("/upload abcd"), Ends(0, 0)),
+            kept("/upload abcd") + "HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n", Ends(0, 5)),
         ("a client that asks for the close", vec![LameDuck(5), Send(CLOSE), After(60)], last("/1"), Ends(0, 0)),
         ("a client that asks for the close of a normal server", vec![Send(CLOSE), After(60)], last("/1"), Ends(0, 0)),
         ("a client that has sent its end", vec![LameDuck(5), Send(SLOW), Send("GET /1 HT"), After(1), Fin, After(60)],
@@ -153,7 +206,9 @@ fn table() -> Vec<(&'static str, Vec<Step>, String, Ends)> {
 /// What came back, and when it ended.
 async fn run(steps: &[Step]) -> (String, Ends) {
     let began = Instant::now();
-    let drain = Drain::new();
+    let mut options = DrainOptions::default();
+    options.half_close_timeout = secs(30);
+    let drain = Drain::with_options(options);
     let (mut reader, mut writer) = split(connect(&drain));
     let gone = async {
         drain.empty().await;

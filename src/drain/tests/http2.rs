@@ -160,14 +160,14 @@ const HEADERS: &[u8] = b"\0\0\x09\x01\x05\0\0\0\x01\x82\x86\x04\x05/slow";
 const GOAWAY: &[u8] = b"\0\0\x08\x07";
 
 #[tokio::test(start_paused = true)]
-async fn a_peer_that_acknowledges_nothing_is_left_5_seconds_after_its_last_stream() {
+async fn a_peer_that_acknowledges_nothing_is_not_waited_for_longer_than_5_seconds() {
     let half = &PREFACE[..9];
     let with_stream = [PREFACE, HEADERS].concat();
     // Name, what it sends, after how many seconds it becomes a lame duck, when it ends, whether there is a response.
     let table: [(_, &[u8], _, _, _); 5] = [
         ("never a preface", b"", 10, 12, false),
         ("half a preface", half, 10, 30, false),
-        ("no stream", PREFACE, 10, 15, false),
+        ("no stream", PREFACE, 10, 11, false),
         ("a stream", &with_stream, 5, 13, true),
         ("a long stream", &with_stream, 1, 13, true),
     ];
