@@ -44,7 +44,8 @@ async fn hello(
     format!("generation={} hello {client}\n", handle.generation())
 }
 
-/// Ends itself when this generation retires. The client connects again, to the next one; a browser does so unasked.
+/// Ends itself when this generation retires. The client connects again, to the next one; a browser does so unasked, but
+/// unless it is told otherwise it waits for seconds before that, and sees no events.
 async fn events(
     Extension(info): Extension<handover::ConnectInfo>,
 ) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
@@ -53,5 +54,6 @@ async fn events(
         sleep(Duration::from_millis(200)).await;
         Some((Ok(Event::default().data(format!("{n}"))), n + 1))
     });
-    Sse::new(ticks.take_until(async move { retiring.wait().await }))
+    let retry = stream::iter([Ok(Event::default().retry(Duration::from_millis(100)))]);
+    Sse::new(retry.chain(ticks.take_until(async move { retiring.wait().await })))
 }

@@ -5,6 +5,8 @@
 //! them when that turns. Nothing here knows processes or states.
 
 use std::sync::Arc;
+#[cfg(feature = "tls")]
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -45,6 +47,8 @@ const NORMAL: u8 = 0;
 const LAME_DUCK: u8 = 1;
 const CUT: u8 = 2;
 
+/// A timer that expires so much later than asked shows that the process did not run, and nobody could get on meanwhile.
+pub(crate) const PAUSED: Duration = Duration::from_secs(1);
 /// How long a connection that is cut may take to notice. Those that take longer end with the process.
 const CUT_GRACE: Duration = Duration::from_secs(1);
 
@@ -111,6 +115,9 @@ struct Shared {
     limit: usize,
     /// One for each client that goes on sending after the end of its connection.
     senders: Semaphore,
+    /// A client with a server name that rustls refuses was warned of.
+    #[cfg(feature = "tls")]
+    told_of_names: AtomicBool,
     options: DrainOptions,
 }
 
@@ -163,6 +170,8 @@ impl Drain {
             gone: Notify::new(),
             limit,
             senders: Semaphore::new(conn::SENDERS),
+            #[cfg(feature = "tls")]
+            told_of_names: AtomicBool::new(false),
             options,
         }))
     }

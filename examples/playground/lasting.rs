@@ -66,7 +66,9 @@ impl Body for Events {
         let Some(n) = self.next else { return Poll::Ready(None) };
         let event = if self.retiring.as_mut().poll(cx).is_ready() {
             self.next = None;
-            Bytes::from_static(b"event: retiring\ndata: bye\n\n")
+            // A browser asks again by itself, but unless it is told otherwise it waits for seconds before that, and sees no
+            // events. The successor serves already.
+            Bytes::from_static(b"retry: 100\nevent: retiring\ndata: bye\n\n")
         } else {
             ready!(self.tick.poll_tick(cx));
             self.next = Some(n + 1);

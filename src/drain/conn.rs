@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -14,23 +15,27 @@ use super::farewell::{Farewell, Verdict, Waiting};
 use super::goaway::{self, Step};
 use super::request_framing::RequestFraming;
 use super::requests::{ConnectInfo, Protocol, Requests};
-use super::Drain;
+use super::{Drain, PAUSED};
 
-mod arrived;
+mod kernel;
 mod linger;
 mod socket;
 #[cfg(feature = "tls")]
 mod tls;
-pub(super) use arrived::Arrived;
+pub(super) use kernel::Arrived;
 pub(super) use linger::SENDERS;
-use socket::Socket;
 pub(super) use socket::Means;
+use socket::Socket;
 #[cfg(feature = "tls")]
 pub use tls::TlsStream;
 
 /// A head and a body of so many bytes together are sent from one buffer: to the kernel that is less work than two, by
 /// more than copying them costs.
 const SMALL: usize = 1024;
+
+/// A client that is not farther away than this has no request on the way when it has been quiet for long enough to be told the
+/// last stream at once. One that is farther away, where packets get lost too, may only be late with its answer to a PING.
+const NEAR: Duration = Duration::from_millis(10);
 
 /// An accepted connection, counted until it is dropped: a generation that leaves waits for it up to the deadline. It is a
 /// stream for any protocol; [`Conn::serve`] speaks HTTP on it.
@@ -209,11 +214,19 @@ impl<T> Conn<T> {
                 self.poll_wait(cx)
             }
             Verdict::Goaway(Step::AtOnce) if self.socket.arrived() == Arrived::Something => Poll::Pending,
+            Verdict::Goaway(Step::AtOnce) if self.socket.round_trip().is_none_or(|time| time > NEAR) => {
+                self.farewell.goaway().is_far();
+                self.poll_wait(cx)
+            }
             Verdict::Goaway(Step::AtOnce) => {
                 self.inserted.extend(self.farewell.goaway().last());
                 Poll::Ready(Ok(()))
             }
-            Verdict::Abandon => {
+            Verdict::Abandon(deadline) if deadline.elapsed() > PAUSED => {
+                self.end = End::Held(Instant::now());
+                self.poll_wait(cx)
+            }
+            Verdict::Abandon(_) => {
                 self.end = End::Open;
                 Poll::Ready(Ok(()))
             }

@@ -54,8 +54,8 @@ pub(super) enum Verdict {
     GiveUp,
     /// The next step to GOAWAY.
     Goaway(Step),
-    /// Its client has ended, and nothing more is written to it.
-    Abandon,
+    /// Its client has ended, and by this time nothing more was written to it.
+    Abandon(Instant),
     Cut,
 }
 
@@ -86,7 +86,12 @@ impl Farewell {
         &mut self.goaway
     }
 
-    pub(super) fn poll(&mut self, requests: &Requests, waiting: Waiting, cx: &mut Context<'_>) -> Poll<Verdict> {
+    pub(super) fn poll(
+        &mut self,
+        requests: &Requests,
+        waiting: Waiting,
+        cx: &mut Context<'_>,
+    ) -> Poll<Verdict> {
         self.learn(requests.drain(), cx);
         if self.mode == Mode::Cut {
             return Poll::Ready(Verdict::Cut);
@@ -106,7 +111,8 @@ impl Farewell {
     /// What comes next if nothing happens, and when.
     fn deadline(&mut self, requests: &Requests, waiting: Waiting) -> Option<(Instant, Verdict)> {
         if let Some(progress) = waiting.half_closed {
-            return Some((progress + requests.half_close_timeout(), Verdict::Abandon));
+            let deadline = progress + requests.half_close_timeout();
+            return Some((deadline, Verdict::Abandon(deadline)));
         }
         let quiet_since = || self.since.max(self.last_byte).max(requests.last_end().unwrap_or(self.since));
         let is_idle = !requests.are_in_flight();

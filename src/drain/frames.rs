@@ -105,10 +105,15 @@ mod tests {
 
     #[test]
     fn frames_are_found_however_the_bytes_arrive() {
-        let wire = [PREFACE, &frame(6, 4, 0, 0), &frame(8, PING, ACK, 0), &frame(0, HEADERS, 5, 1 << 31 | 7)].concat();
+        let wire = [PREFACE, &frame(6, 4, 0, 0), &frame(8, PING, ACK, 0), &frame(0, HEADERS, 5, 1 << 31 | 7)]
+            .concat();
         let all = [(4, 0, 0), (PING, ACK, 0), (HEADERS, 5, 7)];
         for size in 1..=wire.len() {
-            assert_eq!(read(&wire, std::iter::repeat_n(size, wire.len().div_ceil(size))), all, "{size} bytes at a time");
+            assert_eq!(
+                read(&wire, std::iter::repeat_n(size, wire.len().div_ceil(size))),
+                all,
+                "{size} bytes at a time"
+            );
         }
         let mut frames = Frames::of_client();
         let mut whole = Vec::new();

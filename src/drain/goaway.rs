@@ -5,7 +5,8 @@
 //! the last one (RFC 9113, section 6.8), so no stream is refused. hyper does it. A client that reads only while a request is
 //! under way, as httpx does, would meet the first GOAWAY with its next request and fail that. It is told the last stream at
 //! once, and its next request is then one that it may make again. To learn which of the two a client is, it is sent PINGs
-//! while no stream is open: one that reads answers before it asks for anything else.
+//! while no stream is open: one that reads answers before it asks for anything else. Only of one that is near the answer
+//! is known to be missing and not late.
 
 use std::time::Duration;
 
@@ -194,6 +195,11 @@ impl Goaway {
                 if known <= hurry { (known, Step::AtOnce) } else { (hurry, Step::Gracefully) }
             }
         }
+    }
+
+    /// The client is too far away to tell whether it reads.
+    pub(super) fn is_far(&mut self) {
+        self.client = Client::Reads;
     }
 
     /// A PING is sent now.

@@ -187,18 +187,28 @@ mod tests {
             ("POST / HTTP/1.1\r\ncontent-length: +4\r\n\r\nabcd", (1, false, true, 0)),
             ("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n4;a=b\r\nGET \r\n", (1, false, true, 0)),
             ("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nabcd\r\n0\r\n", (1, false, true, 0)),
-            ("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nA\r\n0\r\n\r\n\r\n\r\nb\r\n0\r\n\r\n", (1, false, false, 0)),
-            ("POST / HTTP/1.1\r\ncontent-length: 9\r\ntransfer-encoding: gzip, chunked\r\n\r\n0\r\nx: y\r\n\r\nG", (1, true, false, 0)),
+            (
+                "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nA\r\n0\r\n\r\n\r\n\r\nb\r\n0\r\n\r\n",
+                (1, false, false, 0),
+            ),
+            (
+                "POST / HTTP/1.1\r\ncontent-length: 9\r\ntransfer-encoding: gzip, chunked\r\n\r\n0\r\nx: y\r\n\r\nG",
+                (1, true, false, 0),
+            ),
             ("POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n\r\n", (1, false, false, 2)),
-            ("GET / HTTP/1.1\r\ncontent-type: a\r\nte: b\r\ncookie: content-length: 7\r\n\r\n", (1, false, false, 0)),
+            (
+                "GET / HTTP/1.1\r\ncontent-type: a\r\nte: b\r\ncookie: content-length: 7\r\n\r\n",
+                (1, false, false, 0),
+            ),
         ];
         for (bytes, expected) in table {
             for size in 1..=bytes.len().max(1) {
                 let mut framing = RequestFraming::default();
-                let empty = bytes.as_bytes().chunks(size).map(|chunk| framing.read(chunk)).fold(0, |sum, n| {
-                    // All of a read that was empty lines continues those of the one before.
-                    if n == size { sum + n } else { n }
-                });
+                let empty =
+                    bytes.as_bytes().chunks(size).map(|chunk| framing.read(chunk)).fold(0, |sum, n| {
+                        // All of a read that was empty lines continues those of the one before.
+                        if n == size { sum + n } else { n }
+                    });
                 let actual = (framing.heads(), framing.is_within_head(), framing.is_within_body());
                 assert_eq!(actual, (expected.0, expected.1, expected.2), "{bytes:?}, {size} bytes at a time");
                 if size == bytes.len() {

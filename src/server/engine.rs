@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use super::Config;
-use crate::drain::Drain;
+use crate::drain::{Drain, PAUSED};
 use crate::error::{Error, Kind};
 use crate::generation::{Generation, Predecessor};
 use crate::handle::{Command, Remote};
@@ -110,8 +110,9 @@ impl Engine {
         ready: impl Future<Output = Result<(), Error>>,
     ) -> Result<Outcome, Error> {
         let mut ready = pin!(ready);
+        let mut not_before = Instant::now();
         loop {
-            let deadline = self.state.deadline().map(Instant::from_std);
+            let deadline = self.state.deadline().map(|deadline| Instant::from_std(deadline).max(not_before));
             let closing = !self.port.is_open() && !self.port_closed;
             let starting = matches!(self.state, State::Starting { .. });
             // Whoever stops takes a successor that was starting along.
@@ -142,6 +143,12 @@ impl Engine {
             }
             let event = match input {
                 Input::Deadline if heard_first => continue,
+                // What happened while this process did not run is looked at first: a request that has arrived, a successor
+                // that is ready.
+                Input::Deadline if deadline.is_some_and(|deadline| deadline.elapsed() > PAUSED) => {
+                    not_before = Instant::now() + PAUSED;
+                    continue;
+                }
                 Input::Signal(signal) => self.interpret(signal),
                 Input::Command(command) => self.obey(command),
                 Input::ChildExited(status) => Some(self.bury(status).await),

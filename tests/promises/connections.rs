@@ -91,7 +91,8 @@ fn a_drain_ends_with_its_last_client_whatever_that_was_doing_and_not_later() {
         ("in a WebSocket", |addr| WebSocket::connect(addr).0),
     ];
     for (what, begin) in clients {
-        let mut server = start(&["--idle-grace", "1h"]);
+        // One that waits for an answer may only have said that it asks no more.
+        let mut server = start(&["--idle-grace", "1h", "--half-close-timeout", "200ms"]);
         let client = begin(server.address());
         signal(server.first_pid(), Signal::SIGHUP);
         server.wait_state(1, "draining");

@@ -6,7 +6,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::SemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 
-use super::super::{Counted, Mode};
+use super::super::{Counted, Mode, PAUSED};
 use super::Arrived;
 use super::socket::{Ends, Means};
 
@@ -18,8 +18,6 @@ const STALLED: Duration = Duration::from_secs(5);
 const SENDING: Duration = Duration::from_secs(30);
 /// How many clients at a time may go on for longer than [`SILENT`].
 pub(in crate::drain) const SENDERS: usize = 1024;
-/// A timer that expires so much later than asked shows that the process did not run. Nobody could read meanwhile.
-const PAUSED: Duration = Duration::from_secs(1);
 
 /// Returns when the client has ended, sends nothing more, or has sent for too long, and at the cut.
 pub(super) async fn linger<T>(mut stream: T, counted: Counted, ends: Ends, means: Means<T>)

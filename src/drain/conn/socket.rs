@@ -2,6 +2,7 @@
 //! that goes on reading for a while.
 
 use std::pin::Pin;
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::runtime::Handle;
@@ -17,6 +18,8 @@ pub(in crate::drain) struct Means<T> {
     pub(in crate::drain) arrived: fn(&T) -> Arrived,
     /// From now on, or no longer, the end of the socket is RST instead of FIN.
     pub(in crate::drain) reset_at_end: fn(&T, bool),
+    /// How far away the client is, if that is known.
+    pub(in crate::drain) round_trip: fn(&T) -> Option<Duration>,
 }
 
 impl<T> Clone for Means<T> {
@@ -30,7 +33,7 @@ impl<T> Copy for Means<T> {}
 impl<T> Means<T> {
     /// Of a stream that nothing more is known of.
     pub(in crate::drain) fn none() -> Means<T> {
-        Means { arrived: |_| Arrived::Nothing, reset_at_end: |_, _| {} }
+        Means { arrived: |_| Arrived::Nothing, reset_at_end: |_, _| {}, round_trip: |_| None }
     }
 }
 
@@ -88,6 +91,10 @@ impl<T> Socket<T> {
 
     pub(super) fn arrived(&self) -> Arrived {
         (self.means.arrived)(self.get())
+    }
+
+    pub(super) fn round_trip(&self) -> Option<Duration> {
+        (self.means.round_trip)(self.get())
     }
 
     pub(super) fn set_reset(&mut self, reset: bool) {

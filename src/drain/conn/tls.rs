@@ -6,6 +6,7 @@ use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -13,11 +14,12 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::{self, PeerMisbehaved, ServerConfig};
 
+use super::super::{Drain, PAUSED};
 use super::{Arrived, Conn, Means, Protocol, Socket, Waiting, cut};
 
-/// What a client has sent in time, and nobody has read in time, is read within this.
+/// What a client has sent in time, and the runtime has not seen yet, is read within this.
 const LAST_LOOK: Duration = Duration::from_secs(2);
 
 impl Conn<TcpStream> {
@@ -42,17 +44,22 @@ impl Conn<TcpStream> {
                 return Poll::Ready(Err(cut()));
             }
             if let Poll::Ready(accepted) = accept.as_mut().poll(cx) {
-                return Poll::Ready(accepted);
+                return Poll::Ready(accepted.map_err(|error| explained(error, requests.drain())));
             }
+            let deadline = timer.deadline();
             ready!(timer.as_mut().poll(cx));
-            // What arrived while this process did not run is not late. Once, or a client that sends without reading what it is
-            // sent would never be.
-            let arrived = accept.get_ref().map(|wire| super::arrived::arrived(&wire.stream));
-            if !std::mem::replace(&mut looked, true) && arrived == Some(Arrived::Something) {
-                timer.as_mut().reset(Instant::now() + LAST_LOOK);
-                return timer.as_mut().poll(cx).map(|()| Err(late()));
-            }
-            Poll::Ready(Err(late()))
+            // What arrived while this process did not run is not late. Nor is what arrives at the last moment, but once: a
+            // client could go on like this.
+            let arrived = accept.get_ref().map(|wire| super::kernel::arrived(&wire.stream));
+            let again = if deadline.elapsed() > PAUSED {
+                timeout
+            } else if !std::mem::replace(&mut looked, true) && arrived == Some(Arrived::Something) {
+                LAST_LOOK
+            } else {
+                return Poll::Ready(Err(late()));
+            };
+            timer.as_mut().reset(Instant::now() + again);
+            timer.as_mut().poll(cx).map(|()| Err(late()))
         })
         .await?;
         // The grace of a lame duck begins now; its first request is on the way.
@@ -61,9 +68,25 @@ impl Conn<TcpStream> {
             Some(b"h2") => Protocol::Http2,
             _ => Protocol::Http1,
         };
-        let socket = Socket::new(TlsStream(Box::new(stream)), counted, Means { arrived, reset_at_end });
+        let socket =
+            Socket::new(TlsStream(Box::new(stream)), counted, Means { arrived, reset_at_end, round_trip });
         Ok(Conn::over(socket, farewell, requests, otherwise))
     }
+}
+
+/// rustls refuses some names that other servers accept, which nobody would look for here.
+fn explained(error: io::Error, drain: &Drain) -> io::Error {
+    let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
+    let is_name = PeerMisbehaved::ServerNameMustContainOneHostName;
+    if !matches!(cause, Some(rustls::Error::PeerMisbehaved(misbehaved)) if *misbehaved == is_name) {
+        return error;
+    }
+    let text = "the client's server name (SNI) is not a host name; some clients add the port to it, such as hey, and \
+                rustls refuses these (alert 47, illegal_parameter)";
+    if !drain.0.told_of_names.swap(true, Ordering::Relaxed) {
+        tracing::warn!("TLS handshake failed: {text}; later ones are logged at debug level");
+    }
+    io::Error::new(error.kind(), text)
 }
 
 /// What has arrived may be in the kernel or in rustls, and there it may be plain text or half a record.
@@ -72,14 +95,18 @@ fn arrived(stream: &TlsStream) -> Arrived {
     if !session.wants_read() {
         return Arrived::Something;
     }
-    match super::arrived::arrived(&wire.stream) {
+    match super::kernel::arrived(&wire.stream) {
         Arrived::Nothing if wire.records.is_within_one() => Arrived::Part,
         arrived => arrived,
     }
 }
 
 fn reset_at_end(stream: &TlsStream, reset: bool) {
-    super::arrived::reset_at_end(&stream.0.get_ref().0.stream, reset);
+    super::kernel::reset_at_end(&stream.0.get_ref().0.stream, reset);
+}
+
+fn round_trip(stream: &TlsStream) -> Option<Duration> {
+    super::kernel::round_trip(&stream.0.get_ref().0.stream)
 }
 
 /// The stream of a connection with TLS: what is read and written is the plain text.

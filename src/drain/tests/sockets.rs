@@ -5,6 +5,7 @@ use std::convert::Infallible;
 use std::os::fd::{AsFd, OwnedFd};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use hyper::body::Incoming;
@@ -88,9 +89,18 @@ impl Pair {
     /// The same, but the runtime has no turn, and the kernel has received it.
     fn ask_unseen(&mut self, path: &str) {
         self.ask(path).now_or_never().expect("there is room");
+        self.wait_in_kernel();
+    }
+
+    fn wait_in_kernel(&self) {
         let mut readable = [PollFd::new(&self.socket, PollFlags::IN)];
         let patience = Timespec { tv_sec: 20, tv_nsec: 0 };
         assert_eq!(poll(&mut readable, Some(&patience)), Ok(1), "it has not arrived");
+    }
+
+    /// Lets the runtime see what was sent.
+    async fn arrive(&mut self) {
+        let _ = timeout(Duration::from_millis(50), &mut self.serving).await;
     }
 
     fn poll_by_hand(&mut self) {
@@ -183,4 +193,107 @@ async fn what_a_client_sends_behind_its_last_request_resets_nothing() {
     let (all, _) =
         timeout(secs(20), async { tokio::join!(read, serving) }).await.expect("it is closed in time");
     assert!(all.ends_with("\r\n\r\n/wait"), "{all}");
+}
+
+#[tokio::test]
+async fn a_head_that_was_completed_in_time_is_answered_however_late_it_is_read() {
+    for (kind, mut pair) in of_both_kinds().await {
+        pair.client.write_all(b"GET /1 HT").await.expect("it is open");
+        pair.client.flush().await.expect("it is open");
+        pair.arrive().await;
+        pair.poll_by_hand();
+        pause();
+        sleep(secs(31)).await;
+        pair.client.write_all(b"TP/1.1\r\n\r\n").now_or_never().expect("there is room").expect("it is open");
+        pair.client.flush().now_or_never().expect("there is room").expect("it is open");
+        pair.wait_in_kernel();
+        pair.poll_by_hand();
+        resume();
+        pair.drain.lame_duck(secs(0));
+        assert_eq!(pair.rest().await, [("/1".to_owned(), true)], "{kind}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_sends_a_byte_now_and_then_meets_the_limit_of_a_head() {
+    let mut pair = plain().await;
+    pair.client.write_all(b"GET /1 HT").await.expect("it is open");
+    pair.arrive().await;
+    pair.poll_by_hand();
+    pause();
+    sleep(secs(31)).await;
+    pair.client.write_all(b"T").now_or_never().expect("there is room").expect("it is open");
+    pair.wait_in_kernel();
+    pair.poll_by_hand();
+    resume();
+    assert_eq!(pair.rest().await, []);
+}
+
+/// Writes `goodbye`, ends the connection, and has the client send on before it reads.
+async fn reads_after_sending(client: TcpStream, end: impl Future<Output = ()>) -> String {
+    let mut client = client;
+    client.write_all(&[b'x'; 10_000]).await.expect("it is open");
+    end.await;
+    for _ in 0..20 {
+        client.write_all(&[b'x'; 1000]).await.expect("not reset");
+        sleep(Duration::from_millis(5)).await;
+    }
+    let mut all = String::new();
+    timeout(secs(20), client.read_to_string(&mut all)).await.expect("it is closed").expect("closed properly");
+    all
+}
+
+#[tokio::test]
+async fn a_client_that_sends_on_reads_all_that_was_written_before_the_connection_was_shut_down_or_dropped() {
+    for shuts_down in [true, false] {
+        let drain = Drain::new();
+        let (client, mut conn, socket) = connect(&drain).await;
+        drop(socket);
+        let end = async {
+            conn.write_all(b"goodbye").await.expect("it is open");
+            if shuts_down {
+                conn.shutdown().await.expect("it is open");
+            }
+            drop(conn);
+        };
+        assert_eq!(reads_after_sending(client, end).await, "goodbye", "shuts down: {shuts_down}");
+        timeout(secs(20), drain.empty()).await.expect("the client has ended");
+    }
+}
+
+#[tokio::test]
+async fn what_a_program_reads_after_its_shutdown_is_not_taken_from_it() {
+    let drain = Drain::new();
+    let (mut client, mut conn, socket) = connect(&drain).await;
+    drop(socket);
+    conn.shutdown().await.expect("it is open");
+    assert_eq!(client.read(&mut [0; 1]).await.expect("closed properly"), 0);
+    client.write_all(b"still here").await.expect("it is open");
+    client.shutdown().await.expect("it is open");
+    let mut all = String::new();
+    conn.read_to_string(&mut all).await.expect("closed properly");
+    assert_eq!(all, "still here");
+}
+
+#[tokio::test]
+async fn an_http2_client_that_sends_on_reads_the_last_goaway() {
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0\0\0\0\x04\x01\0\0\0\0";
+    let drain = Drain::new();
+    let (mut client, conn, socket) = connect(&drain).await;
+    drop(socket);
+    let service =
+        service_fn(|_: Request<Incoming>| async { Ok::<_, Infallible>(Response::new(String::new())) });
+    let serving = tokio::spawn(conn.serve(service));
+    client.write_all(PREFACE).await.expect("it is open");
+    sleep(Duration::from_millis(50)).await;
+    drain.lame_duck(secs(5));
+    // It acknowledges nothing, and so is told the last stream at once.
+    timeout(secs(20), serving).await.expect("it ends").expect("it does not panic").expect("properly");
+    for _ in 0..20 {
+        client.write_all(b"\0\0\x08\x06\0\0\0\0\0 a ping ").await.expect("not reset");
+        sleep(Duration::from_millis(5)).await;
+    }
+    let mut all = Vec::new();
+    timeout(secs(20), client.read_to_end(&mut all)).await.expect("it is closed").expect("closed properly");
+    assert!(all.ends_with(b"\0\0\x08\x07\0\0\0\0\0\0\0\0\0\0\0\0\0"), "{all:?}");
 }

@@ -2,7 +2,10 @@
 
 use std::net::TcpListener;
 
+use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6};
+
 use super::*;
+use crate::sock_diag::parse;
 
 const PORT: u16 = 8080;
 
@@ -47,7 +50,7 @@ fn dump_of(count: u16) -> (Vec<u8>, Vec<Member>) {
 
 fn read(bytes: &[u8]) -> (Option<bool>, Vec<Member>) {
     let mut members = Vec::new();
-    let last = parse(bytes, PORT, &mut members);
+    let last = parse(bytes, |found| members.extend(member(&found, PORT)));
     (last.ok(), members)
 }
 

@@ -80,7 +80,7 @@ fn a_body_that_comes_byte_by_byte_is_cut_at_the_end_of_the_drain() {
     siege.end(CALM);
 }
 
-/// Sends `piece` for ever; gives how much the server took, and what it said.
+/// Sends `piece` until the server ends; gives how much it took, and what it said.
 fn endless(addr: SocketAddr, piece: &[u8]) -> (usize, Vec<u8>) {
     let mut stream = connect(addr);
     stream.write_all(b"GET / HTTP/1.1\r\nhost: endless\r\n").expect("the server reads");
@@ -91,11 +91,14 @@ fn endless(addr: SocketAddr, piece: &[u8]) -> (usize, Vec<u8>) {
         assert!(sent < 64 << 20, "the server reads for ever");
         stream.set_nonblocking(true).expect("a socket");
         let mut chunk = [0; 4096];
-        // Read while it is sent: a client that goes on sending has its connection reset in the end.
-        if let Ok(n) = stream.read(&mut chunk) {
-            answer.extend_from_slice(&chunk[..n]);
-        }
+        // Read while it is sent: a client that goes on sending behind the end has its connection reset at last.
+        let read = stream.read(&mut chunk);
         stream.set_nonblocking(false).expect("a socket");
+        match read {
+            Ok(0) => break,
+            Ok(n) => answer.extend_from_slice(&chunk[..n]),
+            Err(_) => {}
+        }
     }
     answer.extend(rest(&mut stream).0);
     (sent, answer)

@@ -1,5 +1,5 @@
-//! The last look before a connection is closed. It is the kernel that is asked: tokio only knows what its last `epoll_wait`
-//! said.
+//! What the kernel knows of a connection. It is asked for a last look before one is closed, because tokio only knows what its
+//! last `epoll_wait` said.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -9,6 +9,7 @@ use socket2::SockRef;
 use tokio::net::TcpStream;
 
 use super::socket::Means;
+use crate::sock_diag;
 
 /// What has arrived on a connection that has nothing to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +26,7 @@ pub(in crate::drain) enum Arrived {
 
 impl Means<TcpStream> {
     pub(in crate::drain) fn tcp() -> Means<TcpStream> {
-        Means { arrived, reset_at_end }
+        Means { arrived, reset_at_end, round_trip }
     }
 }
 
@@ -41,4 +42,8 @@ pub(super) fn arrived(stream: &TcpStream) -> Arrived {
 pub(super) fn reset_at_end(stream: &TcpStream, reset: bool) {
     // Fails only on a socket that is broken already.
     let _ = SockRef::from(stream).set_linger(reset.then_some(Duration::ZERO));
+}
+
+pub(super) fn round_trip(stream: &TcpStream) -> Option<Duration> {
+    sock_diag::round_trip(stream.local_addr().ok()?, stream.peer_addr().ok()?)
 }

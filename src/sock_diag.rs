@@ -1,0 +1,129 @@
+//! What the kernel says of TCP sockets when it is asked without privilege: sock_diag(7) over netlink. It does not know what
+//! the answers are for.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use netlink_packet_sock_diag::SockDiagMessage;
+use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP};
+use netlink_packet_sock_diag::inet::nlas::Nla;
+use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, InetResponse, SocketId, StateFlags};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, socket,
+};
+
+/// Gives each socket that listens on `port`, or any other that the kernel names, to `each`. It takes about a millisecond
+/// however many connections there are, because only sockets in state LISTEN are asked for.
+pub(crate) fn listeners(is_ipv4: bool, port: u16, each: impl FnMut(InetResponse)) -> io::Result<()> {
+    let mut socket_id = if is_ipv4 { SocketId::new_v4() } else { SocketId::new_v6() };
+    socket_id.source_port = port;
+    let request = InetRequest {
+        family: if is_ipv4 { AF_INET } else { AF_INET6 },
+        protocol: IPPROTO_TCP,
+        extensions: ExtensionFlags::empty(),
+        states: StateFlags::LISTEN,
+        socket_id,
+    };
+    ask(request, NLM_F_DUMP, each)
+}
+
+/// The shortest round trip of a connection in the last minutes, as the kernel measured it. `None` where it does not say.
+pub(crate) fn round_trip(local: SocketAddr, remote: SocketAddr) -> Option<Duration> {
+    let request = InetRequest {
+        family: if local.is_ipv4() { AF_INET } else { AF_INET6 },
+        protocol: IPPROTO_TCP,
+        extensions: ExtensionFlags::INFO,
+        states: StateFlags::all(),
+        socket_id: SocketId {
+            source_port: local.port(),
+            destination_port: remote.port(),
+            source_address: local.ip(),
+            destination_address: remote.ip(),
+            interface_id: 0,
+            // Any.
+            cookie: [0xff; 8],
+        },
+    };
+    let mut round_trip = None;
+    let each = |found: InetResponse| {
+        for nla in found.nlas {
+            if let Nla::TcpInfo(info) = nla {
+                round_trip = Some(Duration::from_micros(info.min_rtt.into()));
+            }
+        }
+    };
+    ask(request, 0, each).ok()?;
+    round_trip
+}
+
+fn ask(request: InetRequest, flags: u16, mut each: impl FnMut(InetResponse)) -> io::Result<()> {
+    let netlink = socket(
+        AddressFamily::Netlink,
+        SockType::Datagram,
+        SockFlag::SOCK_CLOEXEC,
+        SockProtocol::NetlinkSockDiag,
+    )?;
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST | flags;
+    let mut message = NetlinkMessage::new(header, SockDiagMessage::InetRequest(request).into());
+    message.finalize();
+    let mut bytes = vec![0; message.buffer_len()];
+    message.serialize(&mut bytes);
+    sendto(netlink.as_raw_fd(), &bytes, &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
+    // The kernel has the answer ready when `sendto` returns, so nothing here waits.
+    let mut buffer = vec![0; 32 * 1024];
+    loop {
+        let length = recv(netlink.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT)?;
+        // Only a dump has an end that is said.
+        if parse(&buffer[..length], &mut each)? || flags & NLM_F_DUMP == 0 {
+            return Ok(());
+        }
+    }
+}
+
+/// Gives the sockets of one datagram to `each` and says whether it was the last.
+pub(crate) fn parse(mut bytes: &[u8], mut each: impl FnMut(InetResponse)) -> io::Result<bool> {
+    let invalid = |e| io::Error::new(io::ErrorKind::InvalidData, format!("sock_diag answered {e}"));
+    while !bytes.is_empty() {
+        let message =
+            NetlinkMessage::<SockDiagMessage>::deserialize(bytes).map_err(|e| invalid(e.to_string()))?;
+        match message.payload {
+            NetlinkPayload::Done(_) => return Ok(true),
+            NetlinkPayload::Error(e) => return Err(e.to_io()),
+            NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(found)) => each(*found),
+            _ => {}
+        }
+        // Messages are aligned to four bytes (netlink(7)); a length of 0 would never end.
+        let length = (message.header.length as usize).next_multiple_of(4);
+        if length == 0 {
+            return Err(invalid("a message of length 0".into()));
+        }
+        bytes = bytes.get(length..).unwrap_or_default();
+    }
+    Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    #[test]
+    fn the_round_trip_of_a_connection_on_loopback_is_short_and_that_of_none_is_not_known() {
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let Ok(listener) = TcpListener::bind(address) else { continue };
+            let near = listener.local_addr().expect("bound");
+            let _client = TcpStream::connect(near).expect("it listens");
+            let (server, remote) = listener.accept().expect("it has connected");
+            let local = server.local_addr().expect("connected");
+            let round_trip = round_trip(local, remote).expect("sock_diag answers");
+            assert!(round_trip < Duration::from_millis(10), "{round_trip:?}");
+        }
+        let nobody = SocketAddr::from(([192, 0, 2, 1], 1));
+        assert_eq!(round_trip(nobody, nobody), None);
+    }
+}
