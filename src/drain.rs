@@ -121,17 +121,34 @@ struct Shared {
     options: DrainOptions,
 }
 
-/// How a [`Drain`] treats its connections: `let mut options = DrainOptions::default();`, then set what is to differ.
+/// How a [`Drain`] treats its connections.
+///
+/// ```
+/// # use std::time::Duration;
+/// let options = handover::DrainOptions::default().half_close_timeout(Duration::from_secs(60));
+/// let drain = handover::Drain::with_options(options);
+/// ```
 #[derive(Debug, Clone, Copy)]
-#[non_exhaustive]
 pub struct DrainOptions {
+    half_close_timeout: Duration,
+    goaway_delay: Duration,
+}
+
+impl DrainOptions {
     /// How long a handler may go on without a byte of its response being written once its HTTP/1 client has closed its
     /// sending side. Such a client may have gone, or may only have said that its request is the last. Zero treats it as
     /// gone, as hyper does: the handler is dropped at once. Default 2 s.
-    pub half_close_timeout: Duration,
+    pub fn half_close_timeout(mut self, timeout: Duration) -> DrainOptions {
+        self.half_close_timeout = timeout;
+        self
+    }
+
     /// How long a lame duck waits at most, and never longer than the idle grace, for a moment in which nothing is under way
-    /// on an HTTP/2 connection, to say GOAWAY then. Default 5 s.
-    pub goaway_delay: Duration,
+    /// on an HTTP/2 connection, to say GOAWAY then. Zero says it at once. Default 5 s.
+    pub fn goaway_delay(mut self, delay: Duration) -> DrainOptions {
+        self.goaway_delay = delay;
+        self
+    }
 }
 
 impl Default for DrainOptions {

@@ -148,7 +148,7 @@ impl Server {
     /// the idle grace, for a moment in which nothing is under way on an HTTP/2 connection, to say GOAWAY then: many
     /// clients fail the requests that it meets. Default 5 s.
     pub fn goaway_delay(mut self, delay: Duration) -> Server {
-        self.config.drain.goaway_delay = delay;
+        self.config.drain = self.config.drain.goaway_delay(delay);
         self
     }
 
@@ -157,7 +157,7 @@ impl Server {
     /// the latter; shorter ends sooner what is done for the former. Zero drops the handler at once, as hyper does.
     /// Default 2 s.
     pub fn half_close_timeout(mut self, timeout: Duration) -> Server {
-        self.config.drain.half_close_timeout = timeout;
+        self.config.drain = self.config.drain.half_close_timeout(timeout);
         self
     }
 

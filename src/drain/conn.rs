@@ -110,8 +110,12 @@ impl<T> Conn<T> {
         &self.requests
     }
 
-    /// Gives bytes back, to be read again.
-    pub(super) fn unread(&mut self, bytes: Vec<u8>) {
+    /// Gives back the bytes that told the protocol, to be read again.
+    pub(super) fn begin(&mut self, protocol: Protocol, mut bytes: Vec<u8>) {
+        self.requests.set_protocol(protocol);
+        if protocol == Protocol::Http2 {
+            self.farewell.expect_goaway().received(&mut bytes, !self.requests.is_normal());
+        }
         self.received = bytes;
     }
 
@@ -121,20 +125,18 @@ impl<T> Conn<T> {
 
     /// Returns how many of these bytes are left when those that hyper is not to see are taken out.
     fn note_received(&mut self, bytes: &mut [u8]) -> usize {
-        let protocol = self.requests.protocol();
-        let mut left = bytes.len();
-        if matches!(protocol, Protocol::Unknown | Protocol::Http2) {
-            left = self.farewell.goaway().received(bytes, !self.requests.is_normal());
-        }
         self.farewell.note_byte(&self.requests);
-        if !matches!(protocol, Protocol::Unknown | Protocol::Http1) {
-            return left;
+        if let Some(goaway) = self.farewell.goaway() {
+            return goaway.received(bytes, !self.requests.is_normal());
+        }
+        if self.requests.protocol() == Protocol::Other {
+            return bytes.len();
         }
         let empty_lines = self.framing.read(bytes);
         self.part_of_record = false;
         self.socket.ends.more = self.framing.is_within_body();
         self.requests.received(self.framing.heads(), self.framing.is_within_head());
-        left - empty_lines
+        bytes.len() - empty_lines
     }
 
     /// The client has ended. Whether that must wait: not in the middle of a body, whose reader has to learn of it.
@@ -155,8 +157,9 @@ impl<T> Conn<T> {
 
     /// These bytes are written.
     fn note_sent(&mut self, bytes: &[u8], cx: &Context<'_>) {
+        let is_lame_duck = !self.requests.is_normal();
         // When the last stream ends, GOAWAY may be said, and hyper does not read again by itself.
-        if self.farewell.goaway().sent(bytes, !self.requests.is_normal()) {
+        if self.farewell.goaway().is_some_and(|goaway| goaway.sent(bytes, is_lame_duck)) {
             cx.waker().wake_by_ref();
         }
     }
@@ -201,27 +204,7 @@ impl<T> Conn<T> {
         };
         match verdict {
             Verdict::Cut => Poll::Ready(Err(cut())),
-            Verdict::Goaway(Step::Gracefully) => {
-                self.farewell.goaway().told();
-                self.requests.set_goaway();
-                self.poll_wait(cx)
-            }
-            Verdict::Goaway(Step::Probe) => {
-                self.farewell.goaway().probe();
-                self.inserted = goaway::ping();
-                // What it cannot write now is written before anything else.
-                let _ = self.poll_insert(cx);
-                self.poll_wait(cx)
-            }
-            Verdict::Goaway(Step::AtOnce) if self.socket.arrived() == Arrived::Something => Poll::Pending,
-            Verdict::Goaway(Step::AtOnce) if self.socket.round_trip().is_none_or(|time| time > NEAR) => {
-                self.farewell.goaway().is_far();
-                self.poll_wait(cx)
-            }
-            Verdict::Goaway(Step::AtOnce) => {
-                self.inserted.extend(self.farewell.goaway().last());
-                Poll::Ready(Ok(()))
-            }
+            Verdict::Goaway(step) => self.poll_goaway(step, cx),
             Verdict::Abandon(deadline) if deadline.elapsed() > PAUSED => {
                 self.end = End::Held(Instant::now());
                 self.poll_wait(cx)
@@ -242,6 +225,32 @@ impl<T> Conn<T> {
                 _ => Poll::Ready(Ok(())),
             },
         }
+    }
+
+    fn poll_goaway(&mut self, step: Step, cx: &mut Context<'_>) -> Poll<io::Result<()>>
+    where
+        T: AsyncWrite + Unpin,
+    {
+        let goaway = self.farewell.expect_goaway();
+        match step {
+            Step::Gracefully => {
+                goaway.told();
+                self.requests.set_goaway();
+            }
+            Step::Probe => {
+                goaway.probe();
+                self.inserted = goaway::ping();
+                // What cannot be written now is written before anything else.
+                let _ = self.poll_insert(cx);
+            }
+            Step::AtOnce if self.socket.arrived() == Arrived::Something => return Poll::Pending,
+            Step::AtOnce if self.socket.round_trip().is_none_or(|time| time > NEAR) => goaway.is_far(),
+            Step::AtOnce => {
+                self.inserted.extend(goaway.last());
+                return Poll::Ready(Ok(()));
+            }
+        }
+        self.poll_wait(cx)
     }
 
     /// Writes what is said between the frames of hyper.
@@ -330,9 +339,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Conn<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         ready!(self.prepare_to_write(cx))?;
         let result = self.socket.pin().poll_write(cx, buf);
-        if let Poll::Ready(Ok(n)) = result
-            && self.requests.protocol() == Protocol::Http2
-        {
+        if let Poll::Ready(Ok(n)) = result {
             self.note_sent(&buf[..n], cx);
         }
         self.wrote(result)
@@ -349,7 +356,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Conn<T> {
             None => self.socket.pin().poll_write_vectored(cx, bufs),
         };
         if let Poll::Ready(Ok(mut left)) = result
-            && self.requests.protocol() == Protocol::Http2
+            && self.farewell.goaway().is_some()
         {
             for buf in bufs {
                 let n = left.min(buf.len());

@@ -33,7 +33,8 @@ pub(super) struct Farewell {
     last_byte: Instant,
     /// The number of a head that is not complete, and since when it is waited for.
     head: Option<(u64, Instant)>,
-    goaway: Goaway,
+    /// Of HTTP/2 only.
+    goaway: Option<Box<Goaway>>,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
@@ -70,7 +71,7 @@ impl Farewell {
             since: Instant::now(),
             last_byte: Instant::now(),
             head: None,
-            goaway: Goaway::new(),
+            goaway: None,
             timer: None,
         }
     }
@@ -82,8 +83,13 @@ impl Farewell {
         }
     }
 
-    pub(super) fn goaway(&mut self) -> &mut Goaway {
-        &mut self.goaway
+    /// The client speaks HTTP/2.
+    pub(super) fn expect_goaway(&mut self) -> &mut Goaway {
+        self.goaway.get_or_insert_with(|| Box::new(Goaway::new()))
+    }
+
+    pub(super) fn goaway(&mut self) -> Option<&mut Goaway> {
+        self.goaway.as_deref_mut()
     }
 
     pub(super) fn poll(
@@ -116,17 +122,17 @@ impl Farewell {
         }
         let quiet_since = || self.since.max(self.last_byte).max(requests.last_end().unwrap_or(self.since));
         let is_idle = !requests.are_in_flight();
-        match (requests.protocol(), self.mode) {
-            (Protocol::Http2, Mode::LameDuck { idle_grace, .. }) if !requests.says_goaway() => {
+        match (&self.goaway, self.mode) {
+            (Some(goaway), Mode::LameDuck { idle_grace, .. }) if !requests.says_goaway() => {
                 let latest = self.since + requests.goaway_delay().min(idle_grace);
-                let (at, step) = self.goaway.next(self.since, latest);
+                let (at, step) = goaway.next(self.since, latest);
                 Some((at, Verdict::Goaway(step)))
             }
             // Acknowledged, h2 closes by itself when the last stream is written, which only it knows.
-            (Protocol::Http2, Mode::LameDuck { .. }) if is_idle && !self.goaway.is_acknowledged() => {
+            (Some(goaway), Mode::LameDuck { .. }) if is_idle && !goaway.is_acknowledged() => {
                 Some((quiet_since() + GOAWAY_TIMEOUT, Verdict::Close))
             }
-            (Protocol::Http1 | Protocol::Unknown, mode) if is_idle => match (waiting.head, mode) {
+            (None, mode) if is_idle && requests.protocol() != Protocol::Other => match (waiting.head, mode) {
                 (Some(head), _) => Some((self.waits_for(head) + HEADER_TIMEOUT, Verdict::GiveUp)),
                 (None, Mode::LameDuck { idle_grace, .. }) => {
                     Some((quiet_since() + idle_grace, Verdict::Close))

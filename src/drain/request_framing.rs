@@ -2,6 +2,8 @@
 //! of what it has read belongs to a later request, or whether a body is complete. The connection asks here before it takes
 //! a client for one that has nothing more to say. Nothing is validated: hyper closes a connection that sends nonsense.
 
+use memchr::memchr;
+
 /// No line that matters is longer: the name of a header, a colon and a number.
 const LINE: usize = 128;
 
@@ -66,30 +68,41 @@ impl RequestFraming {
                         (_, left) => Part::Chunk(left),
                     };
                 }
-                Part::Head | Part::ChunkSize | Part::Trailers => self.read_line(&mut bytes),
+                Part::Head => bytes = self.read_head(bytes),
+                Part::ChunkSize | Part::Trailers => bytes = self.read_line(bytes),
                 Part::Unknown => break,
             }
         }
         0
     }
 
-    fn read_line(&mut self, bytes: &mut &[u8]) {
-        let end = bytes.iter().position(|byte| *byte == b'\n');
-        let (line, rest) = bytes.split_at(end.map_or(bytes.len(), |end| end + 1));
-        *bytes = rest;
-        if end.is_some() && self.line.is_empty() {
-            return self.line(line);
+    /// Returns what is left. Every request comes through here, and most lines are of no interest.
+    fn read_head<'a>(&mut self, mut bytes: &'a [u8]) -> &'a [u8] {
+        while self.part == Part::Head && self.line.is_empty() {
+            let Some(end) = memchr(b'\n', bytes) else { break };
+            let (line, rest) = (&bytes[..end], &bytes[end + 1..]);
+            if matches!(line, [] | [b'\r' | b'c' | b'C' | b't' | b'T', ..]) {
+                self.line(line);
+            }
+            bytes = rest;
         }
-        let room = LINE - self.line.len();
-        self.line.extend_from_slice(&line[..line.len().min(room)]);
-        if end.is_some() {
-            let line = std::mem::take(&mut self.line);
-            self.line(&line);
-        }
+        if self.part == Part::Head { self.read_line(bytes) } else { bytes }
     }
 
+    /// Returns what is left.
+    fn read_line<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
+        let end = memchr(b'\n', bytes);
+        let line = &bytes[..end.unwrap_or(bytes.len())];
+        let room = LINE - self.line.len();
+        self.line.extend_from_slice(&line[..line.len().min(room)]);
+        let Some(end) = end else { return &[] };
+        let line = std::mem::take(&mut self.line);
+        self.line(&line);
+        &bytes[end + 1..]
+    }
+
+    /// A line without the `\n` that ends it.
     fn line(&mut self, line: &[u8]) {
-        let line = line.strip_suffix(b"\n").unwrap_or(line);
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         match self.part {
             Part::Head if line.is_empty() => {
@@ -116,11 +129,7 @@ impl RequestFraming {
     }
 
     fn header(&mut self, line: &[u8]) {
-        // Most headers are neither.
-        if !matches!(line.first(), Some(b'c' | b'C' | b't' | b'T')) {
-            return;
-        }
-        let Some(colon) = line.iter().position(|byte| *byte == b':') else { return };
+        let Some(colon) = memchr(b':', line) else { return };
         let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
         if name.eq_ignore_ascii_case(b"transfer-encoding") {
             // hyper accepts no other last encoding, and it counts more than a length.

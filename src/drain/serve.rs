@@ -39,7 +39,6 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Conn<T> {
         self.requests().set_protocol(Protocol::Unknown);
         let protocol = self.find_out_protocol().await?;
         let requests = Arc::clone(self.requests());
-        requests.set_protocol(protocol);
         let service = Attended::new(service, Arc::clone(&requests));
         let io = TokioIo::new(self);
         if protocol == Protocol::Http1 {
@@ -93,7 +92,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Conn<T> {
                 break Protocol::Http2;
             }
         };
-        self.unread(received);
+        self.begin(protocol, received);
         Ok(protocol)
     }
 }

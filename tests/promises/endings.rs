@@ -52,17 +52,19 @@ fn a_response_without_length_that_is_cut_does_not_look_complete() {
     type End = (&'static str, &'static [&'static str], fn(&Server));
     let ends: [End; 4] = [
         ("the stop deadline", &["--stop-timeout", "500ms"], |server| {
-            signal(server.first_pid(), Signal::SIGTERM)
+            signal(server.first_pid(), Signal::SIGTERM);
         }),
         ("the drain deadline", &["--drain-timeout", "500ms"], |server| {
-            signal(server.first_pid(), Signal::SIGHUP)
+            signal(server.first_pid(), Signal::SIGHUP);
         }),
         ("a second stop", &[], |server| {
             signal(server.first_pid(), Signal::SIGTERM);
             server.wait_state(1, "draining");
             signal(server.first_pid(), Signal::SIGTERM);
         }),
-        ("a kill", &[], |server| signal(server.first_pid(), Signal::SIGKILL)),
+        ("a kill", &[], |server| {
+            signal(server.first_pid(), Signal::SIGKILL);
+        }),
     ];
     for (what, args, end) in ends {
         let server = start(args);

@@ -105,6 +105,7 @@ impl<T> Socket<T> {
     }
 
     /// The stream, and what counts it, for something else than a `Conn`.
+    #[cfg(feature = "tls")]
     pub(super) fn into_parts(mut self) -> (T, Counted) {
         self.open.take().expect("it is there until it is dropped")
     }

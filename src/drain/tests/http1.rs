@@ -206,9 +206,7 @@ fn table() -> Vec<(&'static str, Vec<Step>, String, Ends)> {
 /// What came back, and when it ended.
 async fn run(steps: &[Step]) -> (String, Ends) {
     let began = Instant::now();
-    let mut options = DrainOptions::default();
-    options.half_close_timeout = secs(30);
-    let drain = Drain::with_options(options);
+    let drain = Drain::with_options(DrainOptions::default().half_close_timeout(secs(30)));
     let (mut reader, mut writer) = split(connect(&drain));
     let gone = async {
         drain.empty().await;
