@@ -1,8 +1,9 @@
 //! Connections from accept to drop: how many there are, and how each is treated once a successor serves.
 //!
-//! [`Drain`] is the one place that decides; `conn` counts and is the I/O of a connection, with TLS or without; `farewell` knows when it may be
-//! closed; `requests` what it has in flight; `service` says `Connection: close`; `serve` speaks HTTP on it; `waves` tells
-//! them when that turns. Nothing here knows processes or states.
+//! [`Drain`] is the one place that decides; `conn` counts and is the I/O of a connection, with TLS or without, to its last byte;
+//! `farewell` knows when it may be closed, `goaway` when one of HTTP/2 may be told; `requests` what it has in flight,
+//! `request_framing` and `frames` where requests begin and end in its bytes; `service` says `Connection: close`; `serve`
+//! speaks HTTP on it; `waves` tells them when that turns. Nothing here knows processes or states.
 
 use std::sync::Arc;
 #[cfg(feature = "tls")]

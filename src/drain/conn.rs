@@ -1,41 +1,37 @@
-//! The I/O object of one connection.
+//! The I/O object of one connection: what passes through it, in both directions. `wait` has what it does when nothing comes.
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::farewell::{Farewell, Verdict, Waiting};
-use super::goaway::{self, Step};
+use super::Drain;
+use super::farewell::Farewell;
 use super::request_framing::RequestFraming;
 use super::requests::{ConnectInfo, Protocol, Requests};
-use super::{Drain, PAUSED};
 
 mod kernel;
 mod linger;
 mod socket;
 #[cfg(feature = "tls")]
 mod tls;
+mod wait;
 pub(super) use kernel::Arrived;
 pub(super) use linger::SENDERS;
 pub(super) use socket::Means;
 use socket::Socket;
 #[cfg(feature = "tls")]
 pub use tls::TlsStream;
+use wait::End;
 
 /// A head and a body of so many bytes together are sent from one buffer: to the kernel that is less work than two, by
 /// more than copying them costs.
 const SMALL: usize = 1024;
-
-/// A client that is not farther away than this has no request on the way when it has been quiet for long enough to be told the
-/// last stream at once. One that is farther away, where packets get lost too, may only be late with its answer to a PING.
-const NEAR: Duration = Duration::from_millis(10);
 
 /// An accepted connection, counted until it is dropped: a generation that leaves waits for it up to the deadline. It is a
 /// stream for any protocol; [`Conn::serve`] speaks HTTP on it.
@@ -58,17 +54,6 @@ pub struct Conn<T = TcpStream> {
     /// What is written before anything else.
     inserted: Vec<u8>,
     end: End,
-}
-
-/// What has become of the client's end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
-    /// It has not come, or it may be read.
-    Open,
-    /// hyper takes it for the end of the client, and drops the handler and what is not written yet. But a client may say with
-    /// it that its request is the last (RFC 9112, section 9.6), so it waits until there is nothing left to write. The time
-    /// is that of the last byte written.
-    Held(Instant),
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Conn<T> {
@@ -139,22 +124,6 @@ impl<T> Conn<T> {
         bytes.len() - empty_lines
     }
 
-    /// The client has ended. Whether that must wait: not in the middle of a body, whose reader has to learn of it.
-    fn hold_end(&mut self) -> bool {
-        self.socket.ends.received = true;
-        if matches!(self.end, End::Held(_)) {
-            return true;
-        }
-        let holds = self.requests.protocol() == Protocol::Http1
-            && self.requests.are_in_flight()
-            && !self.framing.is_within_body()
-            && !self.requests.half_close_timeout().is_zero();
-        if holds {
-            self.end = End::Held(Instant::now());
-        }
-        holds
-    }
-
     /// These bytes are written.
     fn note_sent(&mut self, bytes: &[u8], cx: &Context<'_>) {
         let is_lame_duck = !self.requests.is_normal();
@@ -173,84 +142,6 @@ impl<T> Conn<T> {
             }
         }
         result
-    }
-
-    /// There is nothing to read. Ready with end-of-file when the connection is to be closed.
-    fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>
-    where
-        T: AsyncWrite + Unpin,
-    {
-        let is_head = self.framing.is_within_head() || self.part_of_record;
-        let waiting = Waiting {
-            head: is_head.then(|| self.framing.heads()),
-            half_closed: match self.end {
-                End::Held(progress) => Some(progress),
-                End::Open => None,
-            },
-        };
-        let verdict = match self.farewell.poll(&self.requests, waiting, cx) {
-            Poll::Ready(verdict) => verdict,
-            Poll::Pending => {
-                if self.requests.is_lame_duck() && self.requests.are_in_flight() {
-                    // What arrives within a body is not a request.
-                    let more = is_head
-                        || !self.framing.is_within_body()
-                            && matches!(self.socket.arrived(), Arrived::Something | Arrived::Part);
-                    self.requests.set_more(more);
-                    self.requests.wait(cx);
-                }
-                return Poll::Pending;
-            }
-        };
-        match verdict {
-            Verdict::Cut => Poll::Ready(Err(cut())),
-            Verdict::Goaway(step) => self.poll_goaway(step, cx),
-            Verdict::Abandon(deadline) if deadline.elapsed() > PAUSED => {
-                self.end = End::Held(Instant::now());
-                self.poll_wait(cx)
-            }
-            Verdict::Abandon(_) => {
-                self.end = End::Open;
-                Poll::Ready(Ok(()))
-            }
-            Verdict::Close if self.write_blocked => Poll::Pending,
-            // What has arrived is served.
-            Verdict::Close | Verdict::GiveUp => match (self.socket.arrived(), verdict) {
-                (Arrived::Something | Arrived::End, _) => Poll::Pending,
-                // The time of a head that has begun runs, and whatever comes of it, the verdict is another one.
-                (Arrived::Part, Verdict::Close) if self.requests.protocol() != Protocol::Http2 => {
-                    self.part_of_record = true;
-                    self.poll_wait(cx)
-                }
-                _ => Poll::Ready(Ok(())),
-            },
-        }
-    }
-
-    fn poll_goaway(&mut self, step: Step, cx: &mut Context<'_>) -> Poll<io::Result<()>>
-    where
-        T: AsyncWrite + Unpin,
-    {
-        let goaway = self.farewell.expect_goaway();
-        match step {
-            Step::Gracefully => {
-                goaway.told();
-                self.requests.set_goaway();
-            }
-            Step::Probe => {
-                goaway.probe();
-                self.inserted = goaway::ping();
-                // What cannot be written now is written before anything else.
-                let _ = self.poll_insert(cx);
-            }
-            Step::AtOnce if self.socket.arrived() == Arrived::Something => return Poll::Pending,
-            Step::AtOnce if self.socket.round_trip().is_none_or(|time| time > NEAR) => goaway.is_far(),
-            Step::AtOnce => {
-                self.inserted.extend(goaway.last());
-                return Poll::Ready(Ok(()));
-            }
-        }
-        self.poll_wait(cx)
     }
 
     /// Writes what is said between the frames of hyper.

@@ -38,9 +38,9 @@ pub(super) struct Farewell {
     timer: Option<Pin<Box<Sleep>>>,
 }
 
-/// What a connection waits with.
+/// What a connection that waits has begun.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Waiting {
+pub(super) struct Unfinished {
     /// The number of the head that has begun to arrive.
     pub(super) head: Option<u64>,
     /// When the last byte was written to a client that has ended.
@@ -95,14 +95,14 @@ impl Farewell {
     pub(super) fn poll(
         &mut self,
         requests: &Requests,
-        waiting: Waiting,
+        unfinished: Unfinished,
         cx: &mut Context<'_>,
     ) -> Poll<Verdict> {
         self.learn(requests.drain(), cx);
         if self.mode == Mode::Cut {
             return Poll::Ready(Verdict::Cut);
         }
-        let Some((deadline, verdict)) = self.deadline(requests, waiting) else {
+        let Some((deadline, verdict)) = self.deadline(requests, unfinished) else {
             self.timer = None;
             return Poll::Pending;
         };
@@ -115,8 +115,8 @@ impl Farewell {
     }
 
     /// What comes next if nothing happens, and when.
-    fn deadline(&mut self, requests: &Requests, waiting: Waiting) -> Option<(Instant, Verdict)> {
-        if let Some(progress) = waiting.half_closed {
+    fn deadline(&mut self, requests: &Requests, unfinished: Unfinished) -> Option<(Instant, Verdict)> {
+        if let Some(progress) = unfinished.half_closed {
             let deadline = progress + requests.half_close_timeout();
             return Some((deadline, Verdict::Abandon(deadline)));
         }
@@ -132,13 +132,15 @@ impl Farewell {
             (Some(goaway), Mode::LameDuck { .. }) if is_idle && !goaway.is_acknowledged() => {
                 Some((quiet_since() + GOAWAY_TIMEOUT, Verdict::Close))
             }
-            (None, mode) if is_idle && requests.protocol() != Protocol::Other => match (waiting.head, mode) {
-                (Some(head), _) => Some((self.waits_for(head) + HEADER_TIMEOUT, Verdict::GiveUp)),
-                (None, Mode::LameDuck { idle_grace, .. }) => {
-                    Some((quiet_since() + idle_grace, Verdict::Close))
+            (None, mode) if is_idle && requests.protocol() != Protocol::Other => {
+                match (unfinished.head, mode) {
+                    (Some(head), _) => Some((self.waits_for(head) + HEADER_TIMEOUT, Verdict::GiveUp)),
+                    (None, Mode::LameDuck { idle_grace, .. }) => {
+                        Some((quiet_since() + idle_grace, Verdict::Close))
+                    }
+                    (None, Mode::Normal | Mode::Cut) => None,
                 }
-                (None, Mode::Normal | Mode::Cut) => None,
-            },
+            }
             _ => None,
         }
     }

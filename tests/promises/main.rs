@@ -17,6 +17,7 @@ mod examples;
 mod failures;
 mod faults;
 mod frames;
+mod goaway;
 mod half_close;
 mod harness;
 mod hostile;

@@ -16,8 +16,9 @@ use tokio::time::{Instant, sleep};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::{self, PeerMisbehaved, ServerConfig};
 
+use super::super::farewell::Unfinished;
 use super::super::{Drain, PAUSED};
-use super::{Arrived, Conn, Means, Protocol, Socket, Waiting, cut};
+use super::{Arrived, Conn, Means, Protocol, Socket, cut};
 
 /// What a client has sent in time, and the runtime has not seen yet, is read within this.
 const LAST_LOOK: Duration = Duration::from_secs(2);
@@ -40,7 +41,7 @@ impl Conn<TcpStream> {
             Box::pin(TlsAcceptor::from(config).accept(Wire { stream, records: Records::default() }));
         let stream = poll_fn(|cx| {
             // Without HTTP there is no verdict but the cut.
-            if farewell.poll(&requests, Waiting::default(), cx).is_ready() {
+            if farewell.poll(&requests, Unfinished::default(), cx).is_ready() {
                 return Poll::Ready(Err(cut()));
             }
             if let Poll::Ready(accepted) = accept.as_mut().poll(cx) {

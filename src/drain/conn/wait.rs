@@ -1,0 +1,119 @@
+//! A connection from which nothing comes: it waits, is told to go, or is closed, unless something has arrived meanwhile.
+
+use std::io;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::AsyncWrite;
+use tokio::time::Instant;
+
+use super::super::PAUSED;
+use super::super::farewell::{Unfinished, Verdict};
+use super::super::goaway::{self, Step};
+use super::super::requests::Protocol;
+use super::{Arrived, Conn, cut};
+
+/// A client that is not farther away than this has no request on the way when it has been quiet for long enough to be told the
+/// last stream at once. One that is farther away, where packets get lost too, may only be late with its answer to a PING.
+const NEAR: Duration = Duration::from_millis(10);
+
+/// What has become of the client's end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// It has not come, or it may be read.
+    Open,
+    /// hyper takes it for the end of the client, and drops the handler and what is not written yet. But a client may say with
+    /// it that its request is the last (RFC 9112, section 9.6), so it waits until there is nothing left to write. The time
+    /// is that of the last byte written.
+    Held(Instant),
+}
+
+impl<T: AsyncWrite + Unpin> Conn<T> {
+    /// The client has ended. Whether that must wait: not in the middle of a body, whose reader has to learn of it.
+    pub(super) fn hold_end(&mut self) -> bool {
+        self.socket.ends.received = true;
+        if matches!(self.end, End::Held(_)) {
+            return true;
+        }
+        let holds = self.requests.protocol() == Protocol::Http1
+            && self.requests.are_in_flight()
+            && !self.framing.is_within_body()
+            && !self.requests.half_close_timeout().is_zero();
+        if holds {
+            self.end = End::Held(Instant::now());
+        }
+        holds
+    }
+
+    /// There is nothing to read. Ready with end-of-file when the connection is to be closed.
+    pub(super) fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let is_head = self.framing.is_within_head() || self.part_of_record;
+        let unfinished = Unfinished {
+            head: is_head.then(|| self.framing.heads()),
+            half_closed: match self.end {
+                End::Held(progress) => Some(progress),
+                End::Open => None,
+            },
+        };
+        let verdict = match self.farewell.poll(&self.requests, unfinished, cx) {
+            Poll::Ready(verdict) => verdict,
+            Poll::Pending => {
+                if self.requests.is_lame_duck() && self.requests.are_in_flight() {
+                    // What arrives within a body is not a request.
+                    let more = is_head
+                        || !self.framing.is_within_body()
+                            && matches!(self.socket.arrived(), Arrived::Something | Arrived::Part);
+                    self.requests.set_more(more);
+                    self.requests.wait(cx);
+                }
+                return Poll::Pending;
+            }
+        };
+        match verdict {
+            Verdict::Cut => Poll::Ready(Err(cut())),
+            Verdict::Goaway(step) => self.poll_goaway(step, cx),
+            Verdict::Abandon(deadline) if deadline.elapsed() > PAUSED => {
+                self.end = End::Held(Instant::now());
+                self.poll_wait(cx)
+            }
+            Verdict::Abandon(_) => {
+                self.end = End::Open;
+                Poll::Ready(Ok(()))
+            }
+            Verdict::Close if self.write_blocked => Poll::Pending,
+            // What has arrived is served.
+            Verdict::Close | Verdict::GiveUp => match (self.socket.arrived(), verdict) {
+                (Arrived::Something | Arrived::End, _) => Poll::Pending,
+                // The time of a head that has begun runs, and whatever comes of it, the verdict is another one.
+                (Arrived::Part, Verdict::Close) if self.requests.protocol() != Protocol::Http2 => {
+                    self.part_of_record = true;
+                    self.poll_wait(cx)
+                }
+                _ => Poll::Ready(Ok(())),
+            },
+        }
+    }
+
+    fn poll_goaway(&mut self, step: Step, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let goaway = self.farewell.expect_goaway();
+        match step {
+            Step::Gracefully => {
+                goaway.told();
+                self.requests.set_goaway();
+            }
+            Step::Probe => {
+                goaway.probe();
+                self.inserted = goaway::ping();
+                // What cannot be written now is written before anything else.
+                let _ = self.poll_insert(cx);
+            }
+            Step::AtOnce if self.socket.arrived() == Arrived::Something => return Poll::Pending,
+            Step::AtOnce if self.socket.round_trip().is_none_or(|time| time > NEAR) => goaway.is_far(),
+            Step::AtOnce => {
+                self.inserted.extend(goaway.last());
+                return Poll::Ready(Ok(()));
+            }
+        }
+        self.poll_wait(cx)
+    }
+}
