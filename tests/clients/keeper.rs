@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use nix::sys::signal::Signal;
@@ -48,8 +48,11 @@ pub(crate) fn visit(group: &Group) -> Option<Report> {
             .map(|row| {
                 let runs = row.species.pauses.iter().flat_map(|pause| {
                     let start = |url: String| {
-                        let (species, dir) = (row.species, bed.dir.path().to_owned());
-                        let visit = Visit { species, url, pause: *pause, length: group.length(), dir };
+                        let (species, dir) = (row.species, bed.dir().to_owned());
+                        // A handful. The busy ones are fewer, because all clients share two cores.
+                        let workers = if *pause < 1000 { 4 } else { 8 };
+                        let visit =
+                            Visit { species, url, pause: *pause, workers, length: group.length(), dir };
                         let bed = &bed;
                         scope.spawn(move || run(bed, &visit))
                     };
@@ -101,7 +104,7 @@ fn run(bed: &Bed, visit: &Visit) -> Vec<Run> {
 }
 
 /// The servers of one group.
-struct Bed {
+pub(crate) struct Bed {
     dir: TempDir,
     servers: BTreeMap<Target, Server>,
     proxies: BTreeMap<Target, Front>,
@@ -111,7 +114,7 @@ struct Bed {
 }
 
 impl Bed {
-    fn start(species: &[Species]) -> Bed {
+    pub(crate) fn start(species: &[Species]) -> Bed {
         let wanted = |targets: &[Target]| species.iter().any(|one| targets.contains(&one.target));
         let dir = tempfile::tempdir().expect("a directory");
         write_certificate(&dir);
@@ -131,7 +134,7 @@ impl Bed {
         for (target, tls) in [(Target::Site, false), (Target::SiteTls, true)] {
             if wanted(&[target]) {
                 let mut site = command(HANDOVER);
-                site.arg(browser::site(bed.dir.path()));
+                site.arg(browser::site(bed.dir()));
                 site.args(["--listen", "127.0.0.1:0", "--log-format", "json"]).args(QUIET);
                 let site = if tls { bed.with_tls(site) } else { site };
                 bed.servers.insert(target, Server::start(site));
@@ -159,6 +162,11 @@ impl Bed {
         bed
     }
 
+    /// For files of those who ask.
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
@@ -168,7 +176,7 @@ impl Bed {
         server
     }
 
-    fn url(&self, target: Target, pause: u64) -> String {
+    pub(crate) fn url(&self, target: Target, pause: u64) -> String {
         let address = |of: Target| self.servers[&of].address();
         match target {
             Target::Plain | Target::Grpc => format!("http://{}", address(target)),
@@ -180,7 +188,7 @@ impl Bed {
     }
 
     /// Replaces every server at each of these moments.
-    fn replace_all(&self, moments: &[Instant]) {
+    pub(crate) fn replace_all(&self, moments: &[Instant]) {
         for (n, moment) in (2..).zip(moments) {
             std::thread::sleep(moment.saturating_duration_since(Instant::now()));
             let last = |server: &Server| server.wait_serving(n - 1);
@@ -196,7 +204,7 @@ impl Bed {
 
     /// How many handovers of whom a client asks were made in this time.
     fn handovers(&self, target: Target, from: Instant, to: Instant) -> u64 {
-        let server = self.servers.get(&target).unwrap_or(&self.servers[&Target::Plain]);
+        let server = self.servers.get(&target).unwrap_or_else(|| &self.servers[&Target::Plain]);
         let lines = server.log().lines();
         let serves = |line: &&crate::process::Line| {
             line.generation() > 1 && line.message().starts_with("serving") && line.at > from && line.at < to
@@ -204,7 +212,7 @@ impl Bed {
         lines.iter().filter(serves).count() as u64
     }
 
-    fn history(&self) -> String {
+    pub(crate) fn history(&self) -> String {
         let mut history = String::new();
         for (target, server) in &self.servers {
             writeln!(history, "{target:?}:\n{}", server.log().history()).expect("a string");

@@ -16,16 +16,10 @@ pub(crate) struct Visit {
     pub(crate) url: String,
     /// In milliseconds.
     pub(crate) pause: u64,
+    pub(crate) workers: u64,
     pub(crate) length: Duration,
     /// For files of its own.
     pub(crate) dir: PathBuf,
-}
-
-impl Visit {
-    /// A handful. The busy ones are fewer, because all clients share two cores.
-    pub(crate) fn workers(&self) -> u64 {
-        if self.pause < 1000 { 4 } else { 8 }
-    }
 }
 
 /// Says why a client cannot run here.
@@ -107,7 +101,7 @@ fn reporting(
         kind.to_owned(),
         visit.url.clone(),
         visit.pause.to_string(),
-        visit.workers().to_string(),
+        visit.workers.to_string(),
         visit.length.as_secs_f64().to_string(),
     ];
     let mut client = command(program);

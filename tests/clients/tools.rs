@@ -14,7 +14,7 @@ pub(crate) fn curl(flags: &[&str], visit: &Visit) -> Result<Outcome, String> {
     let mut all = Outcome::default();
     std::thread::scope(|scope| {
         let workers: Vec<_> =
-            (0..visit.workers()).map(|worker| scope.spawn(move || one_curl(flags, visit, worker))).collect();
+            (0..visit.workers).map(|worker| scope.spawn(move || one_curl(flags, visit, worker))).collect();
         for worker in workers {
             all.add(&worker.join().expect("it does not panic")?);
         }
@@ -44,7 +44,7 @@ fn one_curl(flags: &[&str], visit: &Visit, worker: u64) -> Result<Outcome, Strin
         )
         .expect("a string");
     }
-    let file = visit.dir.join(format!("curl-{}-{worker}", visit.pause));
+    let file = visit.dir.join(format!("{}-{}-{worker}", flags.concat(), visit.pause));
     std::fs::write(&file, config).map_err(|error| error.to_string())?;
     let mut curl = command("curl");
     let rate = if visit.pause < 1000 { 1000 / visit.pause } else { 60_000 / visit.pause };
@@ -78,7 +78,7 @@ fn one_curl(flags: &[&str], visit: &Visit, worker: u64) -> Result<Outcome, Strin
 
 /// As fast as it can: it knows no pause.
 pub(crate) fn ab(flags: &[&str], visit: &Visit) -> Result<Outcome, String> {
-    let body = visit.dir.join("ab-body");
+    let body = visit.dir.join(format!("ab-{}", flags.concat()));
     std::fs::write(&body, "ab ".repeat(700)).map_err(|error| error.to_string())?;
     let mut ab = command("ab");
     // More requests than it can make: the time ends it.
@@ -116,7 +116,7 @@ pub(crate) fn wrk(visit: &Visit) -> Result<Outcome, String> {
     wrk.args([
         "-t1",
         "-c",
-        &visit.workers().to_string(),
+        &visit.workers.to_string(),
         "-d",
         &format!("{}s", length.as_secs()),
         "--timeout",
@@ -149,6 +149,8 @@ pub(crate) fn h2load(flags: &[&str], visit: &Visit) -> Result<Outcome, String> {
     let end = Instant::now() + visit.length;
     let mut outcome = Outcome { version: version("h2load", "--version", "nghttp2/"), ..Outcome::default() };
     let (mut runs, mut post) = (0, false);
+    let body = visit.dir.join(format!("h2load{}-{}", flags.concat(), visit.pause));
+    std::fs::write(&body, "h2load ".repeat(300)).map_err(|error| error.to_string())?;
     loop {
         let left = end.saturating_duration_since(Instant::now());
         // At least twice: GET, and then POST.
@@ -156,14 +158,12 @@ pub(crate) fn h2load(flags: &[&str], visit: &Visit) -> Result<Outcome, String> {
         if each == 0 {
             break;
         }
-        let workers = visit.workers();
-        let body = visit.dir.join("h2load-body");
-        std::fs::write(&body, "h2load ".repeat(300)).map_err(|error| error.to_string())?;
+        let workers = visit.workers;
         let mut h2load = command("h2load");
         h2load.args(flags).args(["-n", &(each * workers).to_string(), "-c", &workers.to_string()]);
         h2load.args(["--rps", &format!("{:.3}", 1000.0 / visit.pause as f64)]);
         if post {
-            h2load.arg("-d").arg(body);
+            h2load.arg("-d").arg(&body);
         }
         h2load.arg(format!("{}{}", visit.url, if post { "/echo" } else { "/bytes?n=1000" }));
         let output = finish(h2load, left)?;
