@@ -56,21 +56,19 @@ impl Front {
         Front::start_nginx(&servers.collect::<String>(), ports)
     }
 
-    /// An nginx with HTTP/2 over TLS whose answers come from `still`, a server that nobody replaces, over a new connection
-    /// each.
-    pub(crate) fn nginx_beside(still: SocketAddr, certificate: &Path, key: &Path) -> Result<Front, String> {
+    /// An nginx, with HTTP/2 over TLS if there is a certificate with its key, whose answers come from `still`, a server that
+    /// nobody replaces, over a new connection each.
+    pub(crate) fn nginx_beside(still: SocketAddr, tls: Option<[&Path; 2]>) -> Result<Front, String> {
         let ports = listeners(&[0])?;
-        let server = format!(
-            "server {{
-                listen {} ssl http2;
-                ssl_certificate {};
-                ssl_certificate_key {};
-                location / {{ proxy_pass http://{still}; }}
-            }}\n",
-            ports[0].1,
-            certificate.display(),
-            key.display()
-        );
+        let (protocols, files) = match tls {
+            None => ("", String::new()),
+            Some([certificate, key]) => {
+                let (certificate, key) = (certificate.display(), key.display());
+                (" ssl http2", format!("ssl_certificate {certificate};\nssl_certificate_key {key};\n"))
+            }
+        };
+        let (address, proxy) = (ports[0].1, format!("location / {{ proxy_pass http://{still}; }}"));
+        let server = format!("server {{\nlisten {address}{protocols};\n{files}{proxy}\n}}\n");
         Front::start_nginx(&server, ports)
     }
 

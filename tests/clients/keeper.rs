@@ -56,8 +56,7 @@ pub(crate) fn visit(group: &Group) -> Option<Report> {
                         let bed = &bed;
                         scope.spawn(move || run(bed, &visit))
                     };
-                    let beside = bed.beside.as_ref().filter(|_| row.species.beside);
-                    let beside = beside.map(|nginx| format!("https://{}", nginx.address(0)));
+                    let beside = row.species.beside.then(|| bed.url_beside(row.species.target)).flatten();
                     [
                         Some((false, start(bed.url(row.species.target, *pause)))),
                         beside.map(|url| (true, start(url))),
@@ -109,7 +108,7 @@ pub(crate) struct Bed {
     servers: BTreeMap<Target, Server>,
     proxies: BTreeMap<Target, Front>,
     /// Replaced at the same moments, and whom it asks, which is not.
-    beside: Option<Front>,
+    beside: BTreeMap<Target, Front>,
     _still: Option<Server>,
 }
 
@@ -118,8 +117,13 @@ impl Bed {
         let wanted = |targets: &[Target]| species.iter().any(|one| targets.contains(&one.target));
         let dir = tempfile::tempdir().expect("a directory");
         write_certificate(&dir);
-        let mut bed =
-            Bed { dir, servers: BTreeMap::new(), proxies: BTreeMap::new(), beside: None, _still: None };
+        let mut bed = Bed {
+            dir,
+            servers: BTreeMap::new(),
+            proxies: BTreeMap::new(),
+            beside: BTreeMap::new(),
+            _still: None,
+        };
         if wanted(&[Target::Plain, Target::Site, Target::Nginx, Target::Haproxy]) {
             bed.servers.insert(Target::Plain, Server::start(playground(&QUIET)));
         }
@@ -148,18 +152,30 @@ impl Bed {
             }
         }
         if species.iter().any(|one| one.beside) {
-            match front::version("nginx") {
-                Err(why) => skip(&format!("the comparison with nginx: {why}")),
-                Ok(_) => {
-                    let still = Server::start(playground(&[]));
-                    let (cert, key) = (bed.path("cert.pem"), bed.path("key.pem"));
-                    bed.beside =
-                        Some(Front::nginx_beside(still.address(), &cert, &key).expect("it was found"));
-                    bed._still = Some(still);
-                }
-            }
+            bed.put_nginx_beside();
         }
         bed
+    }
+
+    fn put_nginx_beside(&mut self) {
+        if let Err(why) = front::version("nginx") {
+            return skip(&format!("the comparison with nginx: {why}"));
+        }
+        let still = Server::start(playground(&[]));
+        for target in self.servers.keys() {
+            let (cert, key) = (self.path("cert.pem"), self.path("key.pem"));
+            let tls = (*target == Target::Tls).then_some([&*cert, &*key]);
+            let nginx = Front::nginx_beside(still.address(), tls);
+            self.beside.insert(*target, nginx.expect("it was found"));
+        }
+        self._still = Some(still);
+    }
+
+    /// The nginx that is compared with this server.
+    fn url_beside(&self, target: Target) -> Option<String> {
+        let nginx = self.beside.get(&target)?;
+        let scheme = if target == Target::Tls { "https" } else { "http" };
+        Some(format!("{scheme}://{}", nginx.address(0)))
     }
 
     /// For files of those who ask.
@@ -193,9 +209,7 @@ impl Bed {
             std::thread::sleep(moment.saturating_duration_since(Instant::now()));
             let last = |server: &Server| server.wait_serving(n - 1);
             self.servers.values().for_each(|server| signal(last(server), Signal::SIGHUP));
-            if let Some(nginx) = &self.beside {
-                nginx.reload().expect("it lives");
-            }
+            self.beside.values().for_each(|nginx| nginx.reload().expect("it lives"));
             for server in self.servers.values() {
                 server.wait_serving(n);
             }

@@ -86,9 +86,15 @@ const fn new(
     Species { name, protocol, program, target, pauses: &PAUSES, beside: false, remark }
 }
 
-const fn beside(name: &'static str, program: Program, remark: &'static str) -> Species {
+/// The clients that take GOAWAY for an error.
+const fn http2(name: &'static str, program: Program, remark: &'static str) -> Species {
     let species = new(name, HTTP2, program, Target::Tls, remark);
     Species { pauses: &PAUSES_BESIDE, beside: true, ..species }
+}
+
+/// Asks an nginx too.
+const fn beside(species: Species) -> Species {
+    Species { beside: true, ..species }
 }
 
 const fn full_speed(name: &'static str, program: Program, remark: &'static str) -> Species {
@@ -114,12 +120,12 @@ pub(crate) fn groups() -> Vec<Group> {
     use Target::{Grpc, Haproxy, Nginx, Plain, Site, SiteTls, Tls};
     vec![
         Group::new(
-            7,
-            4200,
+            6,
+            4000,
             &[
-                new("requests", HTTP11, Python("requests"), Plain, ""),
-                new("http.client", HTTP10, Python("http.client-1.0"), Plain, ""),
-                new("http.client", HTTP11, Python("http.client-1.1"), Plain, ""),
+                beside(new("requests", HTTP11, Python("requests"), Plain, "")),
+                beside(new("http.client", HTTP10, Python("http.client-1.0"), Plain, "")),
+                beside(new("http.client", HTTP11, Python("http.client-1.1"), Plain, "")),
                 new("httpx", HTTP11, Python("httpx"), Plain, ""),
                 new("aiohttp", HTTP11, Python("aiohttp"), Plain, IDEMPOTENT),
                 new("curl", HTTP10, Curl(&["http1.0"]), Plain, RETRIES),
@@ -127,15 +133,15 @@ pub(crate) fn groups() -> Vec<Group> {
             ],
         ),
         Group::new(
-            7,
-            4200,
+            6,
+            4000,
             &[
                 new("fetch", HTTP11, Node("fetch"), Plain, ""),
-                new("http.Agent", HTTP11, Node("agent"), Plain, ""),
+                beside(new("http.Agent", HTTP11, Node("agent"), Plain, "")),
                 new("ws", "WebSocket", Node("ws"), Plain, ""),
                 new("net/http", HTTP11, Go("http1"), Plain, IDEMPOTENT),
                 new("java.net.http", HTTP11, Java("http1"), Plain, IDEMPOTENT),
-                new("reqwest", HTTP11, Reqwest("http1"), Plain, ""),
+                beside(new("reqwest", HTTP11, Reqwest("http1"), Plain, "")),
                 new("wrk", HTTP11, Wrk, Plain, ""),
                 new("h2load", HTTP11, H2load(&["--h1"]), Plain, UNSENT),
             ],
@@ -144,28 +150,28 @@ pub(crate) fn groups() -> Vec<Group> {
             10,
             4000,
             &[
-                beside("httpx", Python("httpx-http2"), ""),
-                beside("undici, allowH2", Node("undici"), ""),
-                beside("got, http2", Node("got"), ""),
-                beside("java.net.http", Java("http2"), IDEMPOTENT),
+                http2("httpx", Python("httpx-http2"), ""),
+                http2("undici, allowH2", Node("undici"), ""),
+                http2("got, http2", Node("got"), ""),
+                http2("java.net.http", Java("http2"), IDEMPOTENT),
             ],
         ),
         Group::new(
             6,
-            6200,
+            5600,
             &[
                 new("net/http", HTTP2, Go("http2"), Tls, RETRIES),
-                new("reqwest", HTTP2, Reqwest("http2"), Tls, ""),
+                beside(new("reqwest", HTTP2, Reqwest("http2"), Tls, "")),
                 new("curl", HTTP2, Curl(&["http2"]), Tls, RETRIES),
-                new("h2load", HTTP2, H2load(&[]), Tls, UNSENT),
+                beside(new("h2load", HTTP2, H2load(&[]), Tls, UNSENT)),
                 new("grpcio", "gRPC", Python("grpc"), Grpc, "idle grace 30 s"),
                 new("net/http behind nginx", HTTP11, Go("http1"), Nginx, "no retries upstream"),
                 new("net/http behind HAProxy", HTTP11, Go("http1"), Haproxy, "no retries upstream"),
             ],
         ),
         Group::new(
-            7,
-            4200,
+            6,
+            4000,
             &[browser("HTTP/1.1, WebSocket", Site), browser("HTTP/2, TLS, WebSocket", SiteTls)],
         ),
         Group::new(
