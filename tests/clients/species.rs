@@ -113,6 +113,7 @@ const HTTP11: &str = "HTTP/1.1";
 const HTTP2: &str = "HTTP/2, TLS";
 const RETRIES: &str = "retries on a kept connection by itself";
 const IDEMPOTENT: &str = "retries GET on a kept connection by itself";
+const NACKS: &str = "retries what a server says it has not looked at";
 const UNSENT: &str = "fails what it has not sent yet when a connection is closed, so it is run again";
 
 pub(crate) fn groups() -> Vec<Group> {
@@ -161,7 +162,8 @@ pub(crate) fn groups() -> Vec<Group> {
             5600,
             &[
                 new("net/http", HTTP2, Go("http2"), Tls, RETRIES),
-                beside(new("reqwest", HTTP2, Reqwest("http2"), Tls, "")),
+                new("reqwest", HTTP2, Reqwest("http2"), Tls, NACKS),
+                beside(new("reqwest, retry::never", HTTP2, Reqwest("http2-once"), Tls, "")),
                 new("curl", HTTP2, Curl(&["http2"]), Tls, RETRIES),
                 beside(new("h2load", HTTP2, H2load(&[]), Tls, UNSENT)),
                 new("grpcio", "gRPC", Python("grpc"), Grpc, "idle grace 30 s"),

@@ -54,7 +54,7 @@ impl Table {
 }
 
 /// How many, and with which pauses where there are any.
-fn failed(runs: &[Run]) -> String {
+fn failures(runs: &[Run]) -> String {
     let all = sum(runs).failed();
     let by_pause: Vec<String> = runs
         .iter()
@@ -66,46 +66,44 @@ fn failed(runs: &[Run]) -> String {
 
 impl Display for Table {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        writeln!(f, "| client | protocol | answered | failed | nginx: answered | failed | remark |")?;
+        writeln!(f, "| client | version | protocol | answered | failed | failed with nginx | remark |")?;
         writeln!(f, "|---|---|---|---|---|---|---|")?;
         for row in &self.0 {
             let Species { name, protocol, remark, .. } = row.species;
             if let Some(why) = &row.skipped {
-                writeln!(f, "| {name} | {protocol} | skipped | | | | {why} |")?;
+                writeln!(f, "| {name} | | {protocol} | skipped | | | {why} |")?;
                 continue;
             }
-            let all = row.all();
-            let (beside, beside_failed) = if row.beside.is_empty() {
-                (String::new(), String::new())
-            } else {
-                (sum(&row.beside).answered.to_string(), failed(&row.beside))
-            };
-            let notes = all.notes.iter().map(|(what, times)| format!("{times} {what}"));
-            let remarks: Vec<String> = Some(remark.to_owned())
-                .into_iter()
-                .filter(|remark| !remark.is_empty())
-                .chain(notes)
-                .collect();
-            let name =
-                if all.version.starts_with(name) { all.version } else { format!("{name} ({})", all.version) };
-            let (answered, failed) = (all.answered, failed(&row.runs));
-            let remarks = remarks.join("; ");
+            let Outcome { version, answered, notes, .. } = row.all();
+            let failed = failures(&row.runs);
+            let asked = sum(&row.beside);
+            let asked = asked.answered + asked.failed();
+            let beside =
+                if asked == 0 { String::new() } else { format!("{} of {asked}", failures(&row.beside)) };
+            let notes = notes.iter().map(|(what, times)| format!("{times} {what}"));
+            let remarks = (!remark.is_empty()).then(|| remark.to_owned()).into_iter().chain(notes);
+            let remarks = remarks.collect::<Vec<_>>().join("; ");
             writeln!(
                 f,
-                "| {name} | {protocol} | {answered} | {failed} | {beside} | {beside_failed} | {remarks} |"
+                "| {name} | {version} | {protocol} | {answered} | {failed} | {beside} | {remarks} |"
             )?;
         }
-        let skipped = self.0.iter().filter(|row| row.skipped.is_some()).count();
-        let (ran, failed): (Vec<&Row>, u64) = (
-            self.0.iter().filter(|row| row.skipped.is_none()).collect(),
-            self.0.iter().map(|r| r.all().failed()).sum(),
-        );
+        self.summary(f)
+    }
+}
+
+impl Table {
+    /// The sum, and the text of every failure.
+    fn summary(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let (ran, skipped): (Vec<&Row>, Vec<&Row>) = self.0.iter().partition(|row| row.skipped.is_none());
         let answered: u64 = ran.iter().map(|row| row.all().answered).sum();
-        writeln!(f, "\n{} clients, {answered} answered, {failed} failed; {skipped} skipped", ran.len())?;
+        let failed: u64 = ran.iter().map(|row| row.all().failed()).sum();
+        let (clients, skipped) = (ran.len(), skipped.len());
+        writeln!(f, "\nclients: {clients}; answered: {answered}; failed: {failed}; skipped: {skipped}")?;
         for row in ran {
+            let Species { name, protocol, .. } = row.species;
             for (server, runs) in [("handover", &row.runs), ("nginx", &row.beside)] {
                 for (what, times) in sum(runs).failures {
-                    let Species { name, protocol, .. } = row.species;
                     writeln!(f, "{server}: {name}, {protocol}: {times} x {what}")?;
                 }
             }

@@ -1,4 +1,5 @@
-//! reqwest. Usage: reqwest-client KIND URL PAUSE_MS WORKERS SECONDS, where KIND is http1 or http2.
+//! reqwest. Usage: reqwest-client KIND URL PAUSE_MS WORKERS SECONDS, where KIND is http1, http2, or http2-once: without the
+//! second try that reqwest gives, by default, to what a server says it has not looked at.
 //!
 //! Each worker asks with GET and POST in turn and pauses; nothing is asked twice by this program. At the end one line of JSON
 //! says how many were answered, what the others died of, and the first and last generation that answered. A wrong answer is
@@ -83,11 +84,13 @@ async fn main() -> Result<(), Failure> {
     let (pause, workers) = (Duration::from_millis(pause.parse()?), workers.parse::<u32>()?);
     let end = Instant::now() + Duration::from_secs_f64(seconds.parse()?);
     rustls::crypto::ring::default_provider().install_default().map_err(|_| "a second provider")?;
-    let client = Client::builder()
-        .tls_danger_accept_invalid_certs(true)
-        .retry(reqwest::retry::never())
-        .timeout(Duration::from_secs(15));
-    let client = if kind == "http1" { client.http1_only().build()? } else { client.build()? };
+    let client = Client::builder().tls_danger_accept_invalid_certs(true).timeout(Duration::from_secs(15));
+    let client = match &**kind {
+        "http1" => client.http1_only().retry(reqwest::retry::never()),
+        "http2-once" => client.retry(reqwest::retry::never()),
+        _ => client,
+    };
+    let client = client.build()?;
 
     let tally = Arc::new(Mutex::new(Tally::default()));
     let mut all = JoinSet::new();
