@@ -38,7 +38,7 @@ const REQWEST: Species = Species {
 fn reqwest_sees_no_reset_and_loses_nothing_over_twenty_handovers() {
     let _turn = alone();
     if let Some(why) = program::missing(&REQWEST) {
-        return skip(&why);
+        return skip(&format!("the resets that reqwest sees: {why}"));
     }
     build_examples();
     let bed = Bed::start(&[REQWEST]);
