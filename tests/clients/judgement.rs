@@ -50,6 +50,9 @@ const EXPLAINED: &[Explained] = &[
     // nghttp2_session.c, session_predicate_for_request_send: refuses what waits to be sent, behind the answer to a PING, when
     // GOAWAY comes. h2load has counted it as started.
     goaway("h2load", "sent and not answered"),
+    // h2, src/proto/connection.rs, poll_ready: the answer to a PING leaves before HEADERS that wait already, in the same
+    // segment, and with it the server takes stock. By default reqwest asks again.
+    goaway("reqwest, retry::never", "connection error received: not a result of an error"),
     // http/client.py, HTTPConnection.send: writes to its connection without a look whether the server has closed it. Its last
     // answer was before the handover, and could not tell it.
     blind("HTTP/1.1", "RemoteDisconnected"),

@@ -121,8 +121,8 @@ pub(crate) fn groups() -> Vec<Group> {
     use Target::{Grpc, Haproxy, Nginx, Plain, Site, SiteTls, Tls};
     vec![
         Group::new(
-            6,
-            4000,
+            7,
+            3500,
             &[
                 beside(new("requests", HTTP11, Python("requests"), Plain, "")),
                 beside(new("http.client", HTTP10, Python("http.client-1.0"), Plain, "")),
@@ -134,8 +134,8 @@ pub(crate) fn groups() -> Vec<Group> {
             ],
         ),
         Group::new(
-            6,
-            4000,
+            7,
+            3500,
             &[
                 new("fetch", HTTP11, Node("fetch"), Plain, ""),
                 beside(new("http.Agent", HTTP11, Node("agent"), Plain, "")),
@@ -172,8 +172,8 @@ pub(crate) fn groups() -> Vec<Group> {
             ],
         ),
         Group::new(
-            6,
-            4000,
+            7,
+            3500,
             &[browser("HTTP/1.1, WebSocket", Site), browser("HTTP/2, TLS, WebSocket", SiteTls)],
         ),
         Group::new(
