@@ -26,7 +26,7 @@ pub(crate) fn curl(flags: &[&str], visit: &Visit) -> Result<Outcome, String> {
 const MARK: &str = "@@curl";
 
 fn one_curl(flags: &[&str], visit: &Visit, worker: u64) -> Result<Outcome, String> {
-    let requests = (visit.length.as_millis() as u64 / visit.pause).max(2);
+    let requests = visit.length.as_millis() as u64 / visit.pause + 1;
     let body = |n: u64| format!("{worker}-{n} ").repeat(200);
     let mut config = String::new();
     for n in 0..requests {
@@ -39,7 +39,7 @@ fn one_curl(flags: &[&str], visit: &Visit, worker: u64) -> Result<Outcome, Strin
         write!(
             config,
             "{next}url = \"{}{path}\"\n{data}{flags}{keep_alive}insecure\nsilent\nshow-error\nverbose\nmax-time = 15\n\
-             write-out = \"\\n{MARK} %{{http_code}} %{{exitcode}} %{{errormsg}}\\n\"\n",
+             write-out = \"\\n{MARK} %{{http_code}} %{{exitcode}} %{{errormsg}}|%header{{generation}}\\n\"\n",
             visit.url
         )
         .expect("a string");
