@@ -150,6 +150,7 @@ pub(crate) fn h2load(flags: &[&str], visit: &Visit) -> Result<Outcome, String> {
     let mut outcome = Outcome { version: version("h2load", "--version", "nghttp2/"), ..Outcome::default() };
     let (mut runs, mut post) = (0, false);
     let body = visit.dir.join(format!("h2load{}-{}", flags.concat(), visit.pause));
+    let script = body.with_extension("times");
     std::fs::write(&body, "h2load ".repeat(300)).map_err(|error| error.to_string())?;
     loop {
         let left = end.saturating_duration_since(Instant::now());
@@ -160,12 +161,21 @@ pub(crate) fn h2load(flags: &[&str], visit: &Visit) -> Result<Outcome, String> {
         }
         let workers = visit.workers;
         let mut h2load = command("h2load");
-        h2load.args(flags).args(["-n", &(each * workers).to_string(), "-c", &workers.to_string()]);
-        h2load.args(["--rps", &format!("{:.3}", 1000.0 / visit.pause as f64)]);
+        h2load.args(flags).args(["-c", &workers.to_string()]);
+        let path = if post { "/echo" } else { "/bytes?n=1000" };
+        if flags.contains(&"--h1") {
+            // With --rps, 1.52 waits for ever once a server has said `Connection: close`: `rps_req_inflight` stays at 1.
+            let times = (0..each).map(|n| format!("{}\t{path}\n", n * visit.pause));
+            std::fs::write(&script, times.collect::<String>()).map_err(|error| error.to_string())?;
+            h2load.args(["-n", &each.to_string(), "-B", &visit.url, "--timing-script-file"]).arg(&script);
+        } else {
+            h2load.args(["-n", &(each * workers).to_string()]);
+            h2load.args(["--rps", &format!("{:.3}", 1000.0 / visit.pause as f64)]);
+            h2load.arg(format!("{}{path}", visit.url));
+        }
         if post {
             h2load.arg("-d").arg(&body);
         }
-        h2load.arg(format!("{}{}", visit.url, if post { "/echo" } else { "/bytes?n=1000" }));
         let output = finish(h2load, left)?;
         let (started, succeeded) =
             requests(&output).ok_or_else(|| format!("no summary: {}", last_words(&output)))?;
