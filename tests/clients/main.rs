@@ -1,0 +1,91 @@
+//! A zoo of real clients: programs that other people wrote, each with the connection pool that it has by default, ask a
+//! server that is replaced again and again. The rule is 0 failed. A failure may be explained only by the source of the
+//! client (`judgement.rs`), and only if nginx, reloaded at the same moments, made the same client fail as often.
+//!
+//! `tests/clients/fetch` installs what is no program of the distribution. A client that is missing is skipped and named.
+//! Cargo does not build the examples for one test, so the zoo builds them itself.
+
+mod browser;
+mod front;
+#[allow(dead_code, reason = "the other tests need more of it")]
+#[path = "../promises/harness.rs"]
+mod harness;
+mod judgement;
+mod keeper;
+#[path = "../../bench/load.rs"]
+mod load;
+mod outcome;
+#[path = "../../bench/process.rs"]
+mod process;
+mod program;
+mod reset;
+mod species;
+mod table;
+mod tools;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard};
+
+use judgement::judge;
+use table::Table;
+
+/// The tests share two cores, and what they measure is time: one after the other.
+fn alone() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// The folder of the target directory for what `tests/clients/fetch` installs.
+fn installed() -> PathBuf {
+    let me = std::env::current_exe().expect("the path of this executable");
+    me.ancestors().nth(3).expect("a folder of the target directory").join("clients")
+}
+
+/// What is beside this file.
+fn beside(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(name)
+}
+
+/// For `bench/contestants/packages.rs`, which looks from there for what `bench/peers/fetch` has unpacked.
+fn playground() -> PathBuf {
+    harness::example("playground")
+}
+
+/// Builds the examples in the profile of this executable.
+fn build_examples() {
+    let me = std::env::current_exe().expect("the path of this executable");
+    let release = me.ancestors().nth(2).is_some_and(|folder| folder.ends_with("release"));
+    let mut cargo = std::process::Command::new(env!("CARGO"));
+    cargo.current_dir(env!("CARGO_MANIFEST_DIR")).args(["build", "--locked", "--quiet"]);
+    cargo.args(["--example", "playground", "--example", "tonic"]).args(release.then_some("--release"));
+    // The one that this executable is in, however it was named.
+    cargo.arg("--target-dir").arg(me.ancestors().nth(3).expect("a target directory"));
+    assert!(cargo.status().is_ok_and(|status| status.success()), "the examples do not build");
+}
+
+/// Writes past libtest, which hides what a passing test prints.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+#[test]
+fn clients_of_others_lose_nothing_while_the_server_is_replaced() {
+    let _turn = alone();
+    build_examples();
+    // A part of it, by name, for whoever looks for one client's trouble.
+    let only = std::env::var("ZOO").unwrap_or_default();
+    let mut table = Table::default();
+    let mut history = String::new();
+    for group in species::groups() {
+        let here = group.only(&only);
+        let Some(report) = keeper::visit(&here) else { continue };
+        history.push_str(&report.history);
+        table.extend(report.rows);
+    }
+    let text = table.to_string();
+    say(&text);
+    std::fs::write(installed().join("table.md"), &text).expect("writable");
+    let wrong: Vec<String> = table.rows().iter().filter_map(judge).collect();
+    assert!(wrong.is_empty(), "{history}\n{}", wrong.join("\n"));
+}
