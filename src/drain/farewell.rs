@@ -120,6 +120,9 @@ impl Farewell {
             let deadline = progress + requests.half_close_timeout();
             return Some((deadline, Verdict::Abandon(deadline)));
         }
+        if let Some(at) = self.goaway.as_ref().and_then(|goaway| goaway.withheld_until()) {
+            return Some((at, Verdict::Goaway(Step::Acknowledge)));
+        }
         let quiet_since = || self.since.max(self.last_byte).max(requests.last_end().unwrap_or(self.since));
         let is_idle = !requests.are_in_flight();
         match (&self.goaway, self.mode) {

@@ -7,7 +7,11 @@
 //! once, and its next request is then one that it may make again. To learn which of the two a client is, it is sent PINGs
 //! while no stream is open: one that reads answers before it asks for anything else. Only of one that is near the answer
 //! is known to be missing and not late.
+//!
+//! hyper takes stock the moment it reads the answer to its own PING. A client may send requests right behind that answer which
+//! it had begun before it read GOAWAY (h2 does), and they would be refused. So hyper gets the answer a little later.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -44,7 +48,10 @@ pub(super) struct Goaway {
     /// The shortest time in which a PING was answered.
     quickest: Option<Duration>,
     client: Client,
-    /// hyper has told it to go, and it has acknowledged the PING behind it.
+    /// hyper says GOAWAY, and a PING behind it.
+    told: bool,
+    /// The answer to that PING, which hyper has not got yet, and when it came.
+    withheld: Option<(Vec<u8>, Instant)>,
     acknowledged: bool,
 }
 
@@ -72,10 +79,19 @@ pub(super) enum Step {
     Gracefully,
     /// Say it with [`Goaway::last`] and close.
     AtOnce,
+    /// Give hyper the answer to its PING.
+    Acknowledge,
 }
 
 pub(super) fn ping() -> Vec<u8> {
     [&[0, 0, 8, PING, 0, 0, 0, 0, 0][..], PAYLOAD].concat()
+}
+
+/// Returns how many bytes are left.
+fn take_out(bytes: &mut [u8], range: Range<usize>) -> usize {
+    let left = bytes.len() - range.len();
+    bytes.copy_within(range.end.., range.start);
+    left
 }
 
 impl Goaway {
@@ -90,6 +106,8 @@ impl Goaway {
             probe: None,
             quickest: None,
             client: Client::Unknown(0),
+            told: false,
+            withheld: None,
             acknowledged: false,
         }
     }
@@ -104,13 +122,25 @@ impl Goaway {
     }
 
     /// hyper says GOAWAY now.
-    pub(super) fn told(&mut self) {
-        self.acknowledged = false;
+    pub(super) fn tell(&mut self) {
+        self.told = true;
     }
 
-    /// Returns how many of the bytes are left when the answers to our PINGs, of which hyper knows nothing, are taken out.
+    /// When hyper may have the answer to its PING.
+    pub(super) fn withheld_until(&self) -> Option<Instant> {
+        let (_, came) = self.withheld.as_ref().filter(|_| self.received.is_between())?;
+        Some(*came + QUIET)
+    }
+
+    /// The answer to the PING of hyper.
+    pub(super) fn acknowledge(&mut self) -> Vec<u8> {
+        self.acknowledged = true;
+        self.withheld.take().map(|(answer, _)| answer).unwrap_or_default()
+    }
+
+    /// Returns how many of the bytes are left when what hyper must not know, or not yet, is taken out: the answers to PINGs.
     pub(super) fn received(&mut self, bytes: &mut [u8], is_lame_duck: bool) -> usize {
-        let Goaway { received, open, last_stream, probe, acknowledged, .. } = self;
+        let Goaway { received, open, last_stream, .. } = self;
         let (mut requested, mut answer) = (false, None);
         received.read(bytes, |Frame { kind, flags, stream, whole }| match kind {
             HEADERS if stream > *last_stream => {
@@ -119,12 +149,7 @@ impl Goaway {
                 requested = true;
             }
             RST_STREAM => open.retain(|one| *one != stream),
-            PING if flags & ACK != 0 => match whole {
-                Some(whole) if probe.is_some() && bytes[whole.clone()].ends_with(PAYLOAD) => {
-                    answer = Some((whole, requested));
-                }
-                _ => *acknowledged = true,
-            },
+            PING if flags & ACK != 0 => answer = Some((whole, requested)),
             _ => {}
         });
         if requested && is_lame_duck {
@@ -134,10 +159,22 @@ impl Goaway {
         if let Some(probe) = self.probe.as_mut().filter(|_| overtakes) {
             probe.overtaken.get_or_insert_with(Instant::now);
         }
-        let Some((whole, _)) = answer else { return bytes.len() };
-        self.answered();
-        bytes.copy_within(whole.end.., whole.start);
-        bytes.len() - whole.len()
+        match answer {
+            Some((Some(whole), _)) if self.probe.is_some() && bytes[whole.clone()].ends_with(PAYLOAD) => {
+                self.answered();
+                take_out(bytes, whole)
+            }
+            Some((Some(whole), _)) if self.told && !self.acknowledged => {
+                self.withheld = Some((bytes[whole.clone()].to_vec(), Instant::now()));
+                take_out(bytes, whole)
+            }
+            // In two parts, hyper has one already.
+            Some(_) => {
+                self.acknowledged |= self.told;
+                bytes.len()
+            }
+            None => bytes.len(),
+        }
     }
 
     fn answered(&mut self) {

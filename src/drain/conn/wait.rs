@@ -98,7 +98,7 @@ impl<T: AsyncWrite + Unpin> Conn<T> {
         let goaway = self.farewell.expect_goaway();
         match step {
             Step::Gracefully => {
-                goaway.told();
+                goaway.tell();
                 self.requests.set_goaway();
             }
             Step::Probe => {
@@ -106,6 +106,11 @@ impl<T: AsyncWrite + Unpin> Conn<T> {
                 self.inserted = goaway::ping();
                 // What cannot be written now is written before anything else.
                 let _ = self.poll_insert(cx);
+            }
+            Step::Acknowledge => {
+                self.received = goaway.acknowledge();
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
             }
             Step::AtOnce if self.socket.arrived() == Arrived::Something => return Poll::Pending,
             Step::AtOnce if self.socket.round_trip().is_none_or(|time| time > NEAR) => goaway.is_far(),
