@@ -18,10 +18,9 @@ use tokio::time::Instant;
 
 use super::frames::{ACK, DATA, END_STREAM, Frame, Frames, GOAWAY, HEADERS, PING, RST_STREAM};
 
-/// For so long nothing has to be under way before GOAWAY is said.
+/// For so long nothing has to be under way before GOAWAY is said, in the beginning. The longer it has not been said, the shorter
+/// is enough, down to no time at all when it has to be: so each connection is told in one of its longest pauses.
 const QUIET: Duration = Duration::from_millis(250);
-/// In the last part of the time for it, the first moment is taken in which no stream is open.
-const HURRY: Duration = Duration::from_secs(1);
 /// A PING that is not answered for so long is not read, whatever gets lost on the way.
 const UNREAD: Duration = Duration::from_secs(1);
 /// How often a PING must be overtaken by a request before the client is taken for one that does not read: requests that were
@@ -215,21 +214,25 @@ impl Goaway {
     /// What comes next, and when, if nothing happens until then. It is a lame duck since `since`, and is to be told by
     /// `latest`.
     pub(super) fn next(&self, since: Instant, latest: Instant) -> (Instant, Step) {
-        let hurry = latest - HURRY.min((latest - since) / 2);
-        let quiet = (since.max(self.last_activity) + QUIET).min(hurry);
         // The server's SETTINGS come first.
         if !self.is_idle() || !self.has_begun {
             return (latest, Step::Gracefully);
         }
+        let (idle_since, all) = (since.max(self.last_activity), latest - since);
+        // When the pause is as long as what is then enough: QUIET * (latest - then) / (latest - since).
+        let left = latest.saturating_duration_since(idle_since);
+        let quiet = idle_since + left.mul_f64(QUIET.as_secs_f64() / (QUIET + all).as_secs_f64());
         match (self.client, &self.probe) {
             (Client::Reads, _) => (quiet, Step::Gracefully),
             (Client::Unknown(OVERTAKEN..), _) => (quiet, Step::AtOnce),
-            (Client::Unknown(_), None) if Instant::now() < hurry => (since, Step::Probe),
-            (Client::Unknown(_), None) => (hurry, Step::Gracefully),
+            (Client::Unknown(_), None) if Instant::now() < latest => (since, Step::Probe),
+            (Client::Unknown(_), None) => (latest, Step::Gracefully),
             (Client::Unknown(times), Some(probe)) => {
                 let unread = probe.sent + if times + LONG >= OVERTAKEN { QUIET } else { UNREAD };
                 let known = unread.max(quiet);
-                if known <= hurry { (known, Step::AtOnce) } else { (hurry, Step::Gracefully) }
+                // The last quarter is too late to find out.
+                let late = latest - all / 4;
+                if known <= late { (known, Step::AtOnce) } else { (quiet.max(late), Step::Gracefully) }
             }
         }
     }

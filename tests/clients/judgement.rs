@@ -25,8 +25,8 @@ const fn goaway(client: &'static str, failure: &'static str) -> Explained {
 }
 
 /// Only where the pause is longer than the idle grace.
-const fn blind(protocol: &'static str, failure: &'static str) -> Explained {
-    Explained { client: "http.client", protocol, failure, shortest: 3000, longest: u64::MAX }
+const fn idle(client: &'static str, protocol: &'static str, failure: &'static str) -> Explained {
+    Explained { client, protocol, failure, shortest: 3000, longest: u64::MAX }
 }
 
 /// GOAWAY is how a server ends a connection in order (RFC 9113, section 6.8): it still answers what was sent.
@@ -47,20 +47,23 @@ const EXPLAINED: &[Explained] = &[
     // jdk.internal.net.http.Http2Connection, handleGoAway: shuts the connection down with all that is under way (JDK-8335181,
     // until Java 24).
     goaway("java.net.http", "GOAWAY received"),
+    // The same class, createStream and shutdown: a stream that is made while the connection shuts down is never completed, so
+    // its request ends with the timeout of the client (JDK-8335181 too).
+    goaway("java.net.http", "HttpTimeoutException: request timed out"),
     // nghttp2_session.c, session_predicate_for_request_send: refuses what waits to be sent, behind the answer to a PING, when
     // GOAWAY comes. h2load has counted it as started.
     goaway("h2load", "sent and not answered"),
-    // h2, src/proto/connection.rs, poll_ready: the answer to a PING leaves before HEADERS that wait already, in the same
-    // segment, and with it the server takes stock. By default reqwest asks again.
-    goaway("reqwest, retry::never", "connection error received: not a result of an error"),
     // http/client.py, HTTPConnection.send: writes to its connection without a look whether the server has closed it. Its last
     // answer was before the handover, and could not tell it.
-    blind("HTTP/1.1", "RemoteDisconnected"),
-    blind("HTTP/1.1", "BrokenPipe"),
-    blind("HTTP/1.1", "ConnectionReset"),
-    blind("HTTP/1.0, keep-alive", "RemoteDisconnected"),
-    blind("HTTP/1.0, keep-alive", "BrokenPipe"),
-    blind("HTTP/1.0, keep-alive", "ConnectionReset"),
+    idle("http.client", "HTTP/1.1", "RemoteDisconnected"),
+    idle("http.client", "HTTP/1.1", "BrokenPipe"),
+    idle("http.client", "HTTP/1.1", "ConnectionReset"),
+    idle("http.client", "HTTP/1.0, keep-alive", "RemoteDisconnected"),
+    idle("http.client", "HTTP/1.0, keep-alive", "BrokenPipe"),
+    idle("http.client", "HTTP/1.0, keep-alive", "ConnectionReset"),
+    // undici, lib/dispatcher/client-h1.js, onHttpSocketEnd: asks at the moment at which the idle connection is closed. Its fetch
+    // takes no second try.
+    idle("fetch", "HTTP/1.1", "UND_ERR_SOCKET fetch failed other side closed"),
 ];
 
 /// Says what is wrong with a row, if anything.

@@ -137,7 +137,7 @@ pub(crate) fn groups() -> Vec<Group> {
             7,
             3500,
             &[
-                new("fetch", HTTP11, Node("fetch"), Plain, ""),
+                beside(new("fetch", HTTP11, Node("fetch"), Plain, "")),
                 beside(new("http.Agent", HTTP11, Node("agent"), Plain, "")),
                 new("ws", "WebSocket", Node("ws"), Plain, ""),
                 new("net/http", HTTP11, Go("http1"), Plain, IDEMPOTENT),
@@ -166,7 +166,13 @@ pub(crate) fn groups() -> Vec<Group> {
                 beside(new("reqwest, retry::never", HTTP2, Reqwest("http2-once"), Tls, "")),
                 new("curl", HTTP2, Curl(&["http2"]), Tls, RETRIES),
                 beside(new("h2load", HTTP2, H2load(&[]), Tls, UNSENT)),
-                new("grpcio", "gRPC", Python("grpc"), Grpc, "idle grace 30 s"),
+                new(
+                    "grpcio",
+                    "gRPC",
+                    Python("grpc"),
+                    Grpc,
+                    "retries what a server says it has not looked at; idle grace 30 s",
+                ),
                 new("net/http behind nginx", HTTP11, Go("http1"), Nginx, "no retries upstream"),
                 new("net/http behind HAProxy", HTTP11, Go("http1"), Haproxy, "no retries upstream"),
             ],
