@@ -27,7 +27,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Conn<T> {
     /// # Errors
     ///
     /// When the client broke the protocol or went away in the middle of an exchange.
-    pub async fn serve<S, B>(mut self, service: S) -> Result<(), BoxError>
+    pub fn serve<S, B>(self, service: S) -> impl Future<Output = Result<(), BoxError>>
     where
         S: Service<Request<Incoming>, Response = Response<B>> + Send + 'static,
         S::Future: Send,
@@ -36,43 +36,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Conn<T> {
         B::Data: Send,
         B::Error: Into<BoxError>,
     {
-        self.requests().set_protocol(Protocol::Unknown);
-        let protocol = self.find_out_protocol().await?;
-        let requests = Arc::clone(self.requests());
-        let service = Attended::new(service, Arc::clone(&requests));
-        let io = TokioIo::new(self);
-        if protocol == Protocol::Http1 {
-            let mut conn = pin!(http1::Builder::new().serve_connection(io, service).with_upgrades());
-            return poll_fn(|cx| match requests.is_cut() {
-                true => Poll::Ready(Ok(())),
-                false => conn.as_mut().poll(cx).map_err(Into::into),
-            })
-            .await;
-        }
-        let mut builder = http2::Builder::new(TokioExecutor::new());
-        builder.timer(TokioTimer::new());
-        // What hyper has today, said here so that it stays: a client that opens and resets streams without end, or sends
-        // headers without end, is told to go.
-        builder.max_concurrent_streams(200).max_header_list_size(16 * 1024);
-        builder.max_pending_accept_reset_streams(20).max_local_error_reset_streams(1024);
-        // On the heap too: it is many times as large as what an HTTP/1 connection needs.
-        let mut conn = Box::pin(builder.serve_connection(io, service));
-        let mut told = false;
-        poll_fn(|cx| {
-            loop {
-                if requests.is_cut() {
-                    return Poll::Ready(Ok(()));
-                }
-                let polled = conn.as_mut().poll(cx).map_err(Into::into);
-                if polled.is_ready() || told || !requests.says_goaway() {
-                    return polled;
-                }
-                // GOAWAY, and a PING whose acknowledgement shows that no stream is on its way any more.
-                conn.as_mut().graceful_shutdown();
-                told = true;
-            }
-        })
-        .await
+        // On the heap: a future holds a value in each place that it is moved through.
+        serve(Box::new(self), service)
     }
 
     /// By its first bytes, not by ALPN alone: a client that agreed on HTTP/2 and has not said anything yet is idle like any
@@ -95,4 +60,53 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Conn<T> {
         self.begin(protocol, received);
         Ok(protocol)
     }
+}
+
+async fn serve<T, S, B>(mut conn: Box<Conn<T>>, service: S) -> Result<(), BoxError>
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Service<Request<Incoming>, Response = Response<B>> + Send + 'static,
+    S::Future: Send,
+    S::Error: Into<BoxError>,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    conn.requests().set_protocol(Protocol::Unknown);
+    let protocol = conn.find_out_protocol().await?;
+    let requests = Arc::clone(conn.requests());
+    let service = Attended::new(service, Arc::clone(&requests));
+    let io = TokioIo::new(conn);
+    if protocol == Protocol::Http1 {
+        let mut conn = pin!(http1::Builder::new().serve_connection(io, service).with_upgrades());
+        return poll_fn(|cx| match requests.is_cut() {
+            true => Poll::Ready(Ok(())),
+            false => conn.as_mut().poll(cx).map_err(Into::into),
+        })
+        .await;
+    }
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder.timer(TokioTimer::new());
+    // What hyper has today, said here so that it stays: a client that opens and resets streams without end, or sends
+    // headers without end, is told to go.
+    builder.max_concurrent_streams(200).max_header_list_size(16 * 1024);
+    builder.max_pending_accept_reset_streams(20).max_local_error_reset_streams(1024);
+    // On the heap too: it is many times as large as what an HTTP/1 connection needs.
+    let mut conn = Box::pin(builder.serve_connection(io, service));
+    let mut told = false;
+    poll_fn(|cx| {
+        loop {
+            if requests.is_cut() {
+                return Poll::Ready(Ok(()));
+            }
+            let polled = conn.as_mut().poll(cx).map_err(Into::into);
+            if polled.is_ready() || told || !requests.says_goaway() {
+                return polled;
+            }
+            // GOAWAY, and a PING whose acknowledgement shows that no stream is on its way any more.
+            conn.as_mut().graceful_shutdown();
+            told = true;
+        }
+    })
+    .await
 }
