@@ -21,6 +21,8 @@ use super::frames::{ACK, DATA, END_STREAM, Frame, Frames, GOAWAY, HEADERS, PING,
 /// For so long nothing has to be under way before GOAWAY is said, in the beginning. The longer it has not been said, the shorter
 /// is enough, down to no time at all when it has to be: so each connection is told in one of its longest pauses.
 const QUIET: Duration = Duration::from_millis(250);
+/// A client that is farther away than this, where packets get lost too, may only be late with its answer to a PING.
+const NEAR: Duration = Duration::from_millis(10);
 /// A PING that is not answered for so long is not read, whatever gets lost on the way.
 const UNREAD: Duration = Duration::from_secs(1);
 /// How often a PING must be overtaken by a request before the client is taken for one that does not read: requests that were
@@ -43,9 +45,9 @@ pub(super) struct Goaway {
     has_begun: bool,
     /// When a lame duck last received a request, or wrote the end of a response.
     last_activity: Instant,
+    /// How long its packets take there and back, once that was asked.
+    round_trip: Option<Duration>,
     probe: Option<Probe>,
-    /// The shortest time in which a PING was answered.
-    quickest: Option<Duration>,
     client: Client,
     /// hyper says GOAWAY, and a PING behind it.
     told: bool,
@@ -102,8 +104,8 @@ impl Goaway {
             last_stream: 0,
             has_begun: false,
             last_activity: Instant::now(),
+            round_trip: None,
             probe: None,
-            quickest: None,
             client: Client::Unknown(0),
             told: false,
             withheld: None,
@@ -178,14 +180,12 @@ impl Goaway {
 
     fn answered(&mut self) {
         let Some(Probe { sent, overtaken }) = self.probe.take() else { return };
-        let took = sent.elapsed();
-        let quickest = self.quickest.map_or(took, |quickest| quickest.min(took));
-        self.quickest = Some(quickest);
+        // A request that came sooner was on its way when the PING was sent.
+        let soonest = 2 * self.round_trip.unwrap_or(NEAR);
         self.client = match (self.client, overtaken) {
             (Client::Reads, _) | (_, None) => Client::Reads,
             (Client::Unknown(times), Some(at)) if at - sent >= QUIET => Client::Unknown(times + LONG),
-            // One that came sooner was on its way when the PING was sent.
-            (Client::Unknown(times), Some(at)) if at - sent >= 2 * quickest => Client::Unknown(times + 1),
+            (Client::Unknown(times), Some(at)) if at - sent >= soonest => Client::Unknown(times + 1),
             (unknown, Some(_)) => unknown,
         };
     }
@@ -237,13 +237,15 @@ impl Goaway {
         }
     }
 
-    /// The client is too far away to tell whether it reads.
-    pub(super) fn is_far(&mut self) {
-        self.client = Client::Reads;
-    }
-
-    /// A PING is sent now.
-    pub(super) fn probe(&mut self) {
+    /// Returns whether a PING is to be sent now, to a client as far away as `round_trip` says.
+    pub(super) fn probe(&mut self, round_trip: impl FnOnce() -> Option<Duration>) -> bool {
+        self.round_trip = self.round_trip.or_else(round_trip);
+        if self.round_trip.is_none_or(|time| time > NEAR) {
+            // It cannot be told, so it is treated as one that reads.
+            self.client = Client::Reads;
+            return false;
+        }
         self.probe = Some(Probe { sent: Instant::now(), overtaken: None });
+        true
     }
 }

@@ -146,7 +146,8 @@ fn handlers_of_a_thousand_clients_that_left_are_gone_within_the_timeout() {
         drop(clients);
         wait_until("all are gone", &server, || descriptors(server.first_pid()) < 100);
         let took = left.elapsed();
-        assert!(took < timeout + Duration::from_secs(3), "{target}: {took:?}");
+        // A busy machine takes its time to connect and to clear away so many.
+        assert!(took < timeout + Duration::from_secs(10), "{target}: {took:?}");
     }
 }
 

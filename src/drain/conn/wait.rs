@@ -2,7 +2,6 @@
 
 use std::io;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use tokio::io::AsyncWrite;
 use tokio::time::Instant;
@@ -12,10 +11,6 @@ use super::super::farewell::{Unfinished, Verdict};
 use super::super::goaway::{self, Step};
 use super::super::requests::Protocol;
 use super::{Arrived, Conn, cut};
-
-/// A client that is not farther away than this has no request on the way when it has been quiet for long enough to be told the
-/// last stream at once. One that is farther away, where packets get lost too, may only be late with its answer to a PING.
-const NEAR: Duration = Duration::from_millis(10);
 
 /// What has become of the client's end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,8 +96,8 @@ impl<T: AsyncWrite + Unpin> Conn<T> {
                 goaway.tell();
                 self.requests.set_goaway();
             }
+            Step::Probe if !goaway.probe(|| self.socket.round_trip()) => {}
             Step::Probe => {
-                goaway.probe();
                 self.inserted = goaway::ping();
                 // What cannot be written now is written before anything else.
                 let _ = self.poll_insert(cx);
@@ -113,7 +108,6 @@ impl<T: AsyncWrite + Unpin> Conn<T> {
                 return Poll::Pending;
             }
             Step::AtOnce if self.socket.arrived() == Arrived::Something => return Poll::Pending,
-            Step::AtOnce if self.socket.round_trip().is_none_or(|time| time > NEAR) => goaway.is_far(),
             Step::AtOnce => {
                 self.inserted.extend(goaway.last());
                 return Poll::Ready(Ok(()));

@@ -105,7 +105,7 @@ fn table() -> Vec<Row> {
             vec!["/1", "/slow"], 9),
         ("a request to a lame duck", ALL, vec![LameDuck(30), Get("/1")], vec!["/1"], 0),
         ("a byte at a time", 1, vec![Get("/1"), After(30), LameDuck(0)], vec!["/1"], 31),
-        ("a byte at a time to a lame duck", 1, vec![LameDuck(30), Get("/1")], vec!["/1"], 5),
+        ("a byte at a time to a lame duck", 1, vec![LameDuck(30), Get("/1")], vec!["/1"], 4),
         ("a stream at the cut", ALL, vec![Get("/slow"), After(1), LameDuck(0), After(1), Cut], vec![CUT], 2),
         ("it came back before anything was told", ALL,
             vec![After(1), LameDuck(30), Normal, After(50), Get("/1"), After(1), Cut], vec!["/1"], 52),
@@ -167,7 +167,7 @@ async fn a_peer_that_acknowledges_nothing_is_not_waited_for_longer_than_5_second
     let table: [(_, &[u8], _, _, _); 5] = [
         ("never a preface", b"", 10, 12, false),
         ("half a preface", half, 10, 30, false),
-        ("no stream", PREFACE, 10, 16, false),
+        ("no stream", PREFACE, 10, 15, false),
         ("a stream", &with_stream, 5, 13, true),
         ("a long stream", &with_stream, 1, 13, true),
     ];

@@ -78,3 +78,21 @@ fn a_large_response_to_a_slow_reader_arrives_whole_though_the_grace_is_over() {
     let (_, body) = answer.split_once("\r\n\r\n").expect("a head");
     assert_eq!(body.len(), 20_000_000);
 }
+
+#[test]
+fn a_client_that_says_close_notify_behind_its_request_gets_all_of_its_answer() {
+    let bed = Bed::make();
+    let server = bed.start(&[]);
+    for sends_fin in [false, true] {
+        let mut client = bed.connect(server.address());
+        client.send("/bytes?n=4194304");
+        client.0.conn.send_close_notify();
+        client.0.flush().expect("the connection is open");
+        if sends_fin {
+            client.0.sock.shutdown(std::net::Shutdown::Write).expect("the connection is open");
+        }
+        let all = client.rest();
+        let (_, body) = all.split_once("\r\n\r\n").expect("a head");
+        assert_eq!(body.len(), 4 << 20, "FIN too: {sends_fin}");
+    }
+}
