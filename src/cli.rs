@@ -20,6 +20,7 @@ mod command;
 mod config;
 mod control;
 mod extras;
+mod files;
 mod lines;
 mod listing;
 mod log;

@@ -36,6 +36,8 @@ use tokio::time::sleep;
 mod answer;
 use answer::answer;
 
+#[path = "../../src/cli/files.rs"]
+mod files;
 #[path = "../../src/cli/lines.rs"]
 mod lines;
 #[path = "../../src/cli/log.rs"]

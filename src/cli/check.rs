@@ -1,12 +1,10 @@
 //! `--check`: whether a server would start, as far as it can be told without binding or creating anything.
 
-use std::fs::OpenOptions;
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use super::config::Config;
-use super::lines::NONBLOCK;
+use super::files;
 use super::log::{cannot_open, one_line};
 use super::{Cli, check_admin, check_root, load_tls};
 
@@ -42,7 +40,7 @@ pub(super) fn check(
 /// A file that is there is opened; of another only the directory is looked at, because the one who checks may be another
 /// user than the one who serves, and must not be the owner of the log.
 fn could_append(path: &Path) -> io::Result<()> {
-    match OpenOptions::new().append(true).custom_flags(NONBLOCK).open(path) {
+    match files::append(path, false) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
             match std::fs::metadata(dir)?.is_dir() {
