@@ -6,7 +6,7 @@ use std::path::Path;
 use super::config::Config;
 use super::files;
 use super::log::{cannot_open, one_line};
-use super::{Cli, check_admin, check_root, load_tls};
+use super::{Cli, check_root, configured};
 
 /// Prints what would be served, or gives the error that a start would give.
 pub(super) fn check(
@@ -22,15 +22,15 @@ pub(super) fn check(
     if let Some(root) = &cli.root {
         check_root(root).map_err(|problem| config.blame("root", problem))?;
     }
-    check_admin(&cli.admin, config)?;
-    let tls = load_tls(&cli.tls, config)?.map_or("", |_| " with TLS");
+    let (_, _, has_tls) = configured(cli, config)?;
+    let tls = if has_tls { " with TLS" } else { "" };
     appendable("access-log-file", "access log", cli.access.file())?;
 
     let served = match &cli.root {
         Some(root) => format!("the files of {}", root.display()),
         None => "a page that says who answers".into(),
     };
-    let listen: Vec<_> = cli.server.listen.iter().map(ToString::to_string).collect();
+    let listen: Vec<_> = cli.server.listen()?.iter().map(ToString::to_string).collect();
     let said = cli.config.as_deref().map(|path| format!(", as {} says", path.display())).unwrap_or_default();
     let ok = format!("ok: would serve {served} on {}{tls}{said}", listen.join(" and "));
     io::stdout().write_all(&[one_line(ok.as_bytes()), b"\n".to_vec()].concat())?;
