@@ -155,3 +155,42 @@ fn an_admin_address_that_the_server_listens_on_is_refused() {
         }
     }
 }
+
+#[test]
+fn the_same_link_local_address_on_two_interfaces_is_served_and_handed_over() {
+    // Two interfaces with the same address in a network of their own; the load asks there.
+    let network = "ip link set lo up && for i in a b; do
+        ip link add $i type veth peer name $i-peer && ip link set $i up && ip link set $i-peer up &&
+        ip -6 address add fe80::1/64 dev $i nodad || exit 77; done; exec \"$@\"";
+    let unshare = || {
+        let mut unshare = command("unshare");
+        unshare.args(["--user", "--map-root-user", "--net", "sh", "-c", network, "sh"]);
+        unshare
+    };
+    if !unshare().arg("true").stderr(std::process::Stdio::null()).status().is_ok_and(|s| s.success()) {
+        return skip("no network namespace with two interfaces");
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut started = unshare();
+    // By name, because nobody knows the numbers.
+    started.arg(HANDOVER).args(["--log-format", "json", "--standby", "300ms"]);
+    started
+        .args(["--listen", "[fe80::1%a]:8080", "--listen", "[fe80::1%b]:8080", "--control"])
+        .arg(dir.path());
+    std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o700)).expect("ours");
+    let server = Server::start(started);
+    let mut pid = server.first_pid();
+    for generation in 2..=4 {
+        signal(pid, Signal::SIGHUP);
+        pid = server.wait_serving(generation);
+        server.wait_retired(generation - 1);
+    }
+    let mut status = command("nsenter");
+    let target = pid.to_string();
+    status.args(["--target", &target, "--user", "--net", "--preserve-credentials", HANDOVER, "status"]);
+    let (code, stdout, stderr) = finish(status.arg("--control").arg(dir.path()));
+    assert_eq!(code, Some(0), "{stderr}");
+    let listed = stdout.lines().filter(|line| line.starts_with("[fe80::1%")).collect::<Vec<_>>();
+    assert_eq!(listed.len(), 2, "{stdout}");
+    assert!(listed.iter().all(|line| line.ends_with(&format!("]:8080: pid {pid}"))), "{stdout}");
+}
