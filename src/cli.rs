@@ -4,11 +4,9 @@ use std::convert::Infallible;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use clap::{ArgAction, Parser, Subcommand};
 use handover::Server;
-use handover::rustls::ServerConfig;
 use hyper::body::{Body, Bytes, Incoming};
 use hyper::service::Service;
 use hyper::{Request, Response};
@@ -20,6 +18,7 @@ mod command;
 mod config;
 mod control;
 mod extras;
+mod files;
 mod lines;
 mod listing;
 mod log;
@@ -126,10 +125,7 @@ fn serve(cli: Cli, config: Config) -> Result<(), Box<dyn std::error::Error>> {
     if let Some(root) = &cli.root {
         check_root(root).map_err(|problem| config.blame("root", problem))?;
     }
-    let admin = check_admin(&cli.admin, &config)?;
-    let tls = load_tls(&cli.tls, &config)?;
-    let server = cli.tls.apply(cli.server.server(), tls);
-    let server = admin.iter().fold(server, |server, admin| admin.bind(server));
+    let (server, admin, _) = configured(&cli, &config)?;
     let handle = server.handle();
     let access = cli.access.open(&handle).map_err(|problem| config.blame("access-log-file", problem))?;
     let (access, _flush) = access.unzip();
@@ -143,6 +139,19 @@ fn serve(cli: Cli, config: Config) -> Result<(), Box<dyn std::error::Error>> {
     runtime.shutdown_background();
     served.map_err(reason)?;
     Ok(())
+}
+
+/// The server that the flags and the config describe, and whether it has TLS.
+fn configured(cli: &Cli, config: &Config) -> Result<(Server, Option<Admin>, bool), String> {
+    let listen = cli.server.listen().map_err(|problem| config.blame("listen", problem))?;
+    let admin = cli.admin.check(&listen).map_err(|problem| config.blame("admin", problem))?;
+    let tls = cli.tls.load().map_err(|(key, problem)| config.blame(key, problem))?;
+    let has_tls = tls.is_some();
+    let server = cli.tls.apply(cli.server.server(&listen), tls);
+    let server = admin.iter().fold(server, |server, admin| admin.bind(server));
+    // The flags have bounds of their own, so it is about the addresses.
+    server.check().map_err(|problem| config.blame("listen", problem.to_string()))?;
+    Ok((server, admin, has_tls))
 }
 
 /// Serves the site, and answers whoever operates it.
@@ -176,14 +185,6 @@ fn reason(error: handover::Error) -> Box<dyn std::error::Error> {
         Some(problem) if error.is_not_ready() => problem.into(),
         _ => error.into(),
     }
-}
-
-fn check_admin(options: &AdminOptions, config: &Config) -> Result<Option<Admin>, String> {
-    options.check().map_err(|problem| config.blame("admin", problem))
-}
-
-fn load_tls(options: &tls::TlsOptions, config: &Config) -> Result<Option<Arc<ServerConfig>>, String> {
-    options.load().map_err(|(key, problem)| config.blame(key, problem))
 }
 
 fn check_root(root: &Path) -> Result<(), String> {

@@ -34,6 +34,7 @@ pub use requests::ConnectInfo;
 use requests::Requests;
 use waves::{FEW, Waves};
 
+use crate::error::LONGEST;
 use crate::status::Connections;
 
 /// The treatment in force. A lame duck is served normally, but its responses say `Connection: close`.
@@ -129,6 +130,8 @@ struct Shared {
 /// let options = handover::DrainOptions::default().half_close_timeout(Duration::from_secs(60));
 /// let drain = handover::Drain::with_options(options);
 /// ```
+///
+/// A time of more than 365 days is one of 365 days.
 #[derive(Debug, Clone, Copy)]
 pub struct DrainOptions {
     half_close_timeout: Duration,
@@ -149,6 +152,19 @@ impl DrainOptions {
     pub fn goaway_delay(mut self, delay: Duration) -> DrainOptions {
         self.goaway_delay = delay;
         self
+    }
+
+    pub(crate) fn times(&self) -> [(&'static str, Duration); 2] {
+        [("half-close timeout", self.half_close_timeout), ("GOAWAY delay", self.goaway_delay)]
+    }
+
+    /// Nobody hears of a mistake here: see [`Server::check`](crate::Server::check).
+    fn bounded(self) -> DrainOptions {
+        let DrainOptions { half_close_timeout, goaway_delay } = self;
+        DrainOptions {
+            half_close_timeout: half_close_timeout.min(LONGEST),
+            goaway_delay: goaway_delay.min(LONGEST),
+        }
     }
 }
 
@@ -190,7 +206,7 @@ impl Drain {
             senders: Semaphore::new(conn::SENDERS),
             #[cfg(feature = "tls")]
             told_of_names: AtomicBool::new(false),
-            options,
+            options: options.bounded(),
         }))
     }
 
@@ -212,7 +228,8 @@ impl Drain {
 
     /// From now on connections are lame ducks: HTTP/1 responses say `Connection: close`, an HTTP/1 connection without a
     /// request is closed once it has been quiet for `idle_grace`, HTTP/2 clients get GOAWAY when nothing is under way on
-    /// their connection (see [`DrainOptions::goaway_delay`]), and [`Retiring`] tells the application. Called again, it changes the grace and keeps the count.
+    /// their connection (see [`DrainOptions::goaway_delay`]), and [`Retiring`] tells the application. Called again, it changes
+    /// the grace and keeps the count. A grace of more than 365 days is one of 365 days.
     pub fn lame_duck(&self, idle_grace: Duration) {
         if self.0.kind.load(Ordering::SeqCst) == NORMAL {
             self.0.closed_before.store(self.0.closed.load(Ordering::SeqCst), Ordering::SeqCst);
@@ -221,7 +238,7 @@ impl Drain {
             Mode::LameDuck { since, .. } => since,
             Mode::Normal | Mode::Cut => Instant::now(),
         };
-        self.turn(LAME_DUCK, Mode::LameDuck { since, idle_grace });
+        self.turn(LAME_DUCK, Mode::LameDuck { since, idle_grace: idle_grace.min(LONGEST) });
     }
 
     /// Keep-alive again: nobody took over after all. Connections that have not been told anything live on.

@@ -6,6 +6,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// A longer time is a mistake, and the sums of such times cannot be reckoned with.
+pub(crate) const LONGEST: Duration = Duration::from_secs(365 * 86_400);
+
 /// Why a generation could not start or take over.
 ///
 /// The message is one line: what was tried, on which address, path or pid, why it failed, and what to do.
@@ -16,6 +19,16 @@ pub struct Error(Kind);
 #[derive(Debug)]
 pub(crate) enum Kind {
     NoAddress(io::Error),
+    /// A time that is longer than any that can be meant.
+    TooLong {
+        setting: &'static str,
+        time: Duration,
+    },
+    /// Two addresses of which one takes the connections of the other.
+    Conflict {
+        a: SocketAddr,
+        b: SocketAddr,
+    },
     /// The port of a first generation is held by someone.
     InUse {
         addr: SocketAddr,
@@ -87,6 +100,21 @@ impl fmt::Display for Error {
                     "cannot resolve the address to listen on: {source}; use IP:PORT, e.g. 127.0.0.1:8080"
                 )
             }
+            Kind::TooLong { setting, time } => write!(
+                f,
+                "cannot use the {setting} of {} s: the longest is {} days",
+                time.as_secs(),
+                LONGEST.as_secs() / 86_400
+            ),
+            Kind::Conflict { a, b } => write!(
+                f,
+                "cannot listen on {a} and on {b}: one of them takes the connections of the other; name only the one that \
+                 takes both{}",
+                match a.is_ipv4() == b.is_ipv4() {
+                    true => String::new(),
+                    false => format!(", or 0.0.0.0:{0} and [::]:{0}", a.port()),
+                }
+            ),
             Kind::InUse { addr, holders } => write!(f, "cannot listen on {addr}: address in use{holders}"),
             Kind::Listen { addr, source } => {
                 write!(f, "cannot listen on {addr}: {}{}", plain(source), advice(*addr, source))
@@ -142,9 +170,12 @@ impl std::error::Error for Error {
             | Kind::Front { source, .. }
             | Kind::Predecessor { source, .. } => Some(source),
             Kind::NotReady(source) => Some(source.as_ref()),
-            Kind::InUse { .. } | Kind::Crowd { .. } | Kind::FirstGeneration(_) | Kind::ReadyTimeout(_) => {
-                None
-            }
+            Kind::TooLong { .. }
+            | Kind::Conflict { .. }
+            | Kind::InUse { .. }
+            | Kind::Crowd { .. }
+            | Kind::FirstGeneration(_)
+            | Kind::ReadyTimeout(_) => None,
         }
     }
 }

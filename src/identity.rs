@@ -1,12 +1,18 @@
 //! The pid that stands for the service: the pid file. It names the process that answers for the service to whoever
 //! supervises it, and moves to the successor when standby ends, not at the flip. Behind a process in front it names that
-//! one for ever.
+//! one for ever. How the file is written safely is `identity::file`'s to know.
 
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::task::AbortHandle;
 
 use crate::error::{Error, Kind};
+
+mod file;
+
+/// How often a pid file is tried again that could not be written.
+const AGAIN: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(crate) struct Identity {
@@ -14,51 +20,91 @@ pub(crate) struct Identity {
     in_front: Option<u32>,
     /// This process stands for the service, as far as it is a generation's to do so.
     is_ours: bool,
+    /// It tries again what could not be written.
+    trying: Option<AbortHandle>,
 }
 
 impl Identity {
-    /// Makes sure that the pid file can be written, without touching the one that is there.
+    /// Makes sure that the pid file can be written, without touching the one that is there. A full disk is no reason to
+    /// refuse a start, because it says nothing of the service.
     pub(crate) fn prepare(pid_file: Option<&Path>, in_front: Option<u32>) -> Result<Identity, Error> {
         let pid_file = pid_file
             .map(std::path::absolute)
             .transpose()
             .map_err(|source| Kind::PidFile { path: pid_file.unwrap_or(Path::new("")).to_owned(), source })?;
         if let Some(path) = &pid_file {
-            let probe = || match path.is_dir() {
-                true => Err(io::ErrorKind::IsADirectory.into()),
-                false => draft(path, std::process::id()).and_then(fs::remove_file),
-            };
-            probe().map_err(|source| Kind::PidFile { path: path.clone(), source })?;
+            match file::try_out(path) {
+                Err(error) if file::is_full(&error) => {
+                    tracing::warn!(
+                        pid = std::process::id(),
+                        %error,
+                        path = %path.display(),
+                        "there is no room to write the pid file; it is overwritten in place if it can be, and tried \
+                         again until it is right"
+                    );
+                }
+                tried => tried.map_err(|source| Kind::PidFile { path: path.clone(), source })?,
+            }
         }
-        Ok(Identity { pid_file, in_front, is_ours: false })
+        Ok(Identity { pid_file, in_front, is_ours: false, trying: None })
     }
 
-    /// `pid` stands for the service from now on. A failure is logged and loses nothing but the file.
+    /// `pid` stands for the service from now on. A failure is logged and loses nothing but the file; for itself a process
+    /// tries again until the file is right, and a successor does so when it is told that its predecessor has closed.
     pub(crate) fn move_to(&mut self, pid: u32) {
         self.is_ours = pid == std::process::id();
+        self.stop_trying();
         let Some(path) = &self.pid_file else { return };
-        let pid = self.in_front.unwrap_or(pid);
-        if let Err(error) = draft(path, pid).and_then(|draft| fs::rename(draft, path)) {
-            tracing::warn!(%error, path = %path.display(), "cannot write the pid file; it names the wrong process now");
+        let named = self.in_front.unwrap_or(pid);
+        if let Some(other) = file::other_server(path, &[pid, named, std::process::id()]) {
+            tracing::warn!(
+                pid = std::process::id(),
+                other,
+                path = %path.display(),
+                "another server keeps its pid in the same pid file: give each a file of its own"
+            );
+        }
+        let Err(error) = file::write(path, named) else { return };
+        tracing::warn!(
+            pid = std::process::id(),
+            %error,
+            path = %path.display(),
+            "cannot write the pid file; it names the wrong process until there is room for it"
+        );
+        if self.is_ours {
+            self.trying = Some(tokio::spawn(try_again(path.clone(), named)).abort_handle());
         }
     }
 
     /// Nobody stands for the service any more. A file that names another process is left alone.
-    pub(crate) fn give_up(&self) {
+    pub(crate) fn give_up(&mut self) {
+        self.stop_trying();
         let Some(path) = &self.pid_file else { return };
-        let ours = self.in_front.unwrap_or(std::process::id()).to_string();
-        if self.is_ours && fs::read_to_string(path).is_ok_and(|text| text.trim() == ours) {
-            let _ = fs::remove_file(path);
+        let ours = self.in_front.unwrap_or(std::process::id());
+        if self.is_ours && file::read(path) == Some(ours) {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+
+    fn stop_trying(&mut self) {
+        if let Some(trying) = self.trying.take() {
+            trying.abort();
         }
     }
 }
 
-/// A file beside the pid file, complete, to be renamed over it: a reader sees one pid or the other, never half of one.
-fn draft(path: &Path, pid: u32) -> io::Result<PathBuf> {
-    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-    let draft = path.with_file_name(format!(".{}.{}", name.to_string_lossy(), std::process::id()));
-    fs::write(&draft, format!("{pid}\n")).inspect_err(|_| {
-        let _ = fs::remove_file(&draft);
-    })?;
-    Ok(draft)
+async fn try_again(path: PathBuf, pid: u32) {
+    loop {
+        tokio::time::sleep(AGAIN).await;
+        if file::write(&path, pid).is_ok() {
+            tracing::info!(pid = std::process::id(), path = %path.display(), "the pid file is right again");
+            return;
+        }
+    }
+}
+
+impl Drop for Identity {
+    fn drop(&mut self) {
+        self.stop_trying();
+    }
 }

@@ -18,6 +18,8 @@ use crate::steering::Steering;
 
 mod accept;
 pub(crate) mod members;
+mod plan;
+use plan::Planned;
 
 /// What is done with an accepted connection.
 pub(crate) type Sink = Arc<dyn Fn(TcpStream, SocketAddr) + Send + Sync>;
@@ -46,14 +48,19 @@ impl Port {
         backlog: u32,
     ) -> Result<Port, Error> {
         let inherited = predecessor.map_or(&[][..], |p| &p.addresses);
-        let listeners = assign(asked, inherited)
+        let listeners = plan::plan(asked, inherited, plan::is_dual())
             .into_iter()
-            .map(|(asked, actual)| match actual {
-                Some(actual) => join(Address { asked, actual }, backlog),
-                None => exclusive(asked, backlog, predecessor.map(|p| p.parent.pid())),
+            .map(|planned| match planned.inherited {
+                Some(actual) => join(planned, actual, backlog),
+                None => exclusive(planned, backlog, predecessor.map(|p| p.parent.pid())),
             })
             .collect::<Result<_, _>>()?;
         Ok(Port { listeners, acceptors: JoinSet::new(), close: watch::Sender::new(false) })
+    }
+
+    /// Refuses addresses of which one would stand in the way of another.
+    pub(crate) fn check(asked: &[SocketAddr]) -> Result<(), Error> {
+        Ok(plan::conflict(asked, plan::is_dual())?)
     }
 
     pub(crate) fn addresses(&self) -> Vec<Address> {
@@ -146,27 +153,12 @@ impl Port {
     }
 }
 
-/// Which of the asked addresses the predecessor has already, and where. Explicit ports choose first, so that `:0`
-/// cannot take a port that is asked for by its number.
-fn assign(asked: &[SocketAddr], inherited: &[Address]) -> Vec<(SocketAddr, Option<SocketAddr>)> {
-    let mut free = inherited.to_vec();
-    let mut found = vec![None; asked.len()];
-    for explicit in [true, false] {
-        for (&asked, found) in asked.iter().zip(&mut found) {
-            if (asked.port() != 0) == explicit {
-                let fits = |i: &Address| if explicit { i.actual == asked } else { i.asked == asked };
-                *found = free.iter().position(fits).map(|i| free.remove(i).actual);
-            }
-        }
-    }
-    asked.iter().copied().zip(found).collect()
-}
-
 /// Binds without SO_REUSEPORT, which fails if anyone at all holds the port, and sets it only then so that a
 /// successor may join (bind(2) compares the option as it is at that moment).
-fn exclusive(asked: SocketAddr, backlog: u32, predecessor: Option<u32>) -> Result<Listener, Error> {
+fn exclusive(planned: Planned, backlog: u32, predecessor: Option<u32>) -> Result<Listener, Error> {
+    let asked = planned.asked;
     let listen = || {
-        let socket = new_socket(asked)?;
+        let socket = new_socket(asked, planned.only_v6)?;
         socket.set_reuse_address(true)?;
         socket.bind(&asked.into())?;
         socket.set_reuse_port(true)?;
@@ -190,9 +182,10 @@ fn exclusive(asked: SocketAddr, backlog: u32, predecessor: Option<u32>) -> Resul
     }
 }
 
-fn join(address: Address, backlog: u32) -> Result<Listener, Error> {
+fn join(planned: Planned, actual: SocketAddr, backlog: u32) -> Result<Listener, Error> {
+    let address = Address { asked: planned.asked, actual };
     let join = || {
-        let socket = new_socket(address.actual)?;
+        let socket = new_socket(actual, planned.only_v6)?;
         socket.set_reuse_address(true)?;
         socket.set_reuse_port(true)?;
         socket.bind(&address.actual.into())?;
@@ -202,8 +195,11 @@ fn join(address: Address, backlog: u32) -> Result<Listener, Error> {
     join().map_err(|source| Kind::Join { addr: address.actual, source }.into())
 }
 
-fn new_socket(addr: SocketAddr) -> io::Result<Socket> {
+fn new_socket(addr: SocketAddr, only_v6: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    if only_v6 {
+        socket.set_only_v6(true)?;
+    }
     socket.set_nonblocking(true)?;
     Ok(socket)
 }
@@ -225,30 +221,6 @@ mod tests {
 
     fn addr(text: &str) -> SocketAddr {
         text.parse().expect("literal")
-    }
-
-    fn kept(asked: &str, actual: &str) -> Address {
-        Address { asked: addr(asked), actual: addr(actual) }
-    }
-
-    #[test]
-    fn port_zero_keeps_its_port_and_an_explicit_port_is_not_mistaken_for_it() {
-        let inherited = [
-            kept("127.0.0.1:8080", "127.0.0.1:8080"),
-            kept("127.0.0.1:0", "127.0.0.1:4001"),
-            kept("[::1]:0", "[::1]:4002"),
-        ];
-        let asked = [addr("127.0.0.1:0"), addr("[::1]:0"), addr("127.0.0.1:9000")];
-        let got: Vec<_> = assign(&asked, &inherited).into_iter().map(|(_, actual)| actual).collect();
-        assert_eq!(got, [Some(addr("127.0.0.1:4001")), Some(addr("[::1]:4002")), None]);
-    }
-
-    #[test]
-    fn two_zero_ports_stay_two_and_a_picked_port_may_be_named() {
-        let inherited = [kept("127.0.0.1:0", "127.0.0.1:4001"), kept("127.0.0.1:0", "127.0.0.1:4002")];
-        let got = assign(&[addr("127.0.0.1:0"), addr("127.0.0.1:4001")], &inherited);
-        let got: Vec<_> = got.into_iter().map(|(_, actual)| actual).collect();
-        assert_eq!(got, [Some(addr("127.0.0.1:4002")), Some(addr("127.0.0.1:4001"))]);
     }
 
     #[tokio::test]

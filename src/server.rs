@@ -12,10 +12,10 @@ use hyper::service::Service;
 use hyper::{Request, Response};
 
 use crate::drain::{Drain, DrainOptions};
-use crate::error::{Error, Kind};
+use crate::error::{Error, Kind, LONGEST};
 use crate::handle::{Handle, Remote};
 use crate::outcome::Outcome;
-use crate::port::Sink;
+use crate::port::{Port, Sink};
 use crate::process::{self, Launch};
 use crate::succession::Timings;
 
@@ -67,6 +67,32 @@ struct Config {
 }
 
 impl Config {
+    /// The first mistake that can be found without listening.
+    fn check(&self) -> Result<(), Error> {
+        let t = &self.timings;
+        let times = [
+            ("ready timeout", t.ready_timeout),
+            ("standby", t.standby),
+            ("idle grace", self.idle_grace),
+            ("drain timeout", t.drain_timeout),
+            ("stop timeout", t.stop_timeout),
+            ("idle grace when stopping", self.stop_idle_grace),
+            ("stop delay", t.stop_delay),
+            #[cfg(feature = "tls")]
+            ("handshake timeout", self.tls.timeout),
+        ];
+        if let Some((setting, time)) =
+            times.into_iter().chain(self.drain.times()).find(|(_, time)| *time > LONGEST)
+        {
+            return Err(Kind::TooLong { setting, time }.into());
+        }
+        match &self.addresses {
+            Ok(addresses) => Port::check(addresses),
+            // Has no copy; it is returned when the server listens.
+            Err(_) => Ok(()),
+        }
+    }
+
     fn drain(&self) -> Drain {
         let descriptors = process::raise_descriptor_limit();
         let limit = self.max_connections.unwrap_or_else(|| (descriptors / 2).max(1));
@@ -75,6 +101,9 @@ impl Config {
 }
 
 impl Server {
+    /// The longest time that a setting may have: 365 days.
+    pub const LONGEST: Duration = LONGEST;
+
     /// Listens on `address`, or on every address it resolves to, once [`serve`](Server::serve) or
     /// [`listen`](Server::listen) is called. Port 0 is picked by the kernel and stays the same over generations.
     pub fn bind(address: impl ToSocketAddrs) -> Server {
@@ -215,6 +244,16 @@ impl Server {
         self
     }
 
+    /// Finds mistakes in the settings, as [`serve`](Server::serve) does first of all, and listens on nothing.
+    ///
+    /// # Errors
+    ///
+    /// When a time is longer than [`LONGEST`](Server::LONGEST), or one address takes the connections of another: `0.0.0.0:80` those of
+    /// `127.0.0.1:80`, for instance. (`0.0.0.0:80` and `[::]:80` may be named together.)
+    pub fn check(&self) -> Result<(), Error> {
+        self.config.check()
+    }
+
     /// For restarting, stopping and observing this generation from within the program.
     pub fn handle(&self) -> Handle {
         self.handle.clone()
@@ -227,8 +266,8 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// When an address cannot be listened on, the pid file cannot be written, or the readiness check fails. All of
-    /// these come before anything is taken over from a predecessor.
+    /// When a setting is a mistake (see [`check`](Server::check)), an address cannot be listened on, the pid file cannot be
+    /// written, or the readiness check fails. All of these come before anything is taken over from a predecessor.
     pub async fn serve<S, B>(self, service: S) -> Result<Outcome, Error>
     where
         S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + Sync + 'static,
@@ -238,6 +277,7 @@ impl Server {
         B::Data: Send,
         B::Error: Into<BoxError>,
     {
+        self.config.check()?;
         let drain = self.config.drain();
         #[cfg(feature = "tls")]
         let tls = self.config.tls.enabled();
@@ -277,5 +317,50 @@ async fn checked(check: Option<Check>) -> Result<(), Error> {
 impl std::fmt::Debug for Server {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Server").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_time_that_cannot_be_reckoned_with_is_an_error_that_names_the_setting() {
+        type Setter = fn(Server, Duration) -> Server;
+        let setters: [(&str, Setter); 9] = [
+            ("ready timeout", Server::ready_timeout),
+            ("standby", Server::standby),
+            ("idle grace", Server::idle_grace),
+            ("idle grace when stopping", Server::stop_idle_grace),
+            ("GOAWAY delay", Server::goaway_delay),
+            ("half-close timeout", Server::half_close_timeout),
+            ("drain timeout", Server::drain_timeout),
+            ("stop timeout", Server::stop_timeout),
+            ("stop delay", Server::stop_delay),
+        ];
+        for (name, set) in setters {
+            for time in [Duration::MAX, Server::LONGEST + Duration::from_nanos(1)] {
+                let error =
+                    set(Server::bind("127.0.0.1:0"), time).listen().await.expect_err(name).to_string();
+                assert!(error.contains(&format!("the {name} of")), "{error}");
+            }
+            set(Server::bind("127.0.0.1:0"), Server::LONGEST).check().expect(name);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_drain_reckons_with_any_time() {
+        let options = DrainOptions::default().half_close_timeout(Duration::MAX).goaway_delay(Duration::MAX);
+        let drain = Drain::with_options(options);
+        let (client, server) = tokio::io::duplex(64);
+        let conn = drain.stream(server, SocketAddr::from(([127, 0, 0, 1], 1)));
+        drain.lame_duck(Duration::MAX);
+        let service = hyper::service::service_fn(|_| async {
+            Ok::<_, std::convert::Infallible>(Response::new(String::new()))
+        });
+        let served = tokio::spawn(conn.serve(service));
+        drop(client);
+        drop(served.await.expect("no panic"));
+        drain.finish(Duration::MAX).await;
     }
 }

@@ -42,7 +42,10 @@ pub(crate) fn round_trip(local: SocketAddr, remote: SocketAddr) -> Option<Durati
             destination_port: remote.port(),
             source_address: local.ip(),
             destination_address: remote.ip(),
-            interface_id: 0,
+            interface_id: match local {
+                SocketAddr::V6(v6) => v6.scope_id(),
+                SocketAddr::V4(_) => 0,
+            },
             // Any.
             cookie: [0xff; 8],
         },

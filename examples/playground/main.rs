@@ -36,6 +36,8 @@ use tokio::time::sleep;
 mod answer;
 use answer::answer;
 
+#[path = "../../src/cli/files.rs"]
+mod files;
 #[path = "../../src/cli/lines.rs"]
 mod lines;
 #[path = "../../src/cli/log.rs"]
@@ -127,7 +129,7 @@ fn serve(cli: Cli) -> Result<(), Box<dyn std::error::Error>> {
         tracing::info!(pid = std::process::id(), ?fault, "this generation is to fail");
     }
     let certified = cli.tls.load().map_err(|(_, problem)| problem)?;
-    let server = cli.tls.apply(cli.server.server(), certified);
+    let server = cli.tls.apply(cli.server.server(&cli.server.listen()?), certified);
     if let Some(dir) = cli.chdir {
         std::env::set_current_dir(dir)?;
     }

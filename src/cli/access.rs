@@ -15,7 +15,8 @@ use hyper::body::{Body, Buf, Frame, SizeHint};
 use hyper::{Method, Request, StatusCode, Version};
 use pin_project_lite::pin_project;
 
-use super::lines::{self, Flush, Lines};
+use super::files;
+use super::lines::{Flush, Lines};
 use super::log::cannot_open;
 
 #[derive(Debug, Args)]
@@ -59,7 +60,7 @@ impl AccessOptions {
         let out: Box<dyn io::Write + Send> = match &self.access_log_file {
             None => Box::new(io::stdout()),
             Some(path) => {
-                Box::new(lines::open(path).map_err(|error| cannot_open("access log", path, &error))?)
+                Box::new(files::append(path, true).map_err(|error| cannot_open("access log", path, &error))?)
             }
         };
         let (lines, flush) = Lines::begin("access log", QUEUE, out, |dropped| {

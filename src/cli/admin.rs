@@ -26,7 +26,7 @@ use super::options::cause;
 #[derive(Debug, Args)]
 pub(crate) struct AdminOptions {
     /// Answer GET /version, /status and /metrics and POST /reload and /upgrade on this address
-    #[arg(long, value_name = "IP:PORT", value_parser = super::options::address)]
+    #[arg(long, value_name = "IP:PORT", value_parser = address)]
     admin: Option<SocketAddr>,
     /// Only to requests with `Authorization: Bearer` and the content of this file; needed unless ADMIN is loopback
     #[arg(long, value_name = "FILE")]
@@ -44,8 +44,9 @@ pub(crate) struct Admin {
 }
 
 impl AdminOptions {
-    /// Reads the token; `None` without an admin address.
-    pub(crate) fn check(&self) -> Result<Option<Admin>, String> {
+    /// Reads the token; `None` without an admin address. Nobody else is served where the admin is, because which of both is
+    /// meant would be seen by the address only.
+    pub(crate) fn check(&self, listen: &[SocketAddr]) -> Result<Option<Admin>, String> {
         // Not by clap's `requires`, which does not see what the config file says.
         let Some(address) = self.admin else {
             return match &self.admin_token_file {
@@ -55,6 +56,12 @@ impl AdminOptions {
                 None => Ok(None),
             };
         };
+        if let Some(same) = listen.iter().find(|listen| overlap(**listen, address)) {
+            return Err(format!(
+                "cannot open the admin address {address}: the server listens on {same}, and answers there itself; choose \
+                 another port"
+            ));
+        }
         let token = self.admin_token_file.as_deref().map(read_token).transpose()?;
         if token.is_none() && !address.ip().is_loopback() {
             return Err(format!(
@@ -63,6 +70,17 @@ impl AdminOptions {
         }
         Ok(Some(Admin { address, token }))
     }
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "expected IP:PORT, such as 127.0.0.1:8080, 0.0.0.0:80 or [::1]:8080".to_owned())
+}
+
+/// Whether a connection to one may be one to the other.
+fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+    let (one, other) = (a.ip().to_canonical(), b.ip().to_canonical());
+    let is_any = |ip: IpAddr, other: IpAddr| ip.is_unspecified() && (ip.is_ipv6() || other.is_ipv4());
+    a.port() == b.port() && a.port() != 0 && (one == other || is_any(one, other) || is_any(other, one))
 }
 
 fn read_token(path: &Path) -> Result<String, String> {
@@ -95,7 +113,12 @@ impl Admin {
     fn is_meant(&self, local: SocketAddr, handle: &Handle) -> bool {
         // It is the last one that was asked for.
         let port = handle.addresses().last().map_or(self.address.port(), SocketAddr::port);
-        local.port() == port && (self.address.ip().is_unspecified() || local.ip() == self.address.ip())
+        let scope = |address: SocketAddr| match address {
+            SocketAddr::V6(v6) => v6.scope_id(),
+            SocketAddr::V4(_) => 0,
+        };
+        let is_it = || local.ip() == self.address.ip() && scope(local) == scope(self.address);
+        local.port() == port && (self.address.ip().is_unspecified() || is_it())
     }
 
     /// Why a request is not answered, if it is not.

@@ -1,14 +1,12 @@
 //! `--check`: whether a server would start, as far as it can be told without binding or creating anything.
 
-use std::fs::OpenOptions;
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use super::config::Config;
-use super::lines::NONBLOCK;
+use super::files;
 use super::log::{cannot_open, one_line};
-use super::{Cli, check_admin, check_root, load_tls};
+use super::{Cli, check_root, configured};
 
 /// Prints what would be served, or gives the error that a start would give.
 pub(super) fn check(
@@ -24,15 +22,15 @@ pub(super) fn check(
     if let Some(root) = &cli.root {
         check_root(root).map_err(|problem| config.blame("root", problem))?;
     }
-    check_admin(&cli.admin, config)?;
-    let tls = load_tls(&cli.tls, config)?.map_or("", |_| " with TLS");
+    let (_, _, has_tls) = configured(cli, config)?;
+    let tls = if has_tls { " with TLS" } else { "" };
     appendable("access-log-file", "access log", cli.access.file())?;
 
     let served = match &cli.root {
         Some(root) => format!("the files of {}", root.display()),
         None => "a page that says who answers".into(),
     };
-    let listen: Vec<_> = cli.server.listen.iter().map(ToString::to_string).collect();
+    let listen: Vec<_> = cli.server.listen()?.iter().map(ToString::to_string).collect();
     let said = cli.config.as_deref().map(|path| format!(", as {} says", path.display())).unwrap_or_default();
     let ok = format!("ok: would serve {served} on {}{tls}{said}", listen.join(" and "));
     io::stdout().write_all(&[one_line(ok.as_bytes()), b"\n".to_vec()].concat())?;
@@ -42,7 +40,7 @@ pub(super) fn check(
 /// A file that is there is opened; of another only the directory is looked at, because the one who checks may be another
 /// user than the one who serves, and must not be the owner of the log.
 fn could_append(path: &Path) -> io::Result<()> {
-    match OpenOptions::new().append(true).custom_flags(NONBLOCK).open(path) {
+    match files::append(path, false) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
             match std::fs::metadata(dir)?.is_dir() {

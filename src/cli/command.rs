@@ -4,11 +4,12 @@
 
 use std::fmt::Display;
 use std::io::{self, Write};
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
+
+use super::options::Named;
 
 mod ask;
 mod find;
@@ -68,8 +69,8 @@ pub(crate) struct Which {
     #[arg(long, value_name = "DIR", conflicts_with = "listen")]
     control: Option<PathBuf>,
     /// The server whose first address this is
-    #[arg(long, short, value_name = "IP:PORT")]
-    listen: Option<SocketAddr>,
+    #[arg(long, short, value_name = "IP:PORT", value_parser = Named::parse)]
+    listen: Option<Named>,
 }
 
 /// Why a subcommand did not do what it was asked for.

@@ -1,16 +1,11 @@
 //! Lines on their way out of the process: a thread of its own writes them, so that nobody ever waits for whoever reads.
 //! When nobody does, lines beyond a bound are dropped and counted, and the server goes on.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::time::{Duration, Instant};
-
-use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
 /// So many bytes are written at once, if that many wait. Several generations write to the same pipe, and up to
 /// PIPE_BUF the kernel keeps what one of them writes in one piece (pipe(7)).
@@ -19,18 +14,6 @@ const PIECE: usize = 4096;
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How often dropped lines are reported.
 const REPORT: Duration = Duration::from_secs(10);
-
-/// Opens a file for lines at its end. It is created with mode 0640, because a log may say more than the world should know.
-pub(crate) fn open(path: &Path) -> io::Result<File> {
-    // A FIFO that nobody reads is an error at once, instead of a wait for its reader (fifo(7)). Only to open it.
-    let opened = OpenOptions::new().append(true).create(true).mode(0o640).custom_flags(NONBLOCK).open(path);
-    opened.and_then(|file| {
-        fcntl_setfl(&file, fcntl_getfl(&file)? - OFlags::NONBLOCK)?;
-        Ok(file)
-    })
-}
-
-pub(crate) const NONBLOCK: i32 = OFlags::NONBLOCK.bits().cast_signed();
 
 /// The way in.
 #[derive(Debug, Clone)]

@@ -10,7 +10,8 @@ use tracing::Metadata;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
-use super::lines::{self, Flush, Lines};
+use super::files;
+use super::lines::{Flush, Lines};
 
 #[derive(Debug, Args)]
 pub(crate) struct LogOptions {
@@ -60,7 +61,7 @@ impl LogOptions {
     pub(crate) fn install(&self) -> (Flush, Result<(), String>) {
         let (out, opened): (Box<dyn Write + Send>, _) = match self.log_file.as_deref() {
             None => (Box::new(io::stderr()), Ok(())),
-            Some(path) => match lines::open(path) {
+            Some(path) => match files::append(path, true) {
                 Ok(file) => (Box::new(file), Ok(())),
                 Err(error) => (Box::new(io::stderr()), Err(cannot_open("log file", path, &error))),
             },

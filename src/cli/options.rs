@@ -1,7 +1,8 @@
 //! The flags that say where a server listens and how patient it is. The playground has the same ones.
 
+use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,35 +12,35 @@ use handover::Server;
 /// Durations have a unit: 500ms, 5s, 2m, 1h.
 #[derive(Debug, Args)]
 pub(crate) struct ServerOptions {
-    /// Listen on this address; may be given several times. Port 0 is picked once and kept over generations
-    #[arg(long, short, value_name = "IP:PORT", default_value = "127.0.0.1:8080", value_parser = address)]
-    pub(crate) listen: Vec<SocketAddr>,
+    /// Listen on this address, or those of a HOST:PORT; may be given several times. Port 0 is picked once and kept over generations
+    #[arg(long, short, value_name = "IP:PORT", default_value = "127.0.0.1:8080", value_parser = Named::parse)]
+    listen: Vec<Named>,
     /// How long a successor may take until it is ready
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
     ready_timeout: Duration,
     /// How long the old generation can still take over again after a handover
-    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration)]
     standby: Duration,
     /// How long a quiet keep-alive connection is kept by the old generation
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
     idle_grace: Duration,
     /// When the old generation cuts what is left after a handover
-    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = duration)]
     drain_timeout: Duration,
     /// When a stopping generation cuts what is left
-    #[arg(long, value_name = "TIME", default_value = "25s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "25s", value_parser = duration)]
     stop_timeout: Duration,
     /// How long a quiet keep-alive connection is kept by a stopping generation
-    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration)]
     stop_idle_grace: Duration,
     /// How long a stopping generation goes on accepting, for load balancers that need to notice
-    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = duration)]
     stop_delay: Duration,
     /// How long a lame duck waits for a quiet moment to say GOAWAY to an HTTP/2 client, at most the idle grace
-    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration)]
     goaway_delay: Duration,
     /// How long a response may make no progress once its client has closed its sending side; 0s drops it at once
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
     half_close_timeout: Duration,
     /// At so many connections new ones wait [default: half of the descriptors that the hard limit allows]
     #[arg(long, value_name = "CONNECTIONS")]
@@ -53,8 +54,14 @@ pub(crate) struct ServerOptions {
 }
 
 impl ServerOptions {
-    pub(crate) fn server(&self) -> Server {
-        let server = Server::bind(&self.listen[..])
+    /// The addresses to listen on; names are looked up.
+    pub(crate) fn listen(&self) -> Result<Vec<SocketAddr>, String> {
+        let addresses = self.listen.iter().map(Named::resolve).collect::<Result<Vec<_>, _>>()?;
+        Ok(addresses.into_iter().flatten().collect())
+    }
+
+    pub(crate) fn server(&self, listen: &[SocketAddr]) -> Server {
+        let server = Server::bind(listen)
             .ready_timeout(self.ready_timeout)
             .standby(self.standby)
             .idle_grace(self.idle_grace)
@@ -76,8 +83,74 @@ impl ServerOptions {
     }
 }
 
-pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| "expected IP:PORT, such as 127.0.0.1:8080, 0.0.0.0:80 or [::1]:8080".to_owned())
+/// A time that the server can reckon with.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let longest = Server::LONGEST;
+    match humantime::parse_duration(text).map_err(|error| error.to_string())? {
+        time if time > longest => Err(format!("the longest is {}", humantime::format_duration(longest))),
+        time => Ok(time),
+    }
+}
+
+/// `IP:PORT` or `HOST:PORT`. A name is looked up when the server starts, and not when its flags are looked at.
+#[derive(Debug, Clone)]
+pub(crate) struct Named {
+    host: String,
+    port: u16,
+}
+
+impl fmt::Display for Named {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.host.contains(':') {
+            true => write!(f, "[{}]:{}", self.host, self.port),
+            false => write!(f, "{}:{}", self.host, self.port),
+        }
+    }
+}
+
+impl Named {
+    pub(crate) fn parse(text: &str) -> Result<Named, String> {
+        let expected = "expected IP:PORT, such as 127.0.0.1:8080, 0.0.0.0:80 or [::1]:8080, or HOST:PORT, such as \
+                        localhost:8080";
+        let parts = || {
+            let (host, port) = text.rsplit_once(':')?;
+            let port = port.bytes().all(|b| b.is_ascii_digit()).then(|| port.parse().ok())??;
+            let host = match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+                // With the name of an interface: fe80::1%eth0.
+                Some(ip) => {
+                    ip.split('%').next().is_some_and(|ip| ip.parse::<Ipv6Addr>().is_ok()).then_some(ip)?
+                }
+                None if host.parse::<Ipv4Addr>().is_ok() => host,
+                // An address with a mistake is no name.
+                None if host.bytes().all(|b| b.is_ascii_digit() || b == b'.') => return None,
+                None => {
+                    host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)).then_some(host)?
+                }
+            };
+            Some(Named { host: host.to_owned(), port })
+        };
+        parts().ok_or_else(|| expected.to_owned())
+    }
+
+    /// Of a name with several addresses those that this machine has: `localhost` is also `::1` where there is no IPv6.
+    pub(crate) fn resolve(&self) -> Result<Vec<SocketAddr>, String> {
+        let Named { host, port } = self;
+        let cannot = |why: &str| {
+            format!("cannot find the address of {host}: {why}; name one that this machine knows, or IP:PORT")
+        };
+        let all = (&**host, *port).to_socket_addrs().map_err(|error| cannot(&error.to_string()))?;
+        let all: Vec<_> = all.collect();
+        let is_here = |address: &&SocketAddr| UdpSocket::bind(SocketAddr::new(address.ip(), 0)).is_ok();
+        let here: Vec<_> = match all.len() {
+            1 => vec![],
+            _ => all.iter().filter(is_here).copied().collect(),
+        };
+        match (all.is_empty(), here.is_empty()) {
+            (true, _) => Err(cannot("it has none")),
+            (false, true) => Ok(all),
+            (false, false) => Ok(here),
+        }
+    }
 }
 
 /// Why a file that was named cannot be used, in words.

@@ -17,7 +17,7 @@ use handover::rustls::server::ParsedCertificate;
 use handover::rustls::sign::{CertifiedKey, SingleCertAndKey};
 use handover::rustls::{CertificateError, Error, InconsistentKeys, RootCertStore, ServerConfig};
 
-use super::options::cause;
+use super::options::{cause, duration};
 
 #[derive(Debug, Args)]
 pub(crate) struct TlsOptions {
@@ -28,7 +28,7 @@ pub(crate) struct TlsOptions {
     #[arg(long, value_name = "FILE")]
     tls_key: Option<PathBuf>,
     /// How long a client may take for its TLS handshake
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     tls_handshake_timeout: Duration,
 }
 

@@ -20,7 +20,7 @@ pub(crate) struct Member {
 /// The sockets that listen on exactly this address: the members of its SO_REUSEPORT group.
 pub(crate) fn of(addr: SocketAddr) -> io::Result<Vec<Member>> {
     let mut members = dump(addr.is_ipv4(), addr.port())?;
-    members.retain(|m| m.addr.ip() == addr.ip());
+    members.retain(|m| is_same(m.addr, addr));
     Ok(members)
 }
 
@@ -29,8 +29,17 @@ pub(crate) fn overlapping(addr: SocketAddr) -> io::Result<Vec<Member>> {
     let mut members = dump(true, addr.port())?;
     members.extend(dump(false, addr.port())?);
     let any = |ip: IpAddr| ip.is_unspecified();
-    members.retain(|m| m.addr.ip() == addr.ip() || any(m.addr.ip()) || any(addr.ip()));
+    members.retain(|m| is_same(m.addr, addr) || any(m.addr.ip()) || any(addr.ip()));
     Ok(members)
+}
+
+/// The same link-local address is another one on each interface; for the others the scope means nothing.
+fn is_same(a: SocketAddr, b: SocketAddr) -> bool {
+    let scope = |addr: SocketAddr| match addr {
+        SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() => v6.scope_id(),
+        _ => 0,
+    };
+    a.ip() == b.ip() && scope(a) == scope(b)
 }
 
 /// " by NAME (pid P, uid U)" for each, as far as this user may know.
@@ -92,7 +101,13 @@ fn dump(is_ipv4: bool, port: u16) -> io::Result<Vec<Member>> {
 /// The kernel filters by port only where it listens; the family is given back for each socket.
 fn member(found: &InetResponse, port: u16) -> Option<Member> {
     let header = &found.header;
-    let addr = SocketAddr::new(header.socket_id.source_address, header.socket_id.source_port);
+    let mut addr = SocketAddr::new(header.socket_id.source_address, header.socket_id.source_port);
+    // A socket on a link-local address is bound to an interface, which is the scope (ipv6(7)).
+    if let SocketAddr::V6(v6) = &mut addr
+        && v6.ip().is_unicast_link_local()
+    {
+        v6.set_scope_id(header.socket_id.interface_id);
+    }
     (addr.port() == port).then(|| Member { addr, inode: u64::from(header.inode), uid: header.uid })
 }
 

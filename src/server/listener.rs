@@ -43,8 +43,10 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// When an address cannot be listened on or the pid file cannot be written.
+    /// When a setting is a mistake (see [`check`](Server::check)), an address cannot be listened on or the pid file cannot
+    /// be written.
     pub async fn listen(self) -> Result<Listener, Error> {
+        self.config.check()?;
         let drain = self.config.drain();
         let (accepted, connections) = mpsc::unbounded_channel();
         let sink: Sink = Arc::new({

@@ -13,7 +13,7 @@ const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
 #[derive(Debug, Clone)]
 pub(super) struct Tls {
     pub(super) config: Option<Arc<ServerConfig>>,
-    timeout: Duration,
+    pub(super) timeout: Duration,
 }
 
 impl Default for Tls {

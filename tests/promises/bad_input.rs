@@ -96,6 +96,25 @@ fn wrong_usage_exits_with_2_and_says_what_would_be_right() {
 }
 
 #[test]
+fn a_time_that_cannot_be_reckoned_with_is_refused_whichever_flag_has_it() {
+    let help = command(HANDOVER).arg("--help").output().expect("it starts").stdout;
+    let help = String::from_utf8(help).expect("UTF-8");
+    let flags = help.lines().filter(|line| line.contains("<TIME>"));
+    let flags: Vec<_> = flags.filter_map(|line| line.trim_start().split(' ').next()).collect();
+    assert!(flags.len() > 9, "{flags:?}");
+    for flag in flags {
+        for time in ["18446744073709551615s", "580000000000y", "366d"] {
+            for check in [&["--check"][..], &["--listen", "127.0.0.1:0"]] {
+                let (code, stderr) = run(&[check, &[flag, time]].concat());
+                assert_eq!(code, Some(2), "{flag} {time}: {stderr}");
+                assert!(stderr.contains(flag), "{flag} {time}: {stderr}");
+            }
+        }
+        assert_eq!(run(&["--check", flag, "365d"]).0, Some(0), "{flag}");
+    }
+}
+
+#[test]
 fn a_pid_file_that_cannot_be_written_is_found_before_anything_is_bound() {
     let server = start(&[]);
     let addr = server.address().to_string();

@@ -12,6 +12,7 @@ use crate::harness::{HANDOVER, Traffic, get, hand_over, wait_until};
 use crate::process::{Server, command, signal};
 
 mod access;
+mod addresses;
 mod check;
 mod extras;
 mod listing;

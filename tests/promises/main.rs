@@ -16,6 +16,7 @@ mod events;
 mod examples;
 mod failures;
 mod faults;
+mod files;
 mod frames;
 mod goaway;
 mod half_close;

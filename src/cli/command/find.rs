@@ -116,8 +116,9 @@ impl Which {
             });
         }
         let mut running = servers();
-        if let Some(address) = self.listen {
-            running.retain(|(dir, _)| dir.file_name().is_some_and(|name| *name == *key(address)));
+        if let Some(named) = &self.listen {
+            let keys: Vec<_> = named.resolve().map_err(failed)?.into_iter().map(key).collect();
+            running.retain(|(dir, _)| keys.iter().any(|key| dir.file_name().is_some_and(|n| *n == **key)));
         }
         // A server of which only the rest is left, while another one serves, is not the one that is meant.
         if running.iter().any(|(_, all)| all.iter().any(|one| one.phase() != "draining")) {
@@ -125,7 +126,7 @@ impl Which {
         }
         match &running[..] {
             [(dir, _)] => Ok(dir.clone()),
-            [] => Err(match self.listen {
+            [] => Err(match &self.listen {
                 Some(address) => {
                     none(&format!(" on {address}; the one with --control DIR is found by that only"))
                 }

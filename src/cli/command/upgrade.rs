@@ -13,6 +13,7 @@ use super::ask::ask;
 use super::find::{Generation, serving};
 use super::reload::follow;
 use super::{Trouble, Which, failed, say};
+use crate::cli::control::place::secret;
 
 pub(super) fn run(which: &Which, new: &Path) -> Result<(), Trouble> {
     let cannot = |cause: &str| failed(format!("cannot upgrade to {}: {cause}", new.display()));
@@ -70,7 +71,7 @@ struct Beside {
 impl Beside {
     fn put(new: &Path, mode: u32, program: &Path) -> io::Result<Beside> {
         // Nothing in it needs escaping.
-        let name = format!(".handover-new-{}", std::process::id());
+        let name = format!(".handover-new-{}", secret());
         let path = program.with_file_name(&name);
         let mut options = OpenOptions::new();
         let mut to = options.write(true).create_new(true).mode(0o600).open(&path)?;

@@ -2,6 +2,7 @@
 //! that is, for the server and for whoever asks it, and whether it can be trusted.
 
 use std::fs::{self, DirBuilder};
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -123,6 +124,12 @@ fn trusted(dir: &Path, metadata: io::Result<fs::Metadata>) -> Result<(), Problem
         return Ok(());
     };
     Err(Problem::with(dir, &cause))
+}
+
+/// The end of a name that nobody can guess, for a draft beside a file.
+pub(crate) fn secret() -> String {
+    // The keys of a hash map come from the kernel's random numbers.
+    format!("{:016x}", RandomState::new().hash_one(std::process::id()))
 }
 
 /// Where the directories of servers may be, the usual one first.

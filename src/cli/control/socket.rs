@@ -2,9 +2,10 @@
 //! here may hold up the server: whoever asks waits, and is left when the generation leaves.
 
 use std::convert::Infallible;
-use std::fs::{self, Permissions};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net;
 use std::path::{Path, PathBuf};
 use std::pin::pin;
@@ -18,7 +19,9 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use rustix::fs::{AtFlags, Mode, chmodat, fchmod};
 use rustix::process::{Pid, geteuid, test_kill_process};
+use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::spawn_blocking;
@@ -37,6 +40,8 @@ const MAX_BODY: usize = 4096;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long answers that are not read may keep a generation that has left.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+/// So many may wait to be accepted.
+const QUEUE: i32 = 128;
 /// What sun_path holds, without the zero at its end (unix(7)).
 const MAX_PATH: usize = 107;
 
@@ -210,20 +215,33 @@ fn listen(place: &Place) -> Result<(net::UnixListener, PathBuf), Problem> {
         for _ in 0..3 {
             place.prepare()?;
             remove_stale(&place.dir);
-            match net::UnixListener::bind(&path) {
+            match bind(&path) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 bound => return bound.map_err(|error| Problem::new("listen on", &path, &error)),
             }
         }
         Err(Problem::with(&place.dir, "it vanishes again and again"))
     };
-    let listener = bound()?;
-    // Nobody but this user could reach it before, because of the directory.
-    let private = fs::set_permissions(&path, Permissions::from_mode(0o600));
-    private
-        .and_then(|()| listener.set_nonblocking(true))
-        .map_err(|error| Problem::new("listen on", &path, &error))?;
-    Ok((listener, path))
+    Ok((bound()?, path))
+}
+
+/// A socket of this user only, also should another directory have taken the place of the one that was looked at: its mode
+/// is that of the socket before it gets its name (bind(2) takes the umask from it), so no path is looked up again.
+fn bind(path: &Path) -> io::Result<net::UnixListener> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    // A umask may have taken too much. Through a directory that nobody else can write to no link is followed.
+    if let (Some(dir), Some(name)) = (path.parent(), path.file_name()) {
+        let dir = File::open(dir)?;
+        let about = dir.metadata()?;
+        if about.uid() == geteuid().as_raw() && about.mode() & 0o077 == 0 {
+            chmodat(&dir, name, Mode::RUSR | Mode::WUSR, AtFlags::empty())?;
+        }
+    }
+    socket.listen(QUEUE)?;
+    socket.set_nonblocking(true)?;
+    Ok(OwnedFd::from(socket).into())
 }
 
 /// Takes away sockets of processes that died without doing so, and one that has the name of ours.

@@ -2,8 +2,9 @@
 //! was. At no moment is there no program: whatever happens meanwhile, a restart starts the old file or the new one.
 
 use std::ffi::OsStr;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use hyper::StatusCode;
 use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
 
-use super::place::plain;
+use super::place::{plain, secret};
 use super::steps::{Steps, Until};
 use super::trial;
 
@@ -192,16 +193,24 @@ impl Files {
 /// Gives a file a second name, in the place of what has that name. Where the file system or its rules have no hard
 /// links, it is a copy.
 fn twin(file: &Path, name: &Path) -> io::Result<()> {
-    let draft = name.with_file_name(format!(".handover-draft-{}", std::process::id()));
-    let _ = fs::remove_file(&draft);
+    let draft = name.with_file_name(format!(".handover-draft-{}", secret()));
+    // Neither follows a link that lies there, nor writes to a file that does.
     if fs::hard_link(file, &draft).is_err() {
-        fs::copy(file, &draft)?;
-        File::open(&draft)?.sync_all()?;
+        let copied = copy(file, &draft);
+        copied.inspect_err(|_| drop(fs::remove_file(&draft)))?;
     }
     let renamed = fs::rename(&draft, name);
     // Two names of the same file are left as they are, both (rename(2)).
     let _ = fs::remove_file(&draft);
     renamed
+}
+
+fn copy(file: &Path, draft: &Path) -> io::Result<()> {
+    let mut from = File::open(file)?;
+    let mut to = OpenOptions::new().write(true).create_new(true).mode(0o600).open(draft)?;
+    io::copy(&mut from, &mut to)?;
+    to.set_permissions(from.metadata()?.permissions())?;
+    to.sync_all()
 }
 
 /// `%20` is a space.

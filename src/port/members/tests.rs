@@ -19,14 +19,27 @@ fn message(kind: u16, payload: &[u8]) -> Vec<u8> {
 
 /// `struct inet_diag_msg` of a socket that listens, see sock_diag(7).
 fn found(ip: IpAddr, port: u16, uid: u32, inode: u32) -> Vec<u8> {
+    found_on(ip, port, 0, uid, inode)
+}
+
+fn found_on(ip: IpAddr, port: u16, interface: u32, uid: u32, inode: u32) -> Vec<u8> {
     let (family, mut source) = match ip {
         IpAddr::V4(ip) => (AF_INET, ip.octets().to_vec()),
         IpAddr::V6(ip) => (AF_INET6, ip.octets().to_vec()),
     };
     source.resize(16, 0);
     let port = port.to_be_bytes();
-    let payload =
-        [&[family, 10, 0, 0][..], &port, &[0, 0], &source, &[0; 16], &[0; 4], &[0; 8], &[0; 12]].concat();
+    let payload = [
+        &[family, 10, 0, 0][..],
+        &port,
+        &[0, 0],
+        &source,
+        &[0; 16],
+        &interface.to_ne_bytes(),
+        &[0; 8],
+        &[0; 12],
+    ]
+    .concat();
     message(20, &[payload, uid.to_ne_bytes().to_vec(), inode.to_ne_bytes().to_vec()].concat())
 }
 
@@ -113,4 +126,17 @@ fn an_answer_with_spoilt_bytes_ends_and_is_no_member_of_another_port() {
         bytes.truncate(random.usize(..=bytes.len()));
         believe(&bytes);
     }
+}
+
+#[test]
+fn the_same_link_local_address_is_another_one_on_each_interface() {
+    let addr = |text: &str| -> SocketAddr { text.parse().expect("literal") };
+    let bytes = found_on(IpAddr::V6("fe80::1".parse().expect("literal")), PORT, 3, 0, 1);
+    let (_, members) = read(&[bytes, done()].concat());
+    assert_eq!(members[0].addr, addr(&format!("[fe80::1%3]:{PORT}")));
+    assert!(is_same(members[0].addr, addr("[fe80::1%3]:80")));
+    assert!(!is_same(members[0].addr, addr("[fe80::1%2]:80")));
+    // One that is bound to a device, as every socket in a VRF is.
+    let bytes = found_on(IpAddr::from([127, 0, 0, 1]), PORT, 3, 0, 1);
+    assert!(is_same(read(&bytes).1[0].addr, addr("127.0.0.1:80")));
 }

@@ -39,38 +39,47 @@ fn fill(disk: &Path) -> PathBuf {
 }
 
 #[test]
-fn a_successor_that_cannot_write_the_pid_file_because_the_disk_is_full_changes_nothing() {
+fn a_full_disk_refuses_no_restart_and_the_pid_file_is_overwritten_in_place() {
     let dir = tempfile::tempdir().expect("a directory");
     let Some((server, disk)) = start_on_a_small_disk(dir.path(), "300ms") else { return };
     let traffic = Traffic::fresh(&server);
-    let full = fill(&disk);
-    let child = restart(&server, server.first_pid());
-    wait_buried(&server, child);
-    server.log().wait("the log says why", |l| l.text.contains("StorageFull").then_some(()));
-    let pid = std::fs::read_to_string(disk.join("pid")).expect("it is there");
-    assert_eq!(pid.trim(), server.first_pid().to_string());
-    std::fs::remove_file(full).expect("ours");
-    assert_next_restart(&server, server.first_pid());
+    fill(&disk);
+    let second = assert_next_restart(&server, server.first_pid());
+    server.wait_retired(1);
+    let disk = PathBuf::from(format!("/proc/{second}/root{}/disk", dir.path().display()));
+    wait_until("the pid file names the successor", &server, || {
+        std::fs::read_to_string(disk.join("pid")).is_ok_and(|text| text == format!("{second}\n"))
+    });
+    let said = server.log().wait_for("there is no room to write the pid file");
+    assert_eq!((&said.json["level"], said.pid()), (&"WARN".into(), second));
+    assert_eq!(
+        std::fs::read_dir(&disk).expect("readable").count(),
+        2,
+        "no draft is left beside what fills it"
+    );
     traffic.stop_lossless(&server);
 }
 
 #[test]
-fn a_disk_that_is_full_when_the_pid_file_moves_loses_the_file_and_nothing_else() {
+fn a_pid_file_for_which_there_is_no_room_at_all_is_right_as_soon_as_there_is() {
     let dir = tempfile::tempdir().expect("a directory");
     let Some((server, disk)) = start_on_a_small_disk(dir.path(), "1s") else { return };
     let traffic = Traffic::fresh(&server);
     let second = restart(&server, server.first_pid());
     wait_is(&server, server.first_pid(), "standby");
+    std::fs::remove_file(disk.join("pid")).expect("ours");
     let full = fill(&disk);
-    server.log().wait_for("cannot write the pid file; it names the wrong process now");
-    let disk = PathBuf::from(format!("/proc/{second}/root{}/disk", dir.path().display()));
-    server.wait_retired(1);
-    std::fs::remove_file(disk.join(full.file_name().expect("a name"))).expect("ours");
-    let third = assert_next_restart(&server, second);
-    wait_until("the pid file is right again", &server, || {
-        let disk = format!("/proc/{third}/root{}/disk/pid", dir.path().display());
-        std::fs::read_to_string(disk).is_ok_and(|text| text.trim() == third.to_string())
+    server.log().wait("the successor cannot write it either", |line| {
+        (line.pid() == second && line.message().starts_with("cannot write the pid file")).then_some(())
     });
+    let disk = PathBuf::from(format!("/proc/{second}/root{}/disk", dir.path().display()));
+    std::fs::remove_file(disk.join(full.file_name().expect("a name"))).expect("ours");
+    // Nobody restarts meanwhile.
+    wait_until("the pid file is right again", &server, || {
+        std::fs::read_to_string(disk.join("pid")).is_ok_and(|text| text.trim() == second.to_string())
+    });
+    server.log().wait_for("the pid file is right again");
+    assert_next_restart(&server, second);
     traffic.stop_lossless(&server);
 }
 

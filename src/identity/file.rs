@@ -1,0 +1,121 @@
+//! A small file with a pid in it, in a directory that may belong to somebody else. No symbolic link is followed, nothing is
+//! written to a file that another name may lead to, and a draft has a name that nobody can guess.
+
+use std::fs::{self, OpenOptions};
+use std::hash::{BuildHasher, RandomState};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
+use rustix::process::geteuid;
+
+/// A longer file holds something else than a pid.
+const LONGEST: u64 = 64;
+
+/// Writes a draft and takes it away again.
+pub(super) fn try_out(path: &Path) -> io::Result<()> {
+    match path.is_dir() {
+        true => Err(io::ErrorKind::IsADirectory.into()),
+        false => draft(path, &text(std::process::id())).and_then(fs::remove_file),
+    }
+}
+
+/// By rename, so that a reader sees one pid or the other and never half of one. On a full disk in place.
+pub(super) fn write(path: &Path, pid: u32) -> io::Result<()> {
+    let text = text(pid);
+    let renamed = draft(path, &text).and_then(|draft| {
+        fs::rename(&draft, path).inspect_err(|_| {
+            let _ = fs::remove_file(&draft);
+        })
+    });
+    match renamed {
+        Err(error) if is_full(&error) => overwrite(path, &text).map_err(|_| error),
+        renamed => renamed,
+    }
+}
+
+/// The pid in the file.
+pub(super) fn read(path: &Path) -> Option<u32> {
+    let mut text = String::new();
+    let file = OpenOptions::new().read(true).custom_flags(CAREFUL).open(path).ok()?;
+    file.take(LONGEST).read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
+}
+
+/// The process that the file names, if it is alive, none of `ours` nor the parent, and runs a program of the same name.
+pub(super) fn other_server(path: &Path, ours: &[u32]) -> Option<u32> {
+    let named = read(path).filter(|pid| !ours.contains(pid))?;
+    let program = |pid: &str| fs::read_to_string(format!("/proc/{pid}/comm")).ok();
+    let is_parent = rustix::process::getppid().is_some_and(|p| p.as_raw_pid().cast_unsigned() == named);
+    (!is_parent && program(&named.to_string())? == program("self")?).then_some(named)
+}
+
+pub(super) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Neither follows a link nor waits for the other end of a FIFO.
+const CAREFUL: i32 = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).bits().cast_signed();
+
+fn text(pid: u32) -> String {
+    format!("{pid}\n")
+}
+
+/// A complete file beside the pid file, made anew (O_EXCL, which follows no link).
+fn draft(path: &Path, text: &str) -> io::Result<PathBuf> {
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    // The keys of a hash map come from the kernel's random numbers.
+    let secret = RandomState::new().hash_one(std::process::id());
+    let draft = path.with_file_name(format!(".{}.{secret:016x}", name.to_string_lossy()));
+    let mut file = OpenOptions::new().write(true).create_new(true).custom_flags(CAREFUL).open(&draft)?;
+    file.write_all(text.as_bytes()).inspect_err(|_| {
+        let _ = fs::remove_file(&draft);
+    })?;
+    Ok(draft)
+}
+
+/// One write, at least as long as the file, so that a reader meanwhile sees the new pid and empty lines at worst.
+fn overwrite(path: &Path, text: &str) -> io::Result<()> {
+    let file = OpenOptions::new().write(true).custom_flags(CAREFUL).open(path)?;
+    let about = file.metadata()?;
+    let is_ours = about.is_file() && about.nlink() == 1 && about.uid() == geteuid().as_raw();
+    if !is_ours || about.len() > LONGEST {
+        return Err(io::ErrorKind::PermissionDenied.into());
+    }
+    let length = usize::try_from(about.len()).unwrap_or(0);
+    file.write_all_at(format!("{text:\n<length$}").as_bytes(), 0)?;
+    file.set_len(text.len() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn a_pid_is_written_in_place_where_there_is_no_room_for_another_file() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("pid");
+        fs::write(&path, "4194304\n").expect("writable");
+        overwrite(&path, "77\n").expect("it fits");
+        assert_eq!(fs::read_to_string(&path).expect("readable"), "77\n");
+        overwrite(&path, "123456\n").expect("it fits");
+        assert_eq!(read(&path), Some(123_456));
+    }
+
+    #[test]
+    fn nothing_is_written_in_place_to_what_may_be_a_file_of_somebody_else() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (theirs, link, name) =
+            (dir.path().join("theirs"), dir.path().join("link"), dir.path().join("name"));
+        fs::write(&theirs, "precious").expect("writable");
+        symlink(&theirs, &link).expect("writable");
+        overwrite(&link, "77\n").expect_err("a symbolic link");
+        fs::hard_link(&theirs, &name).expect("writable");
+        overwrite(&name, "77\n").expect_err("a second name");
+        assert_eq!(fs::read_to_string(&theirs).expect("readable"), "precious");
+        assert_eq!(read(&link), None);
+    }
+}

@@ -1,0 +1,85 @@
+//! Files that a server writes to lie in directories that may belong to somebody else, who must gain nothing by that.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+use std::process::Stdio;
+
+use nix::sys::signal::Signal;
+
+use crate::harness::{HANDOVER, QUICK, wait_until};
+use crate::process::{Server, command, signal};
+
+fn mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, PermissionsExt::from_mode(mode)).expect("ours");
+}
+
+#[test]
+fn a_pid_file_is_written_through_no_link_that_somebody_put_beside_it() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (victim, run) = (dir.path().join("victim"), dir.path().join("run"));
+    fs::create_dir(&run).expect("ours");
+    fs::write(&victim, "precious").expect("ours");
+    // The pid of the server is that of the shell, so this is what whoever guesses it would have put there.
+    let trap = "ln -s \"$0\" \"$1/.pid.$$\"; shift; exec \"$@\"";
+    let mut started = command("sh");
+    started.args(["-c", trap]).arg(&victim).arg(&run).arg(HANDOVER).args(QUICK);
+    started.arg("--pid-file").arg(run.join("pid"));
+    let server = Server::start(started);
+    let pid = || fs::read_to_string(run.join("pid")).unwrap_or_default();
+    wait_until("the pid file is there", &server, || pid().trim() == server.first_pid().to_string());
+    signal(server.first_pid(), Signal::SIGHUP);
+    let second = server.wait_serving(2);
+    server.wait_retired(1);
+    assert_eq!(pid().trim(), second.to_string());
+    assert_eq!(fs::read_to_string(&victim).expect("it is there"), "precious");
+    assert!(!fs::symlink_metadata(run.join("pid")).expect("it is there").is_symlink());
+    assert_eq!(fs::read_dir(&run).expect("readable").count(), 2, "the trap and the pid file");
+}
+
+#[test]
+fn a_log_is_written_through_no_link_in_a_directory_that_others_may_write_to() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (victim, logs) = (dir.path().join("victim"), dir.path().join("logs"));
+    fs::create_dir(&logs).expect("ours");
+    fs::write(&victim, "precious").expect("ours");
+    symlink(&victim, logs.join("link")).expect("ours");
+    fs::hard_link(&victim, logs.join("name")).expect("ours");
+    mode(&logs, 0o777);
+    for (file, why) in [("link", "symbolic link"), ("name", "second name")] {
+        for flags in [&["--log-file"][..], &["--access-log", "json", "--access-log-file"]] {
+            for check in [&[][..], &["--check"]] {
+                let mut started = command("timeout");
+                started.args(["20", HANDOVER, "--listen", "127.0.0.1:0"]).args(check).args(flags);
+                let output = started.arg(logs.join(file)).stderr(Stdio::piped()).output().expect("it starts");
+                let said = String::from_utf8_lossy(&output.stderr).into_owned();
+                assert_eq!((output.status.code(), said.lines().count()), (Some(1), 1), "{file}: {said}");
+                assert!(said.contains(why), "{file}: {said}");
+            }
+        }
+    }
+    assert_eq!(fs::read_to_string(&victim).expect("it is there"), "precious");
+    // In a directory that is nobody else's a link is the owner's own wish: to /dev/stdout, for instance.
+    mode(&logs, 0o755);
+    let mut started = command(HANDOVER);
+    started.args(["--listen", "127.0.0.1:0", "--log-file"]).arg(logs.join("link"));
+    let server = Server::launch(started);
+    wait_until("it says that it serves", &server, || {
+        fs::read_to_string(&victim).is_ok_and(|text| text.starts_with("precious") && text.contains("serving"))
+    });
+}
+
+#[test]
+fn a_control_socket_is_its_users_only_whatever_the_umask() {
+    for umask in ["0", "777"] {
+        let dir = tempfile::tempdir().expect("a directory");
+        mode(dir.path(), 0o700);
+        let mut started = command("sh");
+        started.args(["-c", "umask $0; exec \"$@\"", umask, HANDOVER]).args(QUICK);
+        started.arg("--control").arg(dir.path());
+        let server = Server::start(started);
+        let socket = dir.path().join(format!("{}.sock", server.first_pid()));
+        let about = fs::metadata(&socket).expect("it is there");
+        assert_eq!(about.permissions().mode() & 0o777, 0o600, "umask {umask}");
+    }
+}
