@@ -30,6 +30,7 @@ mod resources;
 mod restarts;
 mod standby;
 mod startup;
+mod steering;
 mod throughput;
 mod workloads;
 

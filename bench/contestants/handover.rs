@@ -1,20 +1,15 @@
 //! This crate: the playground, and the same with one protection switched off.
 
-use std::io;
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use nix::libc::{EPERM, SO_ATTACH_REUSEPORT_CBPF, SOL_SOCKET, SYS_setsockopt};
 use nix::sys::signal::Signal;
-use seccompiler::{
-    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-    SeccompRule, apply_filter,
-};
 
 use super::{Contestant, Kind, Means, tell, wait_for};
 use crate::process::{Server, command};
+use crate::steering;
 
 /// The protection that is off.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -107,23 +102,10 @@ pub(crate) const REFUSE_STEERING: &str = "--refuse-steering";
 /// Becomes the program. It fails as where a sandbox refuses the option, and so do all it starts: filters are inherited.
 pub(crate) fn refuse_steering(args: &[String]) -> ExitCode {
     let Some((program, args)) = args.split_first() else { return ExitCode::FAILURE };
-    let error = match filter().map(|filter| apply_filter(&filter)) {
-        Ok(Ok(())) => Command::new(program).args(args).exec(),
-        Ok(Err(error)) => io::Error::other(error),
-        Err(error) => io::Error::other(error),
+    let error = match steering::refuse() {
+        Ok(()) => Command::new(program).args(args).exec().to_string(),
+        Err(error) => error,
     };
     eprintln!("cannot run {program} with steering refused: {error}");
     ExitCode::FAILURE
-}
-
-/// Everything is allowed but setsockopt(2) with this option.
-fn filter() -> Result<BpfProgram, BackendError> {
-    let is = |argument, value: i32| {
-        let value = u64::from(value.unsigned_abs());
-        SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value)
-    };
-    let rule = SeccompRule::new(vec![is(1, SOL_SOCKET)?, is(2, SO_ATTACH_REUSEPORT_CBPF)?])?;
-    let refused = SeccompAction::Errno(EPERM.unsigned_abs());
-    let rules = [(SYS_setsockopt, vec![rule])].into_iter().collect();
-    SeccompFilter::new(rules, SeccompAction::Allow, refused, std::env::consts::ARCH.try_into()?)?.try_into()
 }

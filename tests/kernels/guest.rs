@@ -1,0 +1,165 @@
+//! What happens inside the machine: each scenario without the modules of sock_diag and then with them, and what came of it
+//! as one report. Nothing is judged here; a scenario that panics reports why, and the next one goes on.
+
+use std::any::Any;
+use std::fs::{self, File};
+use std::io::Write;
+use std::panic::catch_unwind;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+use crate::harness::{Client, Faulty, HANDOVER, QUICK, Traffic, example, get, hand_over, start, wait_until};
+use crate::initramfs::MODULES;
+use crate::load::{Clients, Report};
+use crate::machine::GUEST;
+use crate::process::{Server, command, signal};
+use crate::{HANDOVERS, steering};
+
+/// The second serial line.
+const REPORTS: &str = "/dev/ttyS1";
+
+type Scenario = fn() -> Value;
+
+const SCENARIOS: [(&str, Scenario); 4] = [
+    ("handovers", handovers_under_load),
+    ("crash", crash_in_standby),
+    ("second server", second_server),
+    ("refused", steering_refused),
+];
+
+pub(crate) fn is_here() -> bool {
+    std::env::var_os(GUEST).is_some()
+}
+
+pub(crate) fn visit() {
+    let mut reports = File::options().write(true).open(REPORTS).expect("the machine has two serial lines");
+    let mut report = |what: Value| writeln!(reports, "{what}").expect("somebody listens");
+    let read = |file: &str| fs::read_to_string(file).unwrap_or_default();
+    let up = read("/proc/uptime").split('.').next().and_then(|seconds| seconds.parse::<u64>().ok());
+    report(json!({ "kernel": read("/proc/sys/kernel/osrelease").trim(), "seconds_to_boot": up }));
+    for sock_diag in [false, true] {
+        if sock_diag {
+            MODULES.iter().for_each(|module| load(module));
+        }
+        let modules = read("/proc/modules");
+        for (name, scenario) in SCENARIOS {
+            let since = Instant::now();
+            let came = catch_unwind(scenario).unwrap_or_else(|panic| json!({ "panic": said(&*panic) }));
+            report(json!({
+                "scenario": name,
+                "sock_diag": sock_diag,
+                "is_loaded": modules.contains("tcp_diag"),
+                "seconds": since.elapsed().as_secs_f64(),
+                "came": came,
+            }));
+        }
+    }
+}
+
+fn load(module: &str) {
+    let status = Command::new("/bin/busybox").args(["insmod", module]).status();
+    assert!(status.is_ok_and(|status| status.success()), "{module} cannot be loaded");
+}
+
+fn said(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default()
+}
+
+fn handovers_under_load() -> Value {
+    let server = start(&["--standby", "1s"]);
+    let (fresh, kept) = both_kinds(&server);
+    (1..=HANDOVERS).fold(server.first_pid(), |pid, generation| hand_over(&server, generation, pid));
+    let (fresh, kept) = (fresh.stop(), kept.stop());
+    json!({ "fresh": summary(&fresh), "kept": summary(&kept), "log": log(&server) })
+}
+
+/// Fresh connections and kept ones, under way.
+fn both_kinds(server: &Server) -> (Traffic, Traffic) {
+    let fresh = Traffic::start(server.address(), Clients::Fresh, 8);
+    let pause = Duration::from_millis(50);
+    let kept = Traffic::start(server.address(), Clients::KeepAlive { pause }, 32);
+    wait_until("every client has an answer", server, || fresh.is_under_way() && kept.is_under_way());
+    (fresh, kept)
+}
+
+fn summary(report: &Report) -> Value {
+    json!({
+        "answered": report.samples.len(),
+        "failed": report.failed(),
+        "failures": report.failures(),
+        "generations": report.first_answers().keys().collect::<Vec<_>>(),
+    })
+}
+
+fn log(server: &Server) -> Value {
+    server.log().lines().iter().map(|line| line.text.clone()).collect()
+}
+
+/// The successor crashes half a second after it took over. Then comes one that does not.
+fn crash_in_standby() -> Value {
+    let faulty = Faulty::start(&["--standby", "30s"]);
+    let server = &faulty.server;
+    let mut client = Client::connect(server.address());
+    client.get("/");
+    faulty.next_is("exit-after-ready=500");
+    signal(server.first_pid(), Signal::SIGHUP);
+    let crashed = server.wait_serving(2);
+    server.log().wait_for("serves again");
+    let (healed, kept) = (get(server.address(), "/"), client.get("/"));
+    faulty.next_is("");
+    signal(server.first_pid(), Signal::SIGHUP);
+    server.log().wait("the next handover succeeds", |line| {
+        let serves = line.generation() == 2 && line.message().starts_with("serving");
+        (serves && line.pid() != crashed).then_some(())
+    });
+    let next = get(server.address(), "/");
+    json!({ "healed": body(&healed), "kept": body(&kept), "next": body(&next), "log": log(server) })
+}
+
+fn body(answer: &str) -> &str {
+    answer.split_once("\r\n\r\n").map_or(answer, |(_, body)| body)
+}
+
+/// Somebody starts the service again instead of restarting it.
+fn second_server() -> Value {
+    let server = start(&[]);
+    let mut second = command(HANDOVER);
+    second.args(["--listen", &server.address().to_string()]);
+    let second = second.stderr(Stdio::piped()).output().expect("it starts");
+    json!({
+        "status": second.status.code(),
+        "said": String::from_utf8_lossy(&second.stderr),
+        "holder": server.first_pid(),
+        "after": body(&get(server.address(), "/")),
+    })
+}
+
+/// As in a sandbox.
+fn steering_refused() -> Value {
+    let confined = thread::spawn(|| {
+        steering::refuse().expect("this kernel has seccomp");
+        let mut refused = command(example("playground"));
+        refused.args(QUICK);
+        Server::start(refused)
+    });
+    let server = confined.join().expect("it serves");
+    hand_over(&server, 1, server.first_pid());
+    server.wait_retired(1);
+    let warnings = |generation| {
+        let lines = server.log().lines().into_iter();
+        let warns = |line: &crate::process::Line| {
+            line.generation() == generation && line.message().contains("cannot be steered")
+        };
+        lines.filter(warns).count()
+    };
+    json!({
+        "warnings": [warnings(1), warnings(2)],
+        "after": body(&get(server.address(), "/")),
+        "log": log(&server),
+    })
+}

@@ -1,0 +1,59 @@
+//! Kernels that are not this machine's: Debian's of three releases, each booted in an emulated machine, in which this very
+//! executable runs the scenarios and reports. It takes about a minute for each: `.ci/run` boots one, `.ci/release` all.
+//!
+//! `tests/kernels/fetch` unpacks the kernels. One that is missing, or a machine without qemu, is skipped and named.
+
+mod guest;
+#[allow(dead_code, reason = "the other tests need more of it")]
+#[path = "../promises/harness.rs"]
+mod harness;
+mod initramfs;
+#[path = "../../bench/load.rs"]
+mod load;
+mod machine;
+#[path = "../../bench/process.rs"]
+mod process;
+#[path = "../../bench/steering.rs"]
+mod steering;
+mod verdict;
+
+use std::io::Write;
+use std::sync::{Mutex, PoisonError};
+
+use harness::skip;
+use machine::Kernel;
+
+const HANDOVERS: u64 = 5;
+
+/// Boots the newest kernel of a series for the test that is named after it, which is this one.
+fn on_linux(series: &str) {
+    // A machine has as many processors as it needs for itself.
+    static TURN: Mutex<()> = Mutex::new(());
+    if guest::is_here() {
+        return guest::visit();
+    }
+    match Kernel::find(series) {
+        Err(why) => skip(&format!("Linux {series}: {why}")),
+        Ok(kernel) => {
+            let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+            let heard = kernel.boot(&format!("linux_{}_", series.replace('.', "_")));
+            // Past libtest, which hides what a passing test prints.
+            let _ = writeln!(std::io::stdout(), "{}", verdict::judge(series, &heard));
+        }
+    }
+}
+
+#[test]
+fn linux_5_10_hands_over_without_loss_heals_a_crash_and_refuses_a_second_server() {
+    on_linux("5.10");
+}
+
+#[test]
+fn linux_6_1_hands_over_without_loss_heals_a_crash_and_refuses_a_second_server() {
+    on_linux("6.1");
+}
+
+#[test]
+fn linux_6_12_hands_over_without_loss_heals_a_crash_and_refuses_a_second_server() {
+    on_linux("6.12");
+}
