@@ -43,6 +43,8 @@ pub(crate) enum Kind {
     Join {
         addr: SocketAddr,
         source: io::Error,
+        /// The users whose sockets listen there.
+        users: Vec<u32>,
     },
     /// Others than the predecessor listen on an address that is to be taken over.
     Crowd {
@@ -119,12 +121,14 @@ impl fmt::Display for Error {
             Kind::Listen { addr, source } => {
                 write!(f, "cannot listen on {addr}: {}{}", plain(source), advice(*addr, source))
             }
-            Kind::Join { addr, source } => write!(
-                f,
-                "cannot join the predecessor on {addr}: {}; both must run as the same user, in the same network \
-                 namespace, with the address spelled the same way",
-                plain(source)
-            ),
+            Kind::Join { addr, source, users } => {
+                write!(
+                    f,
+                    "cannot join the predecessor on {addr}: {}{}",
+                    plain(source),
+                    difference(*addr, source, users)
+                )
+            }
             Kind::Crowd { addr, holders } => write!(
                 f,
                 "cannot take over {addr}: besides the predecessor another process listens there{holders}; new \
@@ -185,6 +189,28 @@ pub(crate) fn plain(error: &io::Error) -> String {
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or_default();
     text.chars().next().map_or_else(String::new, |c| c.to_lowercase().chain(text.chars().skip(1)).collect())
+}
+
+/// Why a successor cannot listen where its predecessor does.
+fn difference(addr: SocketAddr, source: &io::Error, users: &[u32]) -> String {
+    let me = rustix::process::geteuid().as_raw();
+    match source.kind() {
+        io::ErrorKind::AddrInUse => match users.iter().find(|user| **user != me) {
+            Some(user) => format!(
+                "; uid {user} listens there, and this is uid {me}: both generations must run as the same user"
+            ),
+            None if users.is_empty() => {
+                "; nobody is seen to listen there: both generations must run in the same network namespace"
+                    .into()
+            }
+            None => "; both generations must spell the address the same way".into(),
+        },
+        io::ErrorKind::AddrNotAvailable => format!(
+            "{}: both generations must run in the same network namespace, or the address has gone",
+            advice(addr, source)
+        ),
+        _ => advice(addr, source),
+    }
 }
 
 fn advice(addr: SocketAddr, source: &io::Error) -> String {

@@ -17,6 +17,7 @@ use crate::generation::{Address, Predecessor};
 use crate::steering::Steering;
 
 mod accept;
+mod foreign;
 pub(crate) mod members;
 mod plan;
 use plan::Planned;
@@ -26,6 +27,7 @@ pub(crate) type Sink = Arc<dyn Fn(TcpStream, SocketAddr) + Send + Sync>;
 
 #[derive(Debug)]
 pub(crate) struct Port {
+    predecessor: Option<u32>,
     listeners: Vec<Listener>,
     acceptors: JoinSet<()>,
     close: watch::Sender<bool>,
@@ -55,7 +57,12 @@ impl Port {
                 None => exclusive(planned, backlog, predecessor.map(|p| p.parent.pid())),
             })
             .collect::<Result<_, _>>()?;
-        Ok(Port { listeners, acceptors: JoinSet::new(), close: watch::Sender::new(false) })
+        Ok(Port {
+            predecessor: predecessor.map(|p| p.parent.pid()),
+            listeners,
+            acceptors: JoinSet::new(),
+            close: watch::Sender::new(false),
+        })
     }
 
     /// Refuses addresses of which one would stand in the way of another.
@@ -79,6 +86,8 @@ impl Port {
             );
             self.acceptors.spawn(task);
         }
+        let ours = self.listeners.iter().map(|l| (l.address.actual, l.inode)).collect();
+        self.acceptors.spawn(foreign::run(ours, self.predecessor, self.close.subscribe()));
     }
 
     /// New connections come to the older listener of each address: to us, if the other is a successor.
@@ -192,7 +201,10 @@ fn join(planned: Planned, actual: SocketAddr, backlog: u32) -> Result<Listener, 
         listen(&socket, backlog)?;
         finish(socket, |_| address, true)
     };
-    join().map_err(|source| Kind::Join { addr: address.actual, source }.into())
+    join().map_err(|source| {
+        let members = members::overlapping(actual).unwrap_or_default();
+        Kind::Join { addr: actual, source, users: members.iter().map(|m| m.uid).collect() }.into()
+    })
 }
 
 fn new_socket(addr: SocketAddr, only_v6: bool) -> io::Result<Socket> {

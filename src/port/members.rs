@@ -76,7 +76,7 @@ pub(crate) fn pid(inode: u64) -> Option<u32> {
 }
 
 /// The process that has the socket open, and its name.
-fn owner(inode: u64) -> Option<(u32, String)> {
+pub(super) fn owner(inode: u64) -> Option<(u32, String)> {
     let pids =
         fs::read_dir("/proc").ok()?.flatten().filter_map(|e| e.file_name().to_str()?.parse::<u32>().ok());
     pids.filter(|&pid| has_open(pid, inode)).find_map(|pid| {

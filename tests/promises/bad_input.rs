@@ -97,7 +97,7 @@ fn wrong_usage_exits_with_2_and_says_what_would_be_right() {
 
 #[test]
 fn a_time_that_cannot_be_reckoned_with_is_refused_whichever_flag_has_it() {
-    let help = command(HANDOVER).arg("--help").output().expect("it starts").stdout;
+    let help = command(HANDOVER).arg("--help").stdout(Stdio::piped()).output().expect("it starts").stdout;
     let help = String::from_utf8(help).expect("UTF-8");
     let flags = help.lines().filter(|line| line.contains("<TIME>"));
     let flags: Vec<_> = flags.filter_map(|line| line.trim_start().split(' ').next()).collect();

@@ -15,7 +15,7 @@ mod leaving;
 mod logs;
 mod resources;
 mod stderr;
-mod strangers;
+pub(crate) mod strangers;
 
 /// What `Traffic::fresh` has. Each has one request under way at most, so no more can be inside a process that is killed.
 const CLIENTS: u64 = 8;

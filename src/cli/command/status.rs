@@ -68,7 +68,8 @@ fn details(generations: &[Generation]) {
         let of_address = members.iter().filter(|member| member["address"] == address);
         let who = of_address.map(|member| match &member["pid"] {
             Value::Null => format!("a process of uid {}", member["uid"]),
-            pid => format!("pid {pid}"),
+            pid if is_known(generations, pid) => format!("pid {pid}"),
+            pid => format!("pid {pid} (none of this server's, and may get its connections)"),
         });
         say(format_args!("{address}: {}", or_nobody(&who.collect::<Vec<_>>().join(", "))));
     }
@@ -90,6 +91,13 @@ fn details(generations: &[Generation]) {
             say(format_args!("  | {line}"));
         }
     }
+}
+
+/// A successor that starts has no socket yet.
+fn is_known(generations: &[Generation], pid: &Value) -> bool {
+    let is_successor =
+        |one: &Generation| one.status.as_ref().is_some_and(|status| status["successor"] == *pid);
+    generations.iter().any(|one| *pid == one.pid || is_successor(one))
 }
 
 fn or_nobody(who: &str) -> &str {

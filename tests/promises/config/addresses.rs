@@ -159,7 +159,7 @@ fn an_admin_address_that_the_server_listens_on_is_refused() {
 #[test]
 fn the_same_link_local_address_on_two_interfaces_is_served_and_handed_over() {
     // Two interfaces with the same address in a network of their own; the load asks there.
-    let network = "ip link set lo up && for i in a b; do
+    let network = "ip link set lo up && for i in lan0 lan1; do
         ip link add $i type veth peer name $i-peer && ip link set $i up && ip link set $i-peer up &&
         ip -6 address add fe80::1/64 dev $i nodad || exit 77; done; exec \"$@\"";
     let unshare = || {
@@ -175,7 +175,7 @@ fn the_same_link_local_address_on_two_interfaces_is_served_and_handed_over() {
     // By name, because nobody knows the numbers.
     started.arg(HANDOVER).args(["--log-format", "json", "--standby", "300ms"]);
     started
-        .args(["--listen", "[fe80::1%a]:8080", "--listen", "[fe80::1%b]:8080", "--control"])
+        .args(["--listen", "[fe80::1%lan0]:8080", "--listen", "[fe80::1%lan1]:8080", "--control"])
         .arg(dir.path());
     std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o700)).expect("ours");
     let server = Server::start(started);

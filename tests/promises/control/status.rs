@@ -93,3 +93,15 @@ fn a_generation_that_hangs_is_shown_and_delays_the_answer_a_second_only() {
     assert_eq!(silent.expect("it is listed")["error"], "does not answer");
     assert!(second.contains("200 OK"));
 }
+
+#[test]
+fn a_stranger_on_the_port_is_shown_as_one() {
+    let it = Operated::start(&[]);
+    let me = std::process::id();
+    let stranger = crate::faults::strangers::join(it.address()).expect("the same user may join");
+    it.ask(&["status"])
+        .assert(0, &[&format!("pid {me} (none of this server's, and may get its connections)")]);
+    drop(stranger);
+    let said = it.ask(&["status"]);
+    assert!(!said.stdout.contains("none of this server's"), "{said:?}");
+}

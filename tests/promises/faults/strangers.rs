@@ -11,7 +11,7 @@ use crate::harness::{QUICK, Traffic, example, get, install, skip, start, start_c
 use crate::process::{Server, command};
 
 /// A listener of this process in the group of `addr`. It accepts nothing: whoever is sent to it waits in vain.
-fn join(addr: SocketAddr) -> std::io::Result<TcpListener> {
+pub(crate) fn join(addr: SocketAddr) -> std::io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
     socket.set_reuse_port(true)?;
     socket.bind(&addr.into())?;
@@ -121,4 +121,22 @@ fn a_grandchild_that_inherits_the_variables_of_a_living_parent_takes_nothing_ove
     assert_next_restart(&server, server.first_pid());
     let report = traffic.stop_lossless(&server);
     assert!(report.first_answers().keys().eq([&1, &2]), "{}", server.log().history());
+}
+
+#[test]
+fn a_stranger_that_joins_while_the_server_serves_is_named_within_seconds_and_no_generation_is_taken_for_one()
+{
+    let server = start(&["--standby", "5s"]);
+    let stranger = join(server.address()).expect("the same user may join");
+    let me = std::process::id();
+    let warning = server.log().wait_for("is none of this server's processes");
+    assert_eq!((&warning.json["level"], &warning.json["foreign"]), (&"WARN".into(), &me.into()));
+    drop(stranger);
+    server.log().wait_for("nobody else listens on");
+    // Both generations listen for more than two looks.
+    let second = restart(&server, server.first_pid());
+    wait_said(&server, second, "serving, took over");
+    server.wait_retired(1);
+    let named = |line: &&crate::process::Line| line.message().contains("is none of this server's processes");
+    assert_eq!(server.log().lines().iter().filter(named).count(), 1, "{}", server.log().history());
 }

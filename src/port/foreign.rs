@@ -1,0 +1,85 @@
+//! Who else listens while this generation serves: a program of the same user may join a port at any time, and take every
+//! connection with a steering program of its own. It is found and named; it is not fought.
+
+use std::collections::HashMap;
+use std::fs;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::spawn_blocking;
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::{info, warn};
+
+use super::members;
+
+/// How often it is looked. A look takes a millisecond for each address.
+const EVERY: Duration = Duration::from_secs(2);
+
+/// A listener of ours: its address and its inode.
+type Ours = (SocketAddr, u64);
+
+/// The sockets of others that were seen before, by inode: `None` is a generation of this server.
+type Seen = HashMap<u64, Option<Foreign>>;
+
+#[derive(Debug, Clone)]
+struct Foreign {
+    address: SocketAddr,
+    pid: u32,
+}
+
+/// Looks until the listeners are closed.
+pub(super) async fn run(ours: Vec<Ours>, predecessor: Option<u32>, mut close: watch::Receiver<bool>) {
+    let mut seen = Seen::new();
+    let mut look = interval(EVERY);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = look.tick() => {}
+            _ = close.wait_for(|closed| *closed) => return,
+        }
+        // On a thread of its own, because /proc is large where there are many processes.
+        let (ours, before) = (ours.clone(), std::mem::take(&mut seen));
+        seen = spawn_blocking(move || compare(&ours, predecessor, before)).await.unwrap_or_default();
+    }
+}
+
+fn compare(ours: &[Ours], predecessor: Option<u32>, mut before: Seen) -> Seen {
+    let mut now = Seen::new();
+    for (address, _) in ours {
+        let members = members::of(*address).unwrap_or_default();
+        for other in members.iter().filter(|member| ours.iter().all(|(_, own)| member.inode != *own)) {
+            let known = before.remove(&other.inode);
+            // A process whose descriptors may not be looked at is one with capabilities: this server, most likely.
+            let found = || members::owner(other.inode).filter(|(pid, _)| !is_kin(*pid, predecessor));
+            let foreign = known.unwrap_or_else(|| {
+                let (foreign, name) = found()?;
+                warn!(
+                    pid = std::process::id(),
+                    foreign,
+                    %address,
+                    "{name} (pid {foreign}) listens on {address}, too, and is none of this server's processes: it may get \
+                     connections that are meant for this server; stop it, or give it another address"
+                );
+                Some(Foreign { address: *address, pid: foreign })
+            });
+            now.insert(other.inode, foreign);
+        }
+    }
+    for gone in before.into_values().flatten() {
+        info!(
+            pid = std::process::id(),
+            foreign = gone.pid,
+            "nobody else listens on {} any more",
+            gone.address
+        );
+    }
+    now
+}
+
+/// The predecessor, or a successor: at most two generations listen, and one has started the other.
+fn is_kin(pid: u32, predecessor: Option<u32>) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let parent = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse().ok());
+    predecessor == Some(pid) || parent == Some(std::process::id()) || pid == std::process::id()
+}
