@@ -31,6 +31,9 @@ const UNREAD: Duration = Duration::from_secs(1);
 const OVERTAKEN: u32 = 16;
 const LONG: u32 = 8;
 
+/// More streams than hyper serves at a time. It refuses or ignores the others, and they must not be remembered.
+const MOST: usize = 1024;
+
 /// What our PINGs say, to know their answers.
 const PAYLOAD: &[u8; 8] = b"handover";
 
@@ -146,8 +149,10 @@ impl Goaway {
         received.read(bytes, |Frame { kind, flags, stream, whole }| match kind {
             HEADERS if stream > *last_stream => {
                 *last_stream = stream;
-                open.push(stream);
                 requested = true;
+                if open.len() < MOST {
+                    open.push(stream);
+                }
             }
             RST_STREAM => open.retain(|one| *one != stream),
             PING if flags & ACK != 0 => answer = Some((whole, requested)),
