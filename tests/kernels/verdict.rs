@@ -10,12 +10,6 @@ pub(crate) fn judge(series: &str, heard: &Heard) -> String {
     let Heard { reports, took, .. } = heard;
     let all =
         || format!("{}\n{}", reports.iter().map(|r| format!("{r}\n")).collect::<String>(), heard.console);
-    for r in reports {
-        eprintln!(
-            "{} {} {} {} {}",
-            r["scenario"], r["sock_diag"], r["seconds"], r["came"]["fresh"], r["came"]["kept"]
-        );
-    }
     assert!(!heard.is_overdue, "after {took:.0?} the machine was not done:\n{}", all());
     let first = reports.first().unwrap_or_else(|| panic!("the machine said nothing:\n{}", all()));
     let kernel = first["kernel"].as_str().unwrap_or_default();
