@@ -1,4 +1,4 @@
-//! An emulated machine with two processors and a kernel of another series. It has no disk and no network but loopback, and
+//! An emulated machine with two processors and a kernel of another series. It has no disk and no network but its own, and
 //! reports over its second serial line, a JSON value in each line. It is gone when it is dropped.
 
 use std::fs;
