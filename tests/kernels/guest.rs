@@ -4,7 +4,7 @@
 use std::any::Any;
 use std::fs::{self, File};
 use std::io::Write;
-use std::panic::catch_unwind;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,17 +12,18 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::harness::{Client, Faulty, HANDOVER, QUICK, Traffic, example, get, hand_over, start, wait_until};
-use crate::initramfs::MODULES;
+use crate::bed::{Bed, SERVER, Wire};
+use crate::harness::{Client, Faulty, HANDOVER, QUICK, Traffic, example, get, start, wait_until};
+use crate::initramfs::{SOCK_DIAG, TUN};
 use crate::load::{Clients, Report};
 use crate::machine::GUEST;
-use crate::process::{Server, command, signal};
+use crate::process::{Line, Server, command, signal};
 use crate::{HANDOVERS, steering};
 
 /// The second serial line.
 const REPORTS: &str = "/dev/ttyS1";
 
-type Scenario = fn() -> Value;
+type Scenario = fn(&Bed) -> Value;
 
 const SCENARIOS: [(&str, Scenario); 4] = [
     ("handovers", handovers_under_load),
@@ -41,14 +42,17 @@ pub(crate) fn visit() {
     let read = |file: &str| fs::read_to_string(file).unwrap_or_default();
     let up = read("/proc/uptime").split('.').next().and_then(|seconds| seconds.parse::<u64>().ok());
     report(json!({ "kernel": read("/proc/sys/kernel/osrelease").trim(), "seconds_to_boot": up }));
+    load(TUN);
+    let bed = Bed::new(WIRE);
     for sock_diag in [false, true] {
         if sock_diag {
-            MODULES.iter().for_each(|module| load(module));
+            SOCK_DIAG.iter().for_each(|module| load(module));
         }
         let modules = read("/proc/modules");
         for (name, scenario) in SCENARIOS {
             let since = Instant::now();
-            let came = catch_unwind(scenario).unwrap_or_else(|panic| json!({ "panic": said(&*panic) }));
+            let came = catch_unwind(AssertUnwindSafe(|| scenario(&bed)))
+                .unwrap_or_else(|panic| json!({ "panic": said(&*panic) }));
             report(json!({
                 "scenario": name,
                 "sock_diag": sock_diag,
@@ -70,21 +74,57 @@ fn said(panic: &(dyn Any + Send)) -> String {
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default()
 }
 
-fn handovers_under_load() -> Value {
-    let server = start(&["--standby", "1s"]);
-    let (fresh, kept) = both_kinds(&server);
+/// Between two continents: loopback would hide what is under way when a connection or a listener closes.
+const WIRE: Wire =
+    Wire { delay: Duration::from_millis(80), jitter: Duration::from_millis(20), loss: 0.0, seed: 1 };
+
+/// An emulated processor is slow, and clients that never pause would leave nothing of it to a successor that starts.
+const PAUSE: Duration = Duration::from_millis(400);
+
+/// Connections for one request each, and kept ones.
+fn handovers_under_load(bed: &Bed) -> Value {
+    let mut started = command(example("playground"));
+    started.args(["--listen", &format!("{SERVER}:0"), "--log-format", "json", "--standby", "2s"]);
+    let server = Server::start(started);
+    let (fresh, kept) = bed.at_the_client(|| {
+        let traffic = |clients| Traffic::start(server.address(), clients, 20);
+        (traffic(Clients::FreshNowAndThen { pause: PAUSE }), traffic(Clients::KeepAlive { pause: PAUSE }))
+    });
+    wait_until("every client has an answer", &server, || fresh.is_under_way() && kept.is_under_way());
     (1..=HANDOVERS).fold(server.first_pid(), |pid, generation| hand_over(&server, generation, pid));
     let (fresh, kept) = (fresh.stop(), kept.stop());
     json!({ "fresh": summary(&fresh), "kept": summary(&kept), "log": log(&server) })
 }
 
-/// Fresh connections and kept ones, under way.
-fn both_kinds(server: &Server) -> (Traffic, Traffic) {
-    let fresh = Traffic::start(server.address(), Clients::Fresh, 8);
-    let pause = Duration::from_millis(50);
-    let kept = Traffic::start(server.address(), Clients::KeepAlive { pause }, 32);
-    wait_until("every client has an answer", server, || fresh.is_under_way() && kept.is_under_way());
-    (fresh, kept)
+/// Hands over from `generation`, waits until it only drains, and gives the pid of the next one.
+fn hand_over(server: &Server, generation: u64, pid: u32) -> u32 {
+    signal(pid, Signal::SIGHUP);
+    let successor = wait(server, &format!("generation {} serves", generation + 1), |line| {
+        let serves = line.generation() == generation + 1 && line.message().starts_with("serving");
+        serves.then(|| line.pid())
+    });
+    wait(server, &format!("generation {generation} drains"), |line| {
+        (line.generation() == generation && line.json["to"] == "draining").then_some(())
+    });
+    successor
+}
+
+/// How long a handover may take while other machines leave nothing of the processor to this one.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn wait<T>(server: &Server, what: &str, pick: impl Fn(&Line) -> Option<T>) -> T {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = server.log().lines().iter().find_map(&pick) {
+            return found;
+        }
+        assert!(
+            Instant::now() < until,
+            "waited {PATIENCE:?} in vain until {what}:\n{}",
+            server.log().history()
+        );
+        thread::sleep(Duration::from_millis(50));
+    }
 }
 
 fn summary(report: &Report) -> Value {
@@ -101,7 +141,7 @@ fn log(server: &Server) -> Value {
 }
 
 /// The successor crashes half a second after it took over. Then comes one that does not.
-fn crash_in_standby() -> Value {
+fn crash_in_standby(_: &Bed) -> Value {
     let faulty = Faulty::start(&["--standby", "30s"]);
     let server = &faulty.server;
     let mut client = Client::connect(server.address());
@@ -126,7 +166,7 @@ fn body(answer: &str) -> &str {
 }
 
 /// Somebody starts the service again instead of restarting it.
-fn second_server() -> Value {
+fn second_server(_: &Bed) -> Value {
     let server = start(&[]);
     let mut second = command(HANDOVER);
     second.args(["--listen", &server.address().to_string()]);
@@ -140,7 +180,7 @@ fn second_server() -> Value {
 }
 
 /// As in a sandbox.
-fn steering_refused() -> Value {
+fn steering_refused(_: &Bed) -> Value {
     let confined = thread::spawn(|| {
         steering::refuse().expect("this kernel has seccomp");
         let mut refused = command(example("playground"));
@@ -152,9 +192,8 @@ fn steering_refused() -> Value {
     server.wait_retired(1);
     let warnings = |generation| {
         let lines = server.log().lines().into_iter();
-        let warns = |line: &crate::process::Line| {
-            line.generation() == generation && line.message().contains("cannot be steered")
-        };
+        let warns =
+            |line: &Line| line.generation() == generation && line.message().contains("cannot be steered");
         lines.filter(warns).count()
     };
     json!({

@@ -9,7 +9,10 @@ use std::process::{Command, Stdio};
 use crate::harness::{HANDOVER, example};
 
 /// Where the modules are that answer questions about TCP sockets, in the order in which they are loaded.
-pub(crate) const MODULES: [&str; 2] = ["/inet_diag.ko", "/tcp_diag.ko"];
+pub(crate) const SOCK_DIAG: [&str; 2] = ["/inet_diag.ko", "/tcp_diag.ko"];
+
+/// Where the module is that networks are made with.
+pub(crate) const TUN: &str = "/tun.ko";
 
 /// Makes it in `folder`, with the modules of a kernel, and gives the file to boot with.
 pub(crate) fn make(folder: &Path, busybox: &Path, modules: &Path) -> PathBuf {
@@ -18,7 +21,7 @@ pub(crate) fn make(folder: &Path, busybox: &Path, modules: &Path) -> PathBuf {
         fs::create_dir_all(root.join(name)).expect("writable");
     }
     fs::copy(busybox, root.join("bin/busybox")).expect("copied");
-    for module in MODULES {
+    for module in SOCK_DIAG.into_iter().chain([TUN]) {
         let name = module.trim_start_matches('/');
         fs::copy(modules.join(name), root.join(name)).expect("fetched with its kernel");
     }

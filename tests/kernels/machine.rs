@@ -1,4 +1,4 @@
-//! An emulated machine with two processors and a kernel of another series. It has no disk and no network but loopback, and
+//! An emulated machine with two processors and a kernel of another series. It has no disk and no network but its own, and
 //! reports over its second serial line, a JSON value in each line. It is gone when it is dropped.
 
 use std::fs;
@@ -80,8 +80,8 @@ impl Machine {
         // Should this process be killed, nothing is to be left.
         let mut qemu = Command::new("setpriv");
         qemu.args(["--pdeathsig", "KILL", QEMU]);
-        // Without KVM, which is not to be had in most machines that are virtual themselves. Linux 6.12 does not boot on a
-        // processor with page tables of five levels as qemu 7 emulates it.
+        // Without KVM, which is not to be had in most machines that are virtual themselves. Page tables have four levels, as
+        // on most processors.
         qemu.args(["-accel", "tcg,thread=multi", "-cpu", "max,la57=off", "-smp", "2", "-m", "1G"]);
         qemu.args(["-no-user-config", "-nodefaults", "-display", "none", "-no-reboot"]);
         qemu.arg("-kernel").arg(kernel).arg("-initrd").arg(initramfs);

@@ -3,6 +3,8 @@
 //!
 //! `tests/kernels/fetch` unpacks the kernels. One that is missing, or a machine without qemu, is skipped and named.
 
+#[path = "../../bench/bed.rs"]
+mod bed;
 mod guest;
 #[allow(dead_code, reason = "the other tests need more of it")]
 #[path = "../promises/harness.rs"]

@@ -16,10 +16,12 @@ pub(crate) fn judge(series: &str, heard: &Heard) -> String {
     assert!(kernel.starts_with(&format!("{series}.")), "{}", all());
     let mut line = format!("Linux {kernel}: booted in {} s", first["seconds_to_boot"]);
     for sock_diag in [false, true] {
-        let came = |scenario: &str| {
+        let mut seconds = 0.0;
+        let mut came = |scenario: &str| {
             let is_it = |r: &&Value| r["scenario"] == scenario && r["sock_diag"] == sock_diag;
             let report = reports.iter().find(is_it);
             let report = report.unwrap_or_else(|| panic!("nothing of {scenario:?}, {sock_diag}:\n{}", all()));
+            seconds += report["seconds"].as_f64().unwrap_or_default();
             assert_eq!(report["is_loaded"], sock_diag, "{report}");
             let panicked = report["came"]["panic"].as_str();
             assert_eq!(
@@ -35,15 +37,17 @@ pub(crate) fn judge(series: &str, heard: &Heard) -> String {
         refused_by_name(came("second server"), sock_diag);
         warned(came("refused"));
         let with = if sock_diag { "with" } else { "without" };
-        line += &format!("; {with} sock_diag {HANDOVERS} handovers, {requests} requests, 0 failed");
+        line += &format!(
+            "; {with} sock_diag {HANDOVERS} handovers, {requests} requests, 0 failed, all scenarios in {seconds:.0} s"
+        );
     }
     format!("{line}; {took:.0?} in all")
 }
 
 /// Both kinds of clients were answered by every generation.
 fn lossless(came: &Value) -> u64 {
-    let history =
-        || came["log"].as_array().into_iter().flatten().map(|line| format!("{line}\n")).collect::<String>();
+    let lines = || came["log"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let history = || lines().map(|line| format!("{line}\n")).collect::<String>();
     let generations: Value = (1..=HANDOVERS + 1).collect();
     ["fresh", "kept"]
         .map(|kind| {
