@@ -4,7 +4,7 @@
 use std::fs::{self, OpenOptions};
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
@@ -69,7 +69,10 @@ fn draft(path: &Path, text: &str) -> io::Result<PathBuf> {
     let secret = RandomState::new().hash_one(std::process::id());
     let draft = path.with_file_name(format!(".{}.{secret:016x}", name.to_string_lossy()));
     let mut file = OpenOptions::new().write(true).create_new(true).custom_flags(CAREFUL).open(&draft)?;
-    file.write_all(text.as_bytes()).inspect_err(|_| {
+    // Whatever the umask, this user reads it again.
+    let mode = file.metadata()?.mode() & 0o777 | 0o600;
+    let written = file.set_permissions(fs::Permissions::from_mode(mode));
+    written.and_then(|()| file.write_all(text.as_bytes())).inspect_err(|_| {
         let _ = fs::remove_file(&draft);
     })?;
     Ok(draft)
