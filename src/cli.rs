@@ -169,8 +169,11 @@ fn configured(cli: &Cli, config: &Config) -> Result<(Server, Option<Admin>, bool
     let has_tls = tls.is_some();
     let server = cli.tls.apply(cli.server.server(&listen), tls);
     let server = admin.iter().fold(server, |server, admin| admin.bind(server));
-    // The flags have bounds of their own, so it is about the addresses.
-    server.check().map_err(|problem| config.blame("listen", problem.to_string()))?;
+    server.check().map_err(|problem| match problem.is_invalid_setting() {
+        // The flags have bounds of their own, so it is about the addresses.
+        true => config.blame("listen", problem.to_string()),
+        false => problem.to_string(),
+    })?;
     Ok((server, admin, has_tls))
 }
 

@@ -49,6 +49,11 @@ impl Identity {
         Ok(Identity { pid_file, in_front, is_ours: false, trying: None })
     }
 
+    /// Whether a pid file can lie there, as far as it can be told without writing it: a check may be another user's.
+    pub(crate) fn check(path: &Path) -> Result<(), Error> {
+        file::look_at(path).map_err(|source| Kind::PidFile { path: path.to_owned(), source }.into())
+    }
+
     /// `pid` stands for the service from now on. A failure is logged and loses nothing but the file; for itself a process
     /// tries again until the file is right, and a successor does so when it is told that its predecessor has closed.
     pub(crate) fn move_to(&mut self, pid: u32) {

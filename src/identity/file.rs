@@ -13,12 +13,20 @@ use rustix::process::geteuid;
 /// A longer file holds something else than a pid.
 const LONGEST: u64 = 64;
 
+/// Whether there can be such a file, without writing anything.
+pub(super) fn look_at(path: &Path) -> io::Result<()> {
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match (path.is_dir(), fs::metadata(dir)?.is_dir()) {
+        (true, _) => Err(io::ErrorKind::IsADirectory.into()),
+        (false, false) => Err(io::ErrorKind::NotADirectory.into()),
+        (false, true) => Ok(()),
+    }
+}
+
 /// Writes a draft and takes it away again.
 pub(super) fn try_out(path: &Path) -> io::Result<()> {
-    match path.is_dir() {
-        true => Err(io::ErrorKind::IsADirectory.into()),
-        false => draft(path, &text(std::process::id())).and_then(fs::remove_file),
-    }
+    look_at(path)?;
+    draft(path, &text(std::process::id())).and_then(fs::remove_file)
 }
 
 /// By rename, so that a reader sees one pid or the other and never half of one. On a full disk in place.

@@ -60,11 +60,7 @@ pub(super) fn listen_in(places: &[Place]) -> Result<Bound, Problem> {
 
 fn listen(place: &Place) -> Result<Bound, Problem> {
     let path = place.dir.join(format!("{}.sock", std::process::id()));
-    let length = path.as_os_str().len();
-    if length > MAX_PATH {
-        let cause = format!("the path of its sockets has {length} bytes, and the kernel takes {MAX_PATH}");
-        return Err(Problem::with(&place.dir, &cause));
-    }
+    check_length(place, &path)?;
     let bound = || {
         // Again if another server that leaves has taken the empty directory away meanwhile.
         for _ in 0..3 {
@@ -80,6 +76,20 @@ fn listen(place: &Place) -> Result<Bound, Problem> {
     let listener = bound()?;
     let inode = fs::symlink_metadata(&path).map_err(|error| Problem::new("find", &path, &error))?.ino();
     Ok(Bound { listener, at: At { place: place.clone(), path, inode } })
+}
+
+fn check_length(place: &Place, path: &Path) -> Result<(), Problem> {
+    let length = path.as_os_str().len();
+    let cause = || format!("the path of its sockets has {length} bytes, and the kernel takes {MAX_PATH}");
+    if length > MAX_PATH { Err(Problem::with(&place.dir, &cause())) } else { Ok(()) }
+}
+
+/// What a start would have against this directory, as far as it can be told without making anything there.
+pub(crate) fn check(dir: &Path) -> Result<(), String> {
+    let place = Place::named(dir);
+    let found =
+        check_length(&place, &dir.join(format!("{}.sock", std::process::id()))).and_then(|()| place.check());
+    found.map_err(|problem| problem.text)
 }
 
 /// A socket of this user only, also should another directory have taken the place of the one that was looked at: its mode

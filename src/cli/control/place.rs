@@ -76,6 +76,21 @@ impl Place {
         Ok(())
     }
 
+    /// Whether a directory that is there can be trusted by its owner, who need not be the one that checks, or one can be
+    /// made where there is none.
+    pub(crate) fn check(&self) -> Result<(), Problem> {
+        match self.dir.ancestors().find(|dir| dir.exists()) {
+            Some(dir) if dir == self.dir => {
+                let about = fs::metadata(dir);
+                of_user(about.as_ref().map_or(0, MetadataExt::uid), dir, about)
+            }
+            Some(dir) if !dir.is_dir() => {
+                Err(Problem::new("create", &self.dir, &io::ErrorKind::NotADirectory.into()))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Takes an empty directory away that it has made.
     pub(crate) fn tidy(&self) {
         if self.is_default() {
@@ -152,8 +167,12 @@ fn create(dir: &Path) -> io::Result<()> {
 }
 
 fn trusted(dir: &Path, metadata: io::Result<fs::Metadata>) -> Result<(), Problem> {
+    of_user(geteuid().as_raw(), dir, metadata)
+}
+
+fn of_user(me: u32, dir: &Path, metadata: io::Result<fs::Metadata>) -> Result<(), Problem> {
     let metadata = metadata.map_err(|error| Problem::new("look at", dir, &error))?;
-    let (owner, me, mode) = (metadata.uid(), geteuid().as_raw(), metadata.mode() & 0o7777);
+    let (owner, mode) = (metadata.uid(), metadata.mode() & 0o7777);
     let cause = if metadata.is_symlink() {
         "it is a symbolic link, which another user may have made".to_owned()
     } else if !metadata.is_dir() {
