@@ -86,7 +86,8 @@ impl Identity {
         self.stop_trying();
         let Some(path) = &self.pid_file else { return };
         let ours = self.in_front.unwrap_or(std::process::id());
-        if self.is_ours && file::read(path) == Some(ours) {
+        // The predecessor writes our pid a moment before we learn that it has closed, and we may be told to stop in between.
+        if (self.is_ours || self.in_front.is_none()) && file::read(path) == Some(ours) {
             let _ = std::fs::remove_file(path);
         }
     }
