@@ -24,6 +24,8 @@ mod listing;
 mod log;
 mod metrics;
 mod options;
+mod release;
+mod reopen;
 mod site;
 mod tls;
 
@@ -34,6 +36,7 @@ use control::{Api, socket::Control};
 use extras::Extras;
 use metrics::Metrics;
 use options::ServerOptions;
+use reopen::{Asked, LogFiles};
 use site::Site;
 
 /// Serve a directory over HTTP, and be replaced by a new version without losing a request: `kill -HUP PID`
@@ -80,6 +83,7 @@ struct Cli {
 }
 
 pub(crate) fn run() -> ExitCode {
+    let asked = Asked::listen();
     // Prints usage errors itself, and exits with status 2.
     let (mut cli, config, read) = config::parse::<Cli>();
     if let Some(command) = cli.command {
@@ -90,8 +94,12 @@ pub(crate) fn run() -> ExitCode {
     // What a check has to say is for whoever asked, and not for the log of a server. The process in front would keep the
     // file open after it was rotated.
     let log_file = if cli.check || in_front { cli.log.log_file.take() } else { None };
-    let (_flush, opened) = cli.log.install();
+    let (lines, _flush, opened) = cli.log.install();
+    let mut asked = asked
+        .inspect_err(|error| tracing::warn!(%error, "cannot hear SIGUSR1, which ends this process"))
+        .ok();
     if in_front {
+        asked.take().into_iter().for_each(|asked| asked.pass_on(cli.control.clone()));
         match handover::supervise() {
             Ok(Some(status)) => return status,
             Ok(None) => {}
@@ -105,7 +113,11 @@ pub(crate) fn run() -> ExitCode {
     let done = read.and_then(|()| opened.map_err(|problem| config.blame("log-file", problem)));
     let done = done.map_err(Into::into).and_then(|()| match cli.check {
         true => check::check(&cli, log_file.as_deref(), &config),
-        false => serve(cli, config),
+        false => {
+            let files = LogFiles::default();
+            cli.log.log_file.iter().for_each(|path| files.add(path.clone(), lines.clone()));
+            serve(cli, config, files, asked)
+        }
     });
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -121,19 +133,27 @@ pub(crate) fn run() -> ExitCode {
     }
 }
 
-fn serve(cli: Cli, config: Config) -> Result<(), Box<dyn std::error::Error>> {
+fn serve(
+    cli: Cli,
+    config: Config,
+    files: LogFiles,
+    asked: Option<Asked>,
+) -> Result<(), Box<dyn std::error::Error>> {
     if let Some(root) = &cli.root {
         check_root(root).map_err(|problem| config.blame("root", problem))?;
+        release::warn_of_another(root);
     }
     let (server, admin, _) = configured(&cli, &config)?;
     let handle = server.handle();
-    let access = cli.access.open(&handle).map_err(|problem| config.blame("access-log-file", problem))?;
+    let access =
+        cli.access.open(&handle, &files).map_err(|problem| config.blame("access-log-file", problem))?;
     let (access, _flush) = access.unzip();
     let site = Site::new(cli.root.clone(), cli.probes, handle);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let operation = Operation { control: cli.control, admin, files, asked };
     let served = match Extras::of(&site, cli.root, &cli.extras, config.tables, access) {
-        Some(extras) => runtime.block_on(operated(server, extras, cli.control, admin)),
-        None => runtime.block_on(operated(server, site, cli.control, admin)),
+        Some(extras) => runtime.block_on(operated(server, extras, operation)),
+        None => runtime.block_on(operated(server, site, operation)),
     };
     // A thread that hangs in a file system must not keep a generation that has retired.
     runtime.shutdown_background();
@@ -149,18 +169,24 @@ fn configured(cli: &Cli, config: &Config) -> Result<(Server, Option<Admin>, bool
     let has_tls = tls.is_some();
     let server = cli.tls.apply(cli.server.server(&listen), tls);
     let server = admin.iter().fold(server, |server, admin| admin.bind(server));
-    // The flags have bounds of their own, so it is about the addresses.
-    server.check().map_err(|problem| config.blame("listen", problem.to_string()))?;
+    server.check().map_err(|problem| match problem.is_invalid_setting() {
+        // The flags have bounds of their own, so it is about the addresses.
+        true => config.blame("listen", problem.to_string()),
+        false => problem.to_string(),
+    })?;
     Ok((server, admin, has_tls))
 }
 
-/// Serves the site, and answers whoever operates it.
-async fn operated<S, B>(
-    server: Server,
-    site: S,
+/// How a generation is operated.
+struct Operation {
     control: ControlOptions,
     admin: Option<Admin>,
-) -> Result<(), handover::Error>
+    files: LogFiles,
+    asked: Option<Asked>,
+}
+
+/// Serves the site, and answers whoever operates it.
+async fn operated<S, B>(server: Server, site: S, operation: Operation) -> Result<(), handover::Error>
 where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + Sync + 'static,
     S::Future: Send + 'static,
@@ -168,7 +194,11 @@ where
 {
     let handle = server.handle();
     let metrics = Metrics::new(&handle);
-    let api = Api::new(handle.clone(), metrics.clone());
+    let Operation { control, admin, files, asked } = operation;
+    let api = Api::new(handle.clone(), metrics.clone(), files.clone());
+    if let Some(asked) = asked {
+        tokio::spawn(asked.obey(files, metrics.clone()));
+    }
     let control = Control::new(control, handle.clone(), api.clone());
     let front = Front::new(site, metrics.clone(), admin, &api, handle);
     let served = server.ready_when(control.clone().open()).serve(front).await;

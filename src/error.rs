@@ -81,6 +81,11 @@ impl Error {
         matches!(self.0, Kind::InUse { .. })
     }
 
+    /// A time is too long, or one address takes the connections of another: see [`Server::check`](crate::Server::check).
+    pub fn is_invalid_setting(&self) -> bool {
+        matches!(self.0, Kind::TooLong { .. } | Kind::Conflict { .. })
+    }
+
     /// The readiness check of the application failed or took too long.
     pub fn is_not_ready(&self) -> bool {
         matches!(self.0, Kind::NotReady(_) | Kind::ReadyTimeout(_))

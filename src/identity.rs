@@ -49,6 +49,11 @@ impl Identity {
         Ok(Identity { pid_file, in_front, is_ours: false, trying: None })
     }
 
+    /// Whether a pid file can lie there, as far as it can be told without writing it: a check may be another user's.
+    pub(crate) fn check(path: &Path) -> Result<(), Error> {
+        file::look_at(path).map_err(|source| Kind::PidFile { path: path.to_owned(), source }.into())
+    }
+
     /// `pid` stands for the service from now on. A failure is logged and loses nothing but the file; for itself a process
     /// tries again until the file is right, and a successor does so when it is told that its predecessor has closed.
     pub(crate) fn move_to(&mut self, pid: u32) {
@@ -81,7 +86,8 @@ impl Identity {
         self.stop_trying();
         let Some(path) = &self.pid_file else { return };
         let ours = self.in_front.unwrap_or(std::process::id());
-        if self.is_ours && file::read(path) == Some(ours) {
+        // The predecessor writes our pid a moment before we learn that it has closed, and we may be told to stop in between.
+        if (self.is_ours || self.in_front.is_none()) && file::read(path) == Some(ours) {
             let _ = std::fs::remove_file(path);
         }
     }

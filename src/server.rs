@@ -14,6 +14,7 @@ use hyper::{Request, Response};
 use crate::drain::{Drain, DrainOptions};
 use crate::error::{Error, Kind, LONGEST};
 use crate::handle::{Handle, Remote};
+use crate::identity::Identity;
 use crate::outcome::Outcome;
 use crate::port::{Port, Sink};
 use crate::process::{self, Launch};
@@ -86,11 +87,9 @@ impl Config {
         {
             return Err(Kind::TooLong { setting, time }.into());
         }
-        match &self.addresses {
-            Ok(addresses) => Port::check(addresses),
-            // Has no copy; it is returned when the server listens.
-            Err(_) => Ok(()),
-        }
+        // An error has no copy; it is returned when the server listens.
+        self.addresses.iter().try_for_each(|addresses| Port::check(addresses))?;
+        self.pid_file.iter().try_for_each(|path| Identity::check(path))
     }
 
     fn drain(&self) -> Drain {
@@ -249,7 +248,8 @@ impl Server {
     /// # Errors
     ///
     /// When a time is longer than [`LONGEST`](Server::LONGEST), or one address takes the connections of another: `0.0.0.0:80` those of
-    /// `127.0.0.1:80`, for instance. (`0.0.0.0:80` and `[::]:80` may be named together.)
+    /// `127.0.0.1:80`, for instance. (`0.0.0.0:80` and `[::]:80` may be named together.) Or when no pid file can lie where it
+    /// should.
     pub fn check(&self) -> Result<(), Error> {
         self.config.check()
     }

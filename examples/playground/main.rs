@@ -38,6 +38,7 @@ use answer::answer;
 
 #[path = "../../src/cli/files.rs"]
 mod files;
+#[allow(dead_code, reason = "the server also changes where lines go")]
 #[path = "../../src/cli/lines.rs"]
 mod lines;
 #[path = "../../src/cli/log.rs"]
@@ -109,7 +110,7 @@ impl FromStr for Fault {
 
 fn main() -> Result<ExitCode, Box<dyn std::error::Error>> {
     let cli = Cli::parse();
-    let (_flush, opened) = cli.log.install();
+    let (_lines, _flush, opened) = cli.log.install();
     opened?;
     if cli.supervise
         && let Some(status) = handover::supervise()?

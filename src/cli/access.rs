@@ -18,13 +18,14 @@ use pin_project_lite::pin_project;
 use super::files;
 use super::lines::{Flush, Lines};
 use super::log::cannot_open;
+use super::reopen::LogFiles;
 
 #[derive(Debug, Args)]
 pub(crate) struct AccessOptions {
     /// Write a line for each request, in the common log format or as JSON
     #[arg(long, value_name = "FORM", default_value = "off")]
     access_log: Form,
-    /// Append these lines to this file instead of stdout. Each generation opens it anew
+    /// Append these lines to this file instead of stdout. To rotate, do as with the log file
     #[arg(long, value_name = "FILE")]
     access_log_file: Option<PathBuf>,
 }
@@ -53,7 +54,11 @@ impl AccessOptions {
     }
 
     /// Lines are written until the second of what this returns is dropped; none at all if the log is off.
-    pub(crate) fn open(&self, handle: &Handle) -> Result<Option<(Arc<AccessLog>, Flush)>, String> {
+    pub(crate) fn open(
+        &self,
+        handle: &Handle,
+        files: &LogFiles,
+    ) -> Result<Option<(Arc<AccessLog>, Flush)>, String> {
         if self.access_log == Form::Off {
             return Ok(None);
         }
@@ -64,8 +69,12 @@ impl AccessOptions {
             }
         };
         let (lines, flush) = Lines::begin("access log", QUEUE, out, |dropped| {
-            tracing::warn!(dropped, "lines of the access log were dropped: its reader is too slow");
+            tracing::warn!(
+                dropped,
+                "lines of the access log were dropped: they could not be written, or not soon enough"
+            );
         });
+        self.file().into_iter().for_each(|path| files.add(path.to_owned(), lines.clone()));
         let log = AccessLog { form: self.access_log, lines, handle: handle.clone() };
         Ok(Some((Arc::new(log), flush)))
     }

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use super::config::Config;
+use super::control::listening;
 use super::files;
 use super::log::{cannot_open, one_line};
 use super::{Cli, check_root, configured};
@@ -24,6 +25,9 @@ pub(super) fn check(
     }
     let (_, _, has_tls) = configured(cli, config)?;
     let tls = if has_tls { " with TLS" } else { "" };
+    if let Some(dir) = &cli.control.control {
+        listening::check(dir)?;
+    }
     appendable("access-log-file", "access log", cli.access.file())?;
 
     let served = match &cli.root {

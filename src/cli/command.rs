@@ -6,15 +6,17 @@ use std::fmt::Display;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
 use super::options::Named;
 
-mod ask;
+pub(crate) mod ask;
 mod find;
 mod manual;
 mod reload;
+mod reopen;
 mod status;
 mod stop;
 mod table;
@@ -46,6 +48,11 @@ pub(crate) enum Command {
         #[arg(long)]
         now: bool,
     },
+    /// Open the log files anew, after they were renamed: every generation does, and none is restarted
+    Reopen {
+        #[command(flatten)]
+        which: Which,
+    },
     /// Replace the program by another file and hand over to it; if that fails, everything is as before
     Upgrade {
         #[command(flatten)]
@@ -68,10 +75,13 @@ pub(crate) struct Which {
     /// The server that was started with this --control
     #[arg(long, value_name = "DIR", conflicts_with = "listen")]
     control: Option<PathBuf>,
-    /// The server whose first address this is
+    /// The server that listens on this address
     #[arg(long, short, value_name = "IP:PORT", value_parser = Named::parse)]
     listen: Option<Named>,
 }
+
+/// After so long a subcommand says what it waits for.
+const SILENCE: Duration = Duration::from_secs(1);
 
 /// Why a subcommand did not do what it was asked for.
 #[derive(Debug)]
@@ -92,6 +102,7 @@ impl Command {
             Command::Reload { which, wait_drained } => reload::run(&which, wait_drained),
             Command::Status { which, json } => status::run(&which, json),
             Command::Stop { which, now } => stop::run(&which, now),
+            Command::Reopen { which } => reopen::run(&which),
             Command::Upgrade { which, new_binary } => upgrade::run(&which, &new_binary),
             Command::Completions { shell } => manual::completions(shell),
             Command::Man => manual::man(),
@@ -102,11 +113,16 @@ impl Command {
             Err(Trouble::Failed(text)) => (text, ExitCode::FAILURE),
         };
         // Whoever reads may be gone, and that is no reason to panic.
-        let _ = writeln!(io::stderr(), "error: {text}");
+        let _ = writeln!(io::stderr(), "{}", harmless(&format!("error: {text}")));
         code
     }
 }
 
 fn say(text: impl Display) {
-    let _ = writeln!(io::stdout(), "{text}");
+    let _ = writeln!(io::stdout(), "{}", harmless(&text.to_string()));
+}
+
+/// Nothing that a terminal obeys: root may ask the server of another user.
+fn harmless(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() && c != '\n' { ' ' } else { c }).collect()
 }

@@ -13,8 +13,10 @@ use hyper::header::{ACCEPT, ALLOW, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, mpsc};
+use tokio::task::spawn_blocking;
 
 mod describe;
+pub(crate) mod listening;
 pub(crate) mod place;
 pub(crate) mod socket;
 mod steps;
@@ -22,6 +24,7 @@ mod trial;
 mod upgrade;
 
 use super::metrics::Metrics;
+use super::reopen::LogFiles;
 use steps::{Steps, Until};
 
 pub(crate) type Body = Either<Full<Bytes>, Lines>;
@@ -58,12 +61,13 @@ pub(crate) enum Via {
 pub(crate) struct Api {
     handle: Handle,
     metrics: Metrics,
+    files: LogFiles,
     upgrading: Arc<Mutex<()>>,
 }
 
 impl Api {
-    pub(crate) fn new(handle: Handle, metrics: Metrics) -> Api {
-        Api { handle, metrics, upgrading: Arc::default() }
+    pub(crate) fn new(handle: Handle, metrics: Metrics, files: LogFiles) -> Api {
+        Api { handle, metrics, files, upgrading: Arc::default() }
     }
 
     /// Returns when no upgrade is under way.
@@ -77,7 +81,7 @@ impl Api {
         let allowed: &[Method] = match path {
             "/version" | "/status" | "/metrics" => &[Method::GET],
             "/reload" | "/upgrade" => &[Method::POST],
-            "/stop" if via == Via::Socket => &[Method::POST],
+            "/stop" | "/reopen" if via == Via::Socket => &[Method::POST],
             "/counters" if via == Via::Socket => &[Method::GET, Method::POST],
             _ => {
                 let paths = "/version, /status, /metrics, /reload or /upgrade";
@@ -95,7 +99,7 @@ impl Api {
         match path {
             "/version" => reply(StatusCode::OK, &describe::version()),
             "/status" => match self.handle.status().await {
-                Some(status) => reply(StatusCode::OK, &describe::status(&status)),
+                Some(status) => reply(StatusCode::OK, &describe::status(&status, self.metrics.service())),
                 None => error(StatusCode::GONE, "this generation has left"),
             },
             "/metrics" => self.metrics(accepts(&request, "application/openmetrics-text")).await,
@@ -117,11 +121,24 @@ impl Api {
                 }
                 reply(StatusCode::ACCEPTED, &json!({ "stopping": true }))
             }
+            "/reopen" => self.reopen().await,
             "/upgrade" => {
                 let file = query.split('&').find_map(|q| q.strip_prefix("file=")).unwrap_or_default();
                 self.upgrade(file.to_owned(), lines).await
             }
             _ => self.reload(lines, if says("wait=drained") { Until::Drained } else { Until::Served }).await,
+        }
+    }
+
+    /// Opens the files anew that lines of this generation go to.
+    async fn reopen(&self) -> Response<Body> {
+        let files = self.files.clone();
+        match spawn_blocking(move || files.reopen()).await.unwrap_or_else(|panic| Err(panic.to_string())) {
+            Ok(opened) => {
+                let names: Vec<_> = opened.iter().map(|path| path.to_string_lossy()).collect();
+                reply(StatusCode::OK, &json!({ "reopened": names }))
+            }
+            Err(problem) => error(StatusCode::INTERNAL_SERVER_ERROR, &problem),
         }
     }
 

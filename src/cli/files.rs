@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, fcntl_getfl, fcntl_setfl, openat, statat};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, fchmod, fcntl_getfl, fcntl_setfl, openat, statat};
 use rustix::process::geteuid;
 
 const STICKY: u32 = 0o1000;
@@ -56,6 +56,11 @@ pub(crate) fn append(path: &Path, create: bool) -> io::Result<File> {
             io::ErrorKind::PermissionDenied,
             "it has a second name, and lies in a directory that another user may write to",
         ));
+    }
+    let found = file.metadata()?;
+    if found.mode() & 0o600 != 0o600 && found.is_file() && found.uid() == geteuid().as_raw() {
+        // A umask that leaves its owner nothing would refuse it to the next generation.
+        fchmod(&file, Mode::from_raw_mode(found.mode() & 0o777 | 0o600))?;
     }
     fcntl_setfl(&file, fcntl_getfl(&file)? - OFlags::NONBLOCK)?;
     Ok(file)

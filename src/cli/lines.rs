@@ -1,7 +1,8 @@
 //! Lines on their way out of the process: a thread of its own writes them, so that nobody ever waits for whoever reads.
 //! When nobody does, lines beyond a bound are dropped and counted, and the server goes on.
 
-use std::io::Write;
+use std::fs::File;
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
@@ -25,6 +26,8 @@ pub(crate) struct Lines {
 #[derive(Debug)]
 enum Entry {
     Line(Vec<u8>),
+    /// What comes after it goes there.
+    Out(File),
     Flush(Sender<()>),
 }
 
@@ -33,7 +36,7 @@ impl Lines {
     pub(crate) fn begin(
         name: &str,
         bound: usize,
-        out: impl Write + Send + 'static,
+        out: Box<dyn Write + Send>,
         report: fn(u64),
     ) -> (Lines, Flush) {
         let (queue, entries) = sync_channel(bound);
@@ -45,6 +48,12 @@ impl Lines {
         (lines.clone(), Flush(lines.queue))
     }
 
+    /// What is put from now on goes to this file.
+    pub(crate) fn go_to(&self, file: File) -> io::Result<()> {
+        let full = |_| io::Error::other("too many lines wait to be written");
+        self.queue.try_send(Entry::Out(file)).map_err(full)
+    }
+
     /// `line` ends with a line break.
     pub(crate) fn put(&self, line: Vec<u8>) {
         if self.queue.try_send(Entry::Line(line)).is_err() {
@@ -53,27 +62,37 @@ impl Lines {
     }
 }
 
-fn write_out(entries: &Receiver<Entry>, mut out: impl Write, dropped: &AtomicU64, report: fn(u64)) {
+fn write_out(
+    entries: &Receiver<Entry>,
+    mut out: Box<dyn Write + Send>,
+    dropped: &AtomicU64,
+    report: fn(u64),
+) {
     let mut piece = Vec::with_capacity(PIECE);
+    let mut is_written = true;
     let mut reported: Option<Instant> = None;
     let mut next = entries.recv().ok();
     while let Some(entry) = next {
         match entry {
             Entry::Line(line) => {
                 if piece.len() + line.len() > PIECE {
-                    write_piece(&mut out, &mut piece);
+                    is_written = write_piece(&mut out, &mut piece, dropped);
                 }
                 piece.extend(line);
             }
+            Entry::Out(file) => {
+                write_piece(&mut out, &mut piece, dropped);
+                (out, is_written) = (Box::new(file), true);
+            }
             Entry::Flush(done) => {
-                write_piece(&mut out, &mut piece);
+                write_piece(&mut out, &mut piece, dropped);
                 let _ = done.send(());
             }
         }
         next = entries.try_recv().ok();
         if next.is_none() {
-            write_piece(&mut out, &mut piece);
-            if reported.is_none_or(|at| at.elapsed() > REPORT) {
+            is_written &= write_piece(&mut out, &mut piece, dropped);
+            if is_written && reported.is_none_or(|at| at.elapsed() > REPORT) {
                 let lost = dropped.swap(0, Ordering::Relaxed);
                 if lost > 0 {
                     report(lost);
@@ -85,10 +104,21 @@ fn write_out(entries: &Receiver<Entry>, mut out: impl Write, dropped: &AtomicU64
     }
 }
 
-fn write_piece(out: &mut impl Write, piece: &mut Vec<u8>) {
-    // What cannot be written is lost; whom could it be told?
-    let _ = out.write_all(piece);
+/// What cannot be written is dropped and counted: the disk is full, the file is as large as it may be, nobody reads.
+fn write_piece(out: &mut impl Write, piece: &mut Vec<u8>, dropped: &AtomicU64) -> bool {
+    let lines = |bytes: &[u8]| bytes.iter().filter(|byte| **byte == b'\n').count() as u64;
+    let mut rest = &piece[..];
+    while !rest.is_empty() {
+        match out.write(rest) {
+            Ok(n @ 1..) => rest = &rest[n..],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Ok(_) | Err(_) => break,
+        }
+    }
+    let lost = lines(rest);
+    dropped.fetch_add(lost, Ordering::Relaxed);
     piece.clear();
+    lost == 0
 }
 
 /// Writes the lines that are left when it is dropped, if somebody reads them.

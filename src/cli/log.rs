@@ -18,7 +18,7 @@ pub(crate) struct LogOptions {
     /// The form of log lines
     #[arg(long, value_name = "FORM", default_value = "text")]
     log_format: Format,
-    /// Append log lines to this file instead of stderr. Each generation opens it anew: to rotate, rename it and restart
+    /// Append log lines to this file instead of stderr. To rotate, rename it and send USR1 (`handover reopen`), or restart
     #[arg(long, value_name = "FILE")]
     pub(crate) log_file: Option<PathBuf>,
     /// From which level on events are logged
@@ -56,9 +56,9 @@ fn is_terminal() -> bool {
 const QUEUE: usize = 1024;
 
 impl LogOptions {
-    /// Lines are written until the first of what this returns is dropped. When the log file cannot be opened they go to
-    /// stderr, and the second says why.
-    pub(crate) fn install(&self) -> (Flush, Result<(), String>) {
+    /// Lines are written until the second of what this returns is dropped. When the log file cannot be opened they go to
+    /// stderr, and the third says why.
+    pub(crate) fn install(&self) -> (Lines, Flush, Result<(), String>) {
         let (out, opened): (Box<dyn Write + Send>, _) = match self.log_file.as_deref() {
             None => (Box::new(io::stderr()), Ok(())),
             Some(path) => match files::append(path, true) {
@@ -67,15 +67,21 @@ impl LogOptions {
             },
         };
         let colours = self.log_file.is_none() && is_terminal();
-        let (lines, flush) = Lines::begin("log", QUEUE, out, |_| {});
-        let events = Events { lines, format: self.log_format, generation: handover::generation() };
+        let (lines, flush) = Lines::begin("log", QUEUE, out, |dropped| {
+            tracing::warn!(
+                dropped,
+                "lines of the log were dropped: they could not be written, or not soon enough"
+            );
+        });
+        let events =
+            Events { lines: lines.clone(), format: self.log_format, generation: handover::generation() };
         let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(self.level()));
         let log = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(events);
         match self.log_format {
             Format::Text => log.with_ansi(colours).init(),
             Format::Json => log.json().flatten_event(true).init(),
         }
-        (flush, opened)
+        (lines, flush, opened)
     }
 
     fn level(&self) -> &'static str {

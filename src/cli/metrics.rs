@@ -19,6 +19,8 @@ pub(crate) mod siblings;
 pub(crate) use counts::Ledger;
 use counts::{BOUNDS, Counts};
 
+use super::control::place::secret;
+
 /// What this generation counts, and what it knows of the others.
 #[derive(Debug, Clone)]
 pub(crate) struct Metrics(Arc<Shared>);
@@ -32,7 +34,9 @@ struct Shared {
     own: Mutex<Counts>,
     others: Mutex<Ledger>,
     /// Where the others are to be found.
-    siblings: OnceLock<PathBuf>,
+    siblings: Mutex<Option<PathBuf>>,
+    /// What all generations of this server are known by, once it is known.
+    service: OnceLock<String>,
 }
 
 impl Metrics {
@@ -43,7 +47,8 @@ impl Metrics {
             requests: (0..900).map(|_| AtomicU64::new(0)).collect(),
             own: Mutex::default(),
             others: Mutex::default(),
-            siblings: OnceLock::new(),
+            siblings: Mutex::default(),
+            service: OnceLock::new(),
         }));
         let (mut events, counting) = (handle.events(), metrics.clone());
         tokio::spawn(async move {
@@ -54,9 +59,32 @@ impl Metrics {
         metrics
     }
 
-    /// The others have their sockets in this directory. Without one each generation counts for itself.
-    pub(crate) fn join(&self, siblings: PathBuf) {
-        let _ = self.0.siblings.set(siblings);
+    /// The others have their sockets in this directory. Without one each generation counts for itself. Another server may
+    /// have its own there, too, so a successor asks its predecessor what theirs are known by.
+    pub(crate) async fn join(&self, siblings: PathBuf, predecessor: Option<u32>) {
+        let service = match predecessor {
+            None => Some(format!("{}-{}", std::process::id(), secret())),
+            Some(pid) => siblings::of(&siblings, pid).await.and_then(|ledger| ledger.service),
+        };
+        if let Some(service) = service {
+            let _ = self.0.service.set(service);
+        }
+        self.moved(siblings);
+    }
+
+    /// They are in this directory now.
+    pub(crate) fn moved(&self, siblings: PathBuf) {
+        *lock(&self.0.siblings) = Some(siblings);
+    }
+
+    /// Where they are.
+    pub(crate) fn siblings(&self) -> Option<PathBuf> {
+        lock(&self.0.siblings).clone()
+    }
+
+    /// What all generations of this server are known by, if they are.
+    pub(crate) fn service(&self) -> Option<&str> {
+        self.0.service.get().map(String::as_str)
     }
 
     pub(crate) fn answered(&self, status: hyper::StatusCode) {
@@ -103,12 +131,17 @@ impl Metrics {
         }
         let mut ledger = lock(&self.0.others);
         ledger.learn(self.0.handle.generation(), std::process::id(), &own);
-        ledger.clone()
+        let mut ledger = ledger.clone();
+        ledger.service = self.service().map(str::to_owned);
+        ledger
     }
 
-    /// Another generation tells what it knows.
+    /// Another generation tells what it knows. An older version does not say whose it is.
     pub(crate) fn learn(&self, other: Ledger) {
-        lock(&self.0.others).merge(other);
+        let is_ours = |service: &String| self.service().is_none_or(|ours| ours == service);
+        if other.service.as_ref().is_none_or(is_ours) {
+            lock(&self.0.others).merge(other);
+        }
     }
 
     /// This generation has left: the others go on with its counts.
@@ -121,16 +154,16 @@ impl Metrics {
         *lock(&self.0.own) = own;
         let mut ledger = self.with_own();
         ledger.condense(self.0.handle.generation());
-        if let Some(dir) = self.0.siblings.get() {
-            siblings::tell(dir, &ledger).await;
+        if let Some(dir) = self.siblings() {
+            siblings::tell(&dir, &ledger).await;
         }
     }
 
     /// The text that Prometheus reads; in the OpenMetrics form if it is asked for, else in the older one. `None` when this
     /// generation has left.
     pub(crate) async fn text(&self, open_metrics: bool) -> Option<String> {
-        if let Some(dir) = self.0.siblings.get() {
-            siblings::gather(dir).await.into_iter().for_each(|ledger| self.learn(ledger));
+        if let Some(dir) = self.siblings() {
+            siblings::gather(&dir).await.into_iter().for_each(|ledger| self.learn(ledger));
         }
         let status = self.0.handle.status().await?;
         self.count(&status.connections);

@@ -4,7 +4,7 @@
 use std::fs::{self, OpenOptions};
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
@@ -13,12 +13,20 @@ use rustix::process::geteuid;
 /// A longer file holds something else than a pid.
 const LONGEST: u64 = 64;
 
+/// Whether there can be such a file, without writing anything.
+pub(super) fn look_at(path: &Path) -> io::Result<()> {
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match (path.is_dir(), fs::metadata(dir)?.is_dir()) {
+        (true, _) => Err(io::ErrorKind::IsADirectory.into()),
+        (false, false) => Err(io::ErrorKind::NotADirectory.into()),
+        (false, true) => Ok(()),
+    }
+}
+
 /// Writes a draft and takes it away again.
 pub(super) fn try_out(path: &Path) -> io::Result<()> {
-    match path.is_dir() {
-        true => Err(io::ErrorKind::IsADirectory.into()),
-        false => draft(path, &text(std::process::id())).and_then(fs::remove_file),
-    }
+    look_at(path)?;
+    draft(path, &text(std::process::id())).and_then(fs::remove_file)
 }
 
 /// By rename, so that a reader sees one pid or the other and never half of one. On a full disk in place.
@@ -69,7 +77,10 @@ fn draft(path: &Path, text: &str) -> io::Result<PathBuf> {
     let secret = RandomState::new().hash_one(std::process::id());
     let draft = path.with_file_name(format!(".{}.{secret:016x}", name.to_string_lossy()));
     let mut file = OpenOptions::new().write(true).create_new(true).custom_flags(CAREFUL).open(&draft)?;
-    file.write_all(text.as_bytes()).inspect_err(|_| {
+    // Whatever the umask, this user reads it again.
+    let mode = file.metadata()?.mode() & 0o777 | 0o600;
+    let written = file.set_permissions(fs::Permissions::from_mode(mode));
+    written.and_then(|()| file.write_all(text.as_bytes())).inspect_err(|_| {
         let _ = fs::remove_file(&draft);
     })?;
     Ok(draft)

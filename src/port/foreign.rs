@@ -28,16 +28,20 @@ struct Foreign {
     pid: u32,
 }
 
-/// Looks until the listeners are closed.
+/// Looks until the listeners are closed, which no look holds up.
 pub(super) async fn run(ours: Vec<Ours>, predecessor: Option<u32>, mut close: watch::Receiver<bool>) {
+    tokio::select! {
+        () = look_again_and_again(ours, predecessor) => {}
+        _ = close.wait_for(|closed| *closed) => {}
+    }
+}
+
+async fn look_again_and_again(ours: Vec<Ours>, predecessor: Option<u32>) {
     let mut seen = Seen::new();
     let mut look = interval(EVERY);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        tokio::select! {
-            _ = look.tick() => {}
-            _ = close.wait_for(|closed| *closed) => return,
-        }
+        look.tick().await;
         // On a thread of its own, because /proc is large where there are many processes.
         let (ours, before) = (ours.clone(), std::mem::take(&mut seen));
         seen = spawn_blocking(move || compare(&ours, predecessor, before)).await.unwrap_or_default();

@@ -13,9 +13,11 @@ use crate::harness::{HANDOVER, QUICK, install};
 use crate::process::{Server, command};
 
 mod broken_config;
+mod moved;
 mod place;
 mod reload;
 mod requests;
+mod several;
 mod status;
 mod stop;
 mod upgrade;

@@ -7,7 +7,7 @@ use std::process::Stdio;
 
 use nix::sys::signal::Signal;
 
-use crate::harness::{HANDOVER, QUICK, wait_until};
+use crate::harness::{HANDOVER, QUICK, install, skip, wait_until};
 use crate::process::{Server, command, signal};
 
 fn mode(path: &Path, mode: u32) {
@@ -82,4 +82,45 @@ fn a_control_socket_is_its_users_only_whatever_the_umask() {
         let about = fs::metadata(&socket).expect("it is there");
         assert_eq!(about.permissions().mode() & 0o777, 0o600, "umask {umask}");
     }
+}
+
+#[test]
+fn a_umask_that_leaves_the_owner_nothing_is_in_nobodys_way_and_nothing_is_warned_of() {
+    const USER: &str = "64127";
+    if !nix::unistd::geteuid().is_root() {
+        return skip("only root can become a user whose home it makes");
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    mode(dir.path(), 0o755);
+    let home = dir.path().join("home");
+    fs::create_dir(&home).expect("ours");
+    std::os::unix::fs::chown(&home, Some(64127), Some(64127)).expect("root may");
+    install(HANDOVER, &dir.path().join("server"));
+    let mut started = command("setpriv");
+    started.args([
+        "--reuid",
+        USER,
+        "--regid",
+        USER,
+        "--clear-groups",
+        "sh",
+        "-c",
+        "umask 777; exec \"$@\"",
+        "sh",
+    ]);
+    started.arg(dir.path().join("server")).args(QUICK).arg("--control").arg(home.join("run/control"));
+    started.arg("--pid-file").arg(home.join("pid")).args(["--access-log", "json", "--access-log-file"]);
+    let server = Server::start({
+        started.arg(home.join("access"));
+        started
+    });
+    signal(server.first_pid(), Signal::SIGHUP);
+    let second = server.wait_serving(2);
+    server.wait_retired(1);
+    assert!(crate::harness::get(server.address(), "/").contains("generation 2,"));
+    signal(second, Signal::SIGTERM);
+    server.log().wait_for("stopped");
+    wait_until("the pid file is gone", &server, || !home.join("pid").exists());
+    let warned = |line: &&crate::process::Line| line.json["level"] != "INFO";
+    assert_eq!(server.log().lines().iter().filter(warned).count(), 0, "{}", server.log().history());
 }

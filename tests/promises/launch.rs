@@ -122,3 +122,34 @@ fn a_chain_of_generations_serves_on_a_port_that_was_picked_once() {
         assert_eq!(server.addresses(generation), server.addresses(1));
     }
 }
+
+#[test]
+fn a_new_program_that_would_serve_the_content_of_the_old_release_is_warned_of() {
+    let dir = tempfile::tempdir().expect("a directory");
+    for release in ["1", "2"] {
+        let path = dir.path().join("releases").join(release);
+        std::fs::create_dir_all(path.join("www")).expect("writable");
+        install(HANDOVER, &path.join("server"));
+    }
+    let current = dir.path().join("current");
+    symlink("releases/1", &current).expect("writable");
+    // As a supervisor does that is told `current` as its directory: it is in the real one, and says nothing in PWD.
+    let mut started = command(current.join("server"));
+    started.current_dir(&current).env_remove("PWD").args(QUICK).arg("www");
+    let server = Server::start(started);
+    let second = crate::harness::hand_over(&server, 1, server.first_pid());
+    let warned = |generation: u64| {
+        let lines = server.log().lines();
+        let of = |line: &&crate::process::Line| {
+            line.generation() == generation && line.message().contains("of another release")
+        };
+        lines.iter().find(of).map(|line| line.message().to_owned())
+    };
+    assert_eq!((warned(1), warned(2)), (None, None));
+    symlink("releases/2", dir.path().join("next")).expect("writable");
+    std::fs::rename(dir.path().join("next"), &current).expect("writable");
+    signal(second, Signal::SIGHUP);
+    server.wait_serving(3);
+    let warning = warned(3).expect("a warning");
+    assert!(warning.contains(&current.join("www").display().to_string()), "{warning}");
+}

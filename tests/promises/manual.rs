@@ -31,7 +31,7 @@ fn the_man_page_names_every_flag_and_subcommand_and_man_can_read_it() {
     for flag in flags() {
         assert!(plain.contains(&flag), "{flag} is missing");
     }
-    for subcommand in ["reload", "status", "stop", "upgrade", "completions"] {
+    for subcommand in ["reload", "status", "stop", "reopen", "upgrade", "completions"] {
         assert!(plain.contains(&format!(".SH \"handover {subcommand}\"")), "{subcommand} is missing");
     }
     let mut groff = command("groff");

@@ -10,14 +10,17 @@ use serde_json::Value;
 
 use crate::cli::control::LINES;
 
+/// No answer is longer.
+const LARGEST: u64 = 16 << 20;
+
 /// An answer of which the head has come.
-pub(super) struct Answer {
-    pub(super) code: u16,
+pub(crate) struct Answer {
+    pub(crate) code: u16,
     body: BufReader<UnixStream>,
 }
 
 /// Asks, and waits for the head of the answer; for each piece of it as long as `patience`.
-pub(super) fn ask(
+pub(crate) fn ask(
     socket: &Path,
     method: &str,
     target: &str,
@@ -47,25 +50,25 @@ pub(super) fn ask(
 
 impl Answer {
     /// The answer as one value.
-    pub(super) fn value(mut self) -> io::Result<Value> {
+    pub(crate) fn value(mut self) -> io::Result<Value> {
         let mut text = Vec::new();
-        self.body.read_to_end(&mut text)?;
+        self.body.by_ref().take(LARGEST).read_to_end(&mut text)?;
         Ok(serde_json::from_slice(&text)?)
     }
 
     /// Why it was refused.
-    pub(super) fn error(self) -> String {
+    pub(crate) fn error(self) -> String {
         let value = self.value().unwrap_or_default();
         value["error"].as_str().unwrap_or("it does not say why").to_owned()
     }
 
     /// The answer as it comes. It ends early if who answers dies.
-    pub(super) fn steps(self) -> Steps {
+    pub(crate) fn steps(self) -> Steps {
         Steps(self.body.lines())
     }
 }
 
-pub(super) struct Steps(Lines<BufReader<UnixStream>>);
+pub(crate) struct Steps(Lines<BufReader<UnixStream>>);
 
 impl Iterator for Steps {
     type Item = Value;

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
@@ -12,9 +13,9 @@ use rustix::process::geteuid;
 use serde_json::Value;
 
 use super::ask::ask;
-use super::{Trouble, Which, failed};
-use crate::cli::control::place::{bases, key};
-use crate::cli::control::socket::sockets;
+use super::{SILENCE, Trouble, Which, failed, say};
+use crate::cli::control::listening::sockets;
+use crate::cli::control::place::{bases, bases_of_others, homes, key, network_namespace};
 
 /// Whoever does not answer a question within this time is taken as hanging.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -47,14 +48,39 @@ impl Generation {
         self.status.as_ref().is_some_and(|status| status["stopping"] == true)
     }
 
+    /// What all generations of its server are known by. An older version does not say.
+    fn service(&self) -> Option<&str> {
+        self.status.as_ref()?["service"].as_str()
+    }
+
+    fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        let listen = self.status.as_ref().and_then(|status| status["listen"].as_array());
+        listen.into_iter().flatten().filter_map(|address| address.as_str()?.parse().ok())
+    }
+
     pub(super) fn serves(&self) -> bool {
         matches!(self.phase(), "serving" | "spawning")
     }
 }
 
-/// The generations whose sockets are in a directory, asked at the same time, the oldest first.
+/// The generations whose sockets are in a directory, the oldest first.
+///
+/// Whoever served when the directory was read may have left by the time that it was asked. Its successor had a socket
+/// before, so there is nobody only if a second look at the directory shows nothing new.
 pub(super) fn look(dir: &Path) -> Vec<Generation> {
-    let sockets = sockets(dir);
+    let mut before = sockets(dir);
+    loop {
+        let generations = ask_each(before.clone());
+        let now = sockets(dir);
+        if !generations.is_empty() || now.iter().all(|one| before.contains(one)) {
+            return generations;
+        }
+        before = now;
+    }
+}
+
+/// Asks them at the same time.
+fn ask_each(sockets: Vec<(i32, PathBuf)>) -> Vec<Generation> {
     let (answer, answers) = mpsc::channel();
     for (pid, socket) in sockets.clone() {
         let answer = answer.clone();
@@ -115,17 +141,21 @@ impl Which {
                 )),
             });
         }
-        let mut running = servers();
-        if let Some(named) = &self.listen {
-            let keys: Vec<_> = named.resolve().map_err(failed)?.into_iter().map(key).collect();
-            running.retain(|(dir, _)| keys.iter().any(|key| dir.file_name().is_some_and(|n| *n == **key)));
+        let wanted = self.listen.as_ref().map(|named| named.resolve().map_err(failed)).transpose()?;
+        let is_wanted = |running: &Running| wanted.as_ref().is_none_or(|addresses| running.is_on(addresses));
+        let mut running: Vec<_> = servers(&bases(), false).into_iter().filter(is_wanted).collect();
+        if running.is_empty() && geteuid().is_root() {
+            // Root operates the servers of others as well.
+            running = servers(&bases_of_others(), true).into_iter().filter(is_wanted).collect();
         }
         // A server of which only the rest is left, while another one serves, is not the one that is meant.
-        if running.iter().any(|(_, all)| all.iter().any(|one| one.phase() != "draining")) {
-            running.retain(|(_, all)| all.iter().any(|one| one.phase() != "draining"));
+        prefer(&mut running, |one| one.generations.iter().any(|g| g.phase() != "draining"));
+        if wanted.is_some() {
+            // The same address may be served in other network namespaces, too.
+            prefer(&mut running, Running::is_in_this_namespace);
         }
         match &running[..] {
-            [(dir, _)] => Ok(dir.clone()),
+            [one] => Ok(one.dir.clone()),
             [] => Err(match &self.listen {
                 Some(address) => {
                     none(&format!(" on {address}; the one with --control DIR is found by that only"))
@@ -133,7 +163,7 @@ impl Which {
                 None => none(""),
             }),
             several => {
-                let flags = several.iter().map(|(dir, all)| format!("\n  {}", flag(dir, all)));
+                let flags = several.iter().map(|one| format!("\n  {}", one.flag(several)));
                 let flags = flags.collect::<String>();
                 Err(failed(format!("{} servers are running, say which one is meant:{flags}", several.len())))
             }
@@ -141,32 +171,87 @@ impl Which {
     }
 }
 
-/// How to say that this server is meant.
-fn flag(dir: &Path, generations: &[Generation]) -> String {
-    let pids: Vec<_> = generations.iter().map(|one| format!("pid {}", one.pid)).collect();
-    let address = generations.iter().find_map(|one| one.status.as_ref()?["listen"][0].as_str());
-    let known = address.filter(|a| a.parse().is_ok_and(|a| dir.file_name().is_some_and(|n| *n == *key(a))));
-    match known {
-        Some(address) => format!("--listen {address}  ({})", pids.join(", ")),
-        None => format!("--control {}  ({})", dir.display(), pids.join(", ")),
+/// Keeps those for which it is true, if there are any.
+fn prefer(running: &mut Vec<Running>, is_better: impl Fn(&Running) -> bool) {
+    if running.iter().any(&is_better) {
+        running.retain(is_better);
     }
 }
 
-/// Every server of this user that keeps its sockets where it was not told to.
-fn servers() -> Vec<(PathBuf, Vec<Generation>)> {
-    let entries = |dir: PathBuf| fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
-    let mut dirs: Vec<_> = bases().into_iter().flat_map(|base| entries(base.join("handover"))).collect();
+/// A server, by its control directory.
+struct Running {
+    dir: PathBuf,
+    generations: Vec<Generation>,
+}
+
+impl Running {
+    /// One that does not answer is known by the name of its directory.
+    fn is_on(&self, addresses: &[SocketAddr]) -> bool {
+        let is_key = |address: &SocketAddr| self.dir.file_name().is_some_and(|n| *n == *key(*address));
+        match self.generations.iter().any(|one| one.status.is_some()) {
+            true => self.generations.iter().flat_map(Generation::addresses).any(|a| addresses.contains(&a)),
+            false => addresses.iter().any(is_key),
+        }
+    }
+
+    fn is_in_this_namespace(&self) -> bool {
+        let here = network_namespace();
+        let named = |one: &Generation| one.status.as_ref().and_then(|s| s["network_namespace"].as_u64());
+        self.generations.iter().any(|one| here.is_some() && named(one) == here)
+    }
+
+    /// How to say that this server is meant.
+    fn flag(&self, all: &[Running]) -> String {
+        let pids: Vec<_> = self.generations.iter().map(|one| format!("pid {}", one.pid)).collect();
+        let last = self.generations.iter().rev().find_map(|one| one.addresses().next());
+        let is_only = |address: &SocketAddr| all.iter().filter(|one| one.is_on(&[*address])).count() == 1;
+        match last.filter(is_only) {
+            Some(address) => format!("--listen {address}  ({})", pids.join(", ")),
+            None => format!("--control {}  ({})", self.dir.display(), pids.join(", ")),
+        }
+    }
+}
+
+/// Every server that keeps its sockets where it was not told to: those of this user, or those of everyone.
+fn servers(bases: &[PathBuf], of_everyone: bool) -> Vec<Running> {
+    let mut dirs: Vec<_> = bases.iter().flat_map(|base| homes(base)).collect();
     dirs.sort();
     dirs.dedup();
     // Whatever lies in /tmp may have been put there by anybody, to be taken for a server.
-    dirs.retain(|dir| fs::symlink_metadata(dir).is_ok_and(|d| d.is_dir() && d.uid() == geteuid().as_raw()));
-    let running = dirs.into_iter().map(|dir| (look(&dir), dir)).filter(|(all, _)| !all.is_empty());
-    running.map(|(all, dir)| (dir, all)).collect()
+    let is_mine = |about: fs::Metadata| about.is_dir() && (of_everyone || about.uid() == geteuid().as_raw());
+    dirs.retain(|dir| fs::symlink_metadata(dir).is_ok_and(is_mine));
+    let running = dirs.into_iter().map(|dir| Running { generations: look(&dir), dir });
+    running.filter(|one| !one.generations.is_empty()).collect()
+}
+
+/// Refuses a directory in which several servers have their sockets, by a mistake.
+pub(super) fn only_one(dir: &Path, all: &[Generation]) -> Result<(), Trouble> {
+    let live = || all.iter().filter(|one| one.phase() != "draining");
+    let mut services: Vec<_> = live().filter_map(Generation::service).collect();
+    services.sort_unstable();
+    services.dedup();
+    match services.len() {
+        0 | 1 => Ok(()),
+        _ => Err(shared(dir, live())),
+    }
+}
+
+fn shared<'a>(dir: &Path, of: impl Iterator<Item = &'a Generation>) -> Trouble {
+    let pids = of.map(|one| one.pid.to_string()).collect::<Vec<_>>().join(" and ");
+    failed(format!(
+        "{} is the control directory of several servers, pids {pids}: give each its own",
+        dir.display()
+    ))
+}
+
+fn phases(all: &[Generation]) -> String {
+    all.iter().map(|one| format!("pid {} ({})", one.pid, one.phase())).collect::<Vec<_>>().join(", ")
 }
 
 /// The generation that serves. Around a flip it is clear again after a moment.
 pub(super) fn serving(dir: &Path) -> Result<Generation, Trouble> {
-    let until = Instant::now() + UNCLEAR;
+    let (began, until) = (Instant::now(), Instant::now() + UNCLEAR);
+    let mut said = false;
     loop {
         let all = look(dir);
         let replaced = |pid: u32| all.iter().any(|one| one.serves() && one.predecessor() == Some(pid));
@@ -177,19 +262,13 @@ pub(super) fn serving(dir: &Path) -> Result<Generation, Trouble> {
             [] if all.iter().all(Generation::is_stopping) => return Err(failed("the server is stopping")),
             // A start has a deadline of its own.
             [] if Instant::now() < until || all.iter().any(|one| one.phase() == "starting") => {
+                if began.elapsed() > SILENCE && !std::mem::replace(&mut said, true) {
+                    say(format_args!("waiting until somebody serves of {}", phases(&all)));
+                }
                 std::thread::sleep(Duration::from_millis(20));
             }
-            [] => {
-                let all = all.iter().map(|one| format!("pid {} ({})", one.pid, one.phase()));
-                return Err(failed(format!("nobody serves of {}", all.collect::<Vec<_>>().join(", "))));
-            }
-            several => {
-                let pids = several.iter().map(|one| one.pid.to_string()).collect::<Vec<_>>().join(" and ");
-                return Err(failed(format!(
-                    "{} is the control directory of several servers, pids {pids}: give each its own",
-                    dir.display()
-                )));
-            }
+            [] => return Err(failed(format!("nobody serves of {}", phases(&all)))),
+            several => return Err(shared(dir, several.iter().copied())),
         }
     }
 }

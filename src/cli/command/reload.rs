@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::ask::{Steps, ask};
 use super::find::{Generation, serving};
-use super::{Trouble, Which, failed, say};
+use super::{SILENCE, Trouble, Which, failed, say};
 
 /// How long a server may go on refusing that says that it serves.
 const REFUSING: Duration = Duration::from_secs(10);
@@ -14,11 +14,18 @@ const REFUSING: Duration = Duration::from_secs(10);
 pub(super) fn run(which: &Which, wait_drained: bool) -> Result<(), Trouble> {
     let dir = which.find()?;
     let target = if wait_drained { "/reload?wait=drained" } else { "/reload" };
+    let (began, mut said) = (Instant::now(), false);
     let until = Instant::now() + REFUSING;
     loop {
         let server = serving(&dir)?;
         // It has left since, or has handed over: somebody else serves by now.
-        let again = |reason: &str| {
+        let mut again = |reason: &str| {
+            if began.elapsed() > SILENCE && !std::mem::replace(&mut said, true) {
+                say(format_args!(
+                    "waiting for a generation that can restart: pid {} cannot: {reason}",
+                    server.pid
+                ));
+            }
             std::thread::sleep(Duration::from_millis(20));
             match Instant::now() < until {
                 true => Ok(()),

@@ -7,15 +7,16 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::ask::ask;
-use super::find::{Generation, look};
+use super::find::{Generation, look, only_one};
 use super::{Trouble, Which, failed, say};
-use crate::cli::control::socket::remove_stale;
+use crate::cli::control::listening::remove_stale;
 
 /// How long a socket may be there of a process that is not.
 const TIDYING: Duration = Duration::from_secs(5);
 
 pub(super) fn run(which: &Which, now: bool) -> Result<(), Trouble> {
     let dir = which.find()?;
+    only_one(&dir, &look(&dir))?;
     let mut told = Vec::new();
     let mut until = None;
     loop {

@@ -3,17 +3,18 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::process::geteuid;
 use serde_json::Value;
 
 use super::ask::ask;
 use super::find::{Generation, serving};
 use super::reload::follow;
 use super::{Trouble, Which, failed, say};
-use crate::cli::control::place::secret;
+use crate::cli::control::place::{has_capabilities, secret};
 
 pub(super) fn run(which: &Which, new: &Path) -> Result<(), Trouble> {
     let cannot = |cause: &str| failed(format!("cannot upgrade to {}: {cause}", new.display()));
@@ -26,14 +27,34 @@ pub(super) fn run(which: &Which, new: &Path) -> Result<(), Trouble> {
         return Err(cannot("it is not executable; `chmod +x` it"));
     }
 
-    let server = after_standby(&which.find()?)?;
+    let dir = which.find()?;
+    // What it says of its program would otherwise decide where root puts a file.
+    let owner = fs::metadata(&dir).map_err(|error| cannot(&error.to_string()))?.uid();
+    if owner != geteuid().as_raw() {
+        return Err(cannot(&format!(
+            "the server belongs to uid {owner}, who must do it: `sudo -u '#{owner}' handover upgrade`"
+        )));
+    }
+    let server = after_standby(&dir)?;
     let program = server.status.as_ref().and_then(|status| status["program"].as_str()).unwrap_or_default();
     let program = Path::new(program).canonicalize();
     let program = program.map_err(|error| cannot(&format!("the running program is not there: {error}")))?;
-    let beside = Beside::put(new, mode, &program).map_err(|error| {
-        cannot(&format!("it cannot be copied to {}: {error}", program.with_file_name("").display()))
-    })?;
-    say(format_args!("copied {} beside {}", new.display(), program.display()));
+    let place = program.with_file_name("");
+    let (beside, how) = match Beside::link(new, &program) {
+        Some(beside) => (beside, "linked"),
+        None if has_capabilities(new) => {
+            return Err(cannot(&format!(
+                "it has file capabilities, which a copy loses: put it into {} yourself, with `setcap`, and name it there",
+                place.display()
+            )));
+        }
+        None => {
+            let copied = Beside::put(new, mode, &program);
+            let why = |error| cannot(&format!("it cannot be copied to {}: {error}", place.display()));
+            (copied.map_err(why)?, "copied")
+        }
+    };
+    say(format_args!("{how} {} beside {}", new.display(), program.display()));
 
     let answer = ask(&server.socket, "POST", &format!("/upgrade?file={}", beside.name), None)
         .map_err(|error| cannot(&format!("pid {} does not answer: {error}", server.pid)))?;
@@ -69,13 +90,24 @@ struct Beside {
 }
 
 impl Beside {
-    fn put(new: &Path, mode: u32, program: &Path) -> io::Result<Beside> {
+    fn named(program: &Path) -> Beside {
         // Nothing in it needs escaping.
         let name = format!(".handover-new-{}", secret());
-        let path = program.with_file_name(&name);
+        Beside { path: program.with_file_name(&name), name }
+    }
+
+    /// A second name for a file that lies there already, so that nothing of it gets lost.
+    fn link(new: &Path, program: &Path) -> Option<Beside> {
+        let new = new.canonicalize().ok().filter(|new| new.parent() == program.parent())?;
+        let beside = Beside::named(program);
+        fs::hard_link(new, &beside.path).ok()?;
+        Some(beside)
+    }
+
+    fn put(new: &Path, mode: u32, program: &Path) -> io::Result<Beside> {
+        let beside = Beside::named(program);
         let mut options = OpenOptions::new();
-        let mut to = options.write(true).create_new(true).mode(0o600).open(&path)?;
-        let beside = Beside { name, path };
+        let mut to = options.write(true).create_new(true).mode(0o600).open(&beside.path)?;
         io::copy(&mut File::open(new)?, &mut to)?;
         to.set_permissions(fs::Permissions::from_mode(mode))?;
         to.sync_all()?;

@@ -6,11 +6,14 @@ use std::time::Duration;
 use handover::{Event, Failure, HandoverResult, LastHandover, Phase, Status};
 use serde_json::{Value, json};
 
+use super::place::network_namespace;
+
 pub(crate) fn version() -> Value {
     json!({ "name": env!("CARGO_PKG_NAME"), "version": env!("CARGO_PKG_VERSION"), "pid": std::process::id() })
 }
 
-pub(crate) fn status(status: &Status) -> Value {
+/// `service` is the same for all generations of a server.
+pub(crate) fn status(status: &Status, service: Option<&str>) -> Value {
     let members = status
         .listeners
         .iter()
@@ -19,6 +22,8 @@ pub(crate) fn status(status: &Status) -> Value {
     json!({
         "generation": status.generation,
         "pid": status.pid,
+        "service": service,
+        "network_namespace": network_namespace(),
         "version": env!("CARGO_PKG_VERSION"),
         "program": status.program.to_string_lossy(),
         "args": status.args.iter().map(|arg| arg.to_string_lossy()).collect::<Vec<_>>(),

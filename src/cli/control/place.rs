@@ -1,14 +1,18 @@
 //! Where the sockets of a server's generations lie: in a directory of its own that nobody else may enter. It decides where
 //! that is, for the server and for whoever asks it, and whether it can be trusted.
 
+use std::ffi::OsStr;
 use std::fs::{self, DirBuilder};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use rustix::fs::{Mode, OFlags};
 use rustix::process::geteuid;
 
 #[derive(Debug, Clone, Args)]
@@ -35,13 +39,19 @@ impl Place {
         Place { dir: dir.to_owned(), made: None }
     }
 
-    /// Where a server is found that was told nothing.
-    pub(crate) fn of(address: SocketAddr) -> Place {
-        // Cannot fail because there is always the directory in /tmp.
-        let base = bases().into_iter().next().expect("a base");
-        let mut levels = vec![base.join("handover"), base.join("handover").join(key(address))];
+    /// Where a server with this key is found that was told nothing, the best place first. A successor goes where its
+    /// predecessor is, also when its first address is another one.
+    pub(crate) fn usual(key: &OsStr, predecessor: Option<u32>) -> Vec<Place> {
+        let bases = bases();
+        let of_predecessor = predecessor.and_then(|pid| home_of(&bases, pid));
+        let usual = bases.iter().map(|base| Place::below(base, key));
+        of_predecessor.into_iter().chain(usual).collect()
+    }
+
+    fn below(base: &Path, key: &OsStr) -> Place {
+        let mut levels = vec![base.join("handover"), base.join("handover").join(key)];
         if base == temporary() {
-            levels.insert(0, base);
+            levels.insert(0, base.to_owned());
         }
         Place { dir: levels[levels.len() - 1].clone(), made: Some(levels) }
     }
@@ -52,20 +62,33 @@ impl Place {
 
     /// Makes the directory if it is missing, and refuses one that others could enter.
     pub(crate) fn prepare(&self) -> Result<(), Problem> {
-        let create = |dir: &Path, recursive| DirBuilder::new().recursive(recursive).mode(0o700).create(dir);
         for dir in self.made.as_deref().unwrap_or_default() {
-            match create(dir, false) {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                    return Err(Problem::new("create", dir, &error));
-                }
-                _ => trusted(dir, fs::symlink_metadata(dir))?,
-            }
+            create(dir).map_err(|error| Problem::new("create", dir, &error))?;
+            trusted(dir, fs::symlink_metadata(dir))?;
         }
         if self.made.is_none() {
-            create(&self.dir, true).map_err(|error| Problem::new("create", &self.dir, &error))?;
+            let missing: Vec<_> = self.dir.ancestors().take_while(|dir| !dir.exists()).collect();
+            for dir in missing.into_iter().rev().filter(|dir| !dir.as_os_str().is_empty()) {
+                create(dir).map_err(|error| Problem::new("create", &self.dir, &error))?;
+            }
             trusted(&self.dir, fs::metadata(&self.dir))?;
         }
         Ok(())
+    }
+
+    /// Whether a directory that is there can be trusted by its owner, who need not be the one that checks, or one can be
+    /// made where there is none.
+    pub(crate) fn check(&self) -> Result<(), Problem> {
+        match self.dir.ancestors().find(|dir| dir.exists()) {
+            Some(dir) if dir == self.dir => {
+                let about = fs::metadata(dir);
+                of_user(about.as_ref().map_or(0, MetadataExt::uid), dir, about)
+            }
+            Some(dir) if !dir.is_dir() => {
+                Err(Problem::new("create", &self.dir, &io::ErrorKind::NotADirectory.into()))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Takes an empty directory away that it has made.
@@ -75,6 +98,23 @@ impl Place {
             let _ = fs::remove_dir(&self.dir);
         }
     }
+}
+
+/// Where a process that lives has its socket.
+fn home_of(bases: &[PathBuf], pid: u32) -> Option<Place> {
+    let socket = format!("{pid}.sock");
+    // One that is left of a process that had the same pid refuses.
+    let is_home = |dir: &PathBuf| UnixStream::connect(dir.join(&socket)).is_ok();
+    bases.iter().find_map(|base| {
+        let dir = homes(base).into_iter().find(is_home)?;
+        Some(Place::below(base, dir.file_name()?))
+    })
+}
+
+/// The directories of servers below a base.
+pub(crate) fn homes(base: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(base.join("handover")).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).collect()
 }
 
 /// Why there can be no control socket.
@@ -109,9 +149,30 @@ pub(crate) fn plain(error: &io::Error) -> String {
     text.split(" (os error").next().unwrap_or_default().to_owned()
 }
 
+/// Makes a directory that its owner may use, whatever the umask.
+fn create(dir: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(0o700).create(dir) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+        made => made?,
+    }
+    // Held, so that nothing else gets the mode.
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let held = fs::File::from(rustix::fs::open(dir, flags, Mode::empty())?);
+    let about = held.metadata()?;
+    if about.mode() & 0o700 != 0o700 && about.uid() == geteuid().as_raw() {
+        let held = format!("/proc/self/fd/{}", held.as_raw_fd());
+        fs::set_permissions(held, fs::Permissions::from_mode(0o700))?;
+    }
+    Ok(())
+}
+
 fn trusted(dir: &Path, metadata: io::Result<fs::Metadata>) -> Result<(), Problem> {
+    of_user(geteuid().as_raw(), dir, metadata)
+}
+
+fn of_user(me: u32, dir: &Path, metadata: io::Result<fs::Metadata>) -> Result<(), Problem> {
     let metadata = metadata.map_err(|error| Problem::new("look at", dir, &error))?;
-    let (owner, me, mode) = (metadata.uid(), geteuid().as_raw(), metadata.mode() & 0o7777);
+    let (owner, mode) = (metadata.uid(), metadata.mode() & 0o7777);
     let cause = if metadata.is_symlink() {
         "it is a symbolic link, which another user may have made".to_owned()
     } else if !metadata.is_dir() {
@@ -132,6 +193,11 @@ pub(crate) fn secret() -> String {
     format!("{:016x}", RandomState::new().hash_one(std::process::id()))
 }
 
+/// Whether a file has capabilities (capabilities(7)), which belong to the file itself and to no copy of it.
+pub(crate) fn has_capabilities(file: &Path) -> bool {
+    rustix::fs::getxattr(file, c"security.capability", &mut [0; 64]).is_ok_and(|length| length > 0)
+}
+
 /// Where the directories of servers may be, the usual one first.
 pub(crate) fn bases() -> Vec<PathBuf> {
     let var = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
@@ -148,8 +214,26 @@ pub(crate) fn bases() -> Vec<PathBuf> {
     var("XDG_RUNTIME_DIR").into_iter().chain(of_session).chain([temporary()]).collect()
 }
 
+/// Where the servers of others keep theirs, for root.
+pub(crate) fn bases_of_others() -> Vec<PathBuf> {
+    let below = |dir: &str| fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+    let temporary = below("/tmp")
+        .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("handover-")));
+    // Also those that systemd has made: RuntimeDirectory=site is /run/site.
+    below("/run/user")
+        .chain(below("/run"))
+        .chain(temporary)
+        .filter(|base| base.join("handover").is_dir())
+        .collect()
+}
+
 fn temporary() -> PathBuf {
     PathBuf::from(format!("/tmp/handover-{}", geteuid().as_raw()))
+}
+
+/// Tells the network namespaces apart, in each of which the same address may be served.
+pub(crate) fn network_namespace() -> Option<u64> {
+    fs::metadata("/proc/self/ns/net").map(|namespace| namespace.ino()).ok()
 }
 
 /// An address as the name of a directory: `127.0.0.1-8080`, `__1-8080`.

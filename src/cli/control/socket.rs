@@ -2,14 +2,10 @@
 //! here may hold up the server: whoever asks waits, and is left when the generation leaves.
 
 use std::convert::Infallible;
-use std::fs::{self, File};
-use std::io;
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::MetadataExt;
-use std::os::unix::net;
-use std::path::{Path, PathBuf};
+use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use handover::Handle;
@@ -19,15 +15,14 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use rustix::fs::{AtFlags, Mode, chmodat, fchmod};
-use rustix::process::{Pid, geteuid, test_kill_process};
-use socket2::{Domain, SockAddr, Socket, Type};
+use rustix::process::{geteuid, getppid};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::spawn_blocking;
-use tokio::time::{sleep, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
-use super::place::{ControlOptions, Place, Problem};
+use super::listening::{self, At, Bound};
+use super::place::{ControlOptions, Place, Problem, key, network_namespace};
 use super::{Api, Body, Via, error};
 use crate::cli::metrics::siblings;
 
@@ -38,12 +33,10 @@ const MAX_HEAD: usize = 8192;
 const MAX_BODY: usize = 4096;
 /// How long a request may take to arrive, and the directory to be made.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How often it is looked whether the socket can still be found.
+const LOOK: Duration = Duration::from_secs(2);
 /// How long answers that are not read may keep a generation that has left.
 const LAST_WORDS: Duration = Duration::from_secs(1);
-/// So many may wait to be accepted.
-const QUEUE: i32 = 128;
-/// What sun_path holds, without the zero at its end (unix(7)).
-const MAX_PATH: usize = 107;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Control(Arc<Inner>);
@@ -54,7 +47,7 @@ struct Inner {
     handle: Handle,
     api: Api,
     /// Where it listens, once it does.
-    open: Mutex<Option<(Place, PathBuf)>>,
+    open: Mutex<Option<At>>,
     closing: watch::Sender<bool>,
     slots: Arc<Semaphore>,
     spare: Arc<Semaphore>,
@@ -75,32 +68,21 @@ impl Control {
 
     /// Listens. The addresses of the server are known by now, and it has not taken over yet.
     pub(crate) async fn open(self) -> Result<(), String> {
-        let place = match (&self.0.options.control, self.0.handle.addresses().first()) {
+        let predecessor = self.predecessor();
+        let places = match (&self.0.options.control, self.0.handle.addresses().first()) {
             _ if self.0.options.no_control => return Ok(()),
-            (Some(dir), _) => Place::named(dir),
-            (None, Some(address)) => Place::of(*address),
+            (Some(dir), _) => vec![Place::named(dir)],
+            (None, Some(address)) => self.usual(*address, predecessor).await,
             (None, None) => return Ok(()),
         };
-        let at = place.clone();
-        let listening = spawn_blocking(move || listen(&at));
-        let listening = match timeout(PATIENCE, listening).await {
-            Ok(Ok(listening)) => listening,
-            Ok(Err(panic)) => return Err(panic.to_string()),
-            Err(_) => Err(Problem::with(&place.dir, &format!("it takes more than {PATIENCE:?}"))),
-        };
-        let listening = listening.and_then(|(listener, path)| match UnixListener::from_std(listener) {
-            Ok(listener) => Ok((listener, path)),
-            Err(error) => Err(Problem::new("listen on", &path, &error)),
-        });
-        match listening {
-            Ok((listener, path)) => {
-                self.0.api.metrics.join(place.dir.clone());
-                *self.0.open.lock().unwrap_or_else(PoisonError::into_inner) = Some((place, path));
+        match listen_in(places).await {
+            Ok((listener, at)) => {
+                self.joined(at, predecessor).await;
                 tokio::spawn(self.accept(listener));
                 Ok(())
             }
             // Whoever did not ask for it should not have to do without the server.
-            Err(problem) if place.is_default() || problem.is_full => {
+            Err(problem) if self.0.options.control.is_none() || problem.is_full => {
                 let problem = problem.text;
                 tracing::warn!(pid = std::process::id(), "no control socket: {problem}");
                 Ok(())
@@ -109,12 +91,65 @@ impl Control {
         }
     }
 
-    async fn accept(self, listener: UnixListener) {
+    fn predecessor(&self) -> Option<u32> {
+        let is_first = self.0.handle.generation() <= 1;
+        getppid().filter(|_| !is_first).map(|pid| pid.as_raw_pid().cast_unsigned())
+    }
+
+    /// Where it goes without a flag. If another server is there, which can have the same address in another network
+    /// namespace only, the name of that is in the name of the directory.
+    async fn usual(&self, address: SocketAddr, predecessor: Option<u32>) -> Vec<Place> {
+        let plain = OsString::from(key(address));
+        let places = spawn_blocking(move || (Place::usual(&plain, predecessor), plain));
+        let Ok(Ok((places, mut named))) = timeout(PATIENCE, places).await else { return vec![] };
+        let (None, Some(namespace)) = (predecessor, network_namespace()) else { return places };
+        for place in &places {
+            if !siblings::servers(&place.dir).await.is_empty() {
+                named.push(format!(".{namespace}"));
+                return Place::usual(&named, None);
+            }
+        }
+        places
+    }
+
+    /// It listens there: finds out who its siblings are.
+    async fn joined(&self, at: At, predecessor: Option<u32>) {
+        let dir = at.place.dir.clone();
+        *lock(&self.0.open) = Some(at);
+        self.0.api.metrics.join(dir.clone(), predecessor).await;
+        if predecessor.is_none()
+            && let Some(other) = siblings::servers(&dir).await.first()
+        {
+            tracing::warn!(
+                pid = std::process::id(),
+                other,
+                "{} is the control directory of another server, too: give each its own, because `handover reload` and \
+                 `handover stop` refuse to choose between them",
+                dir.display()
+            );
+        }
+    }
+
+    async fn accept(self, mut listener: UnixListener) {
         let mut closing = self.0.closing.subscribe();
+        let mut look = interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut warned = false;
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 () = told(&mut closing) => return,
+                _ = look.tick() => {
+                    match self.again().await {
+                        Some(Ok(again)) => (listener, warned) = (again, false),
+                        Some(Err(problem)) if !std::mem::replace(&mut warned, true) => {
+                            let problem = problem.text;
+                            tracing::warn!(pid = std::process::id(), "the control socket is gone: {problem}");
+                        }
+                        _ => {}
+                    }
+                    continue;
+                }
             };
             match accepted {
                 Ok((stream, _)) => {
@@ -125,6 +160,30 @@ impl Control {
                 Err(_) => sleep(Duration::from_millis(100)).await,
             }
         }
+    }
+
+    /// Listens again, elsewhere if need be, if the socket cannot be found any more.
+    async fn again(&self) -> Option<Result<UnixListener, Problem>> {
+        let at = lock(&self.0.open).clone()?;
+        let (control, predecessor) = (self.0.options.control.clone(), self.predecessor());
+        let places = spawn_blocking(move || match control {
+            _ if at.is_there() => vec![],
+            Some(dir) => vec![Place::named(&dir)],
+            // The key stays that of the service.
+            None => Place::usual(at.place.dir.file_name().unwrap_or_default(), predecessor),
+        });
+        let places = timeout(PATIENCE, places).await.ok()?.ok().filter(|places| !places.is_empty())?;
+        Some(listen_in(places).await.map(|(listener, at)| {
+            let dir = at.place.dir.clone();
+            tracing::info!(
+                pid = std::process::id(),
+                "the control socket was gone, and is in {} now",
+                dir.display()
+            );
+            self.0.api.metrics.moved(dir);
+            *lock(&self.0.open) = Some(at);
+            listener
+        }))
     }
 
     async fn connection(self, stream: UnixStream, slot: Option<OwnedSemaphorePermit>) {
@@ -173,14 +232,28 @@ impl Control {
             let _ = self.0.slots.acquire_many(CONNECTIONS.into()).await;
         };
         let _ = timeout(LAST_WORDS, answered).await;
-        let open = self.0.open.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some((place, path)) = open {
-            let removed = spawn_blocking(move || {
-                let _ = fs::remove_file(path);
-                place.tidy();
-            });
-            let _ = timeout(LAST_WORDS, removed).await;
+        let open = lock(&self.0.open).take();
+        if let Some(at) = open {
+            let _ = timeout(LAST_WORDS, spawn_blocking(move || at.remove())).await;
         }
+    }
+}
+
+fn lock(open: &Mutex<Option<At>>) -> MutexGuard<'_, Option<At>> {
+    open.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn listen_in(places: Vec<Place>) -> Result<(UnixListener, At), Problem> {
+    let best = places.first().map(|place| place.dir.clone()).unwrap_or_default();
+    let listening = spawn_blocking(move || listening::listen_in(&places));
+    let Bound { listener, at } = match timeout(PATIENCE, listening).await {
+        Ok(Ok(listening)) => listening?,
+        Ok(Err(panic)) => return Err(Problem::with(&best, &panic.to_string())),
+        Err(_) => return Err(Problem::with(&best, &format!("it takes more than {PATIENCE:?}"))),
+    };
+    match UnixListener::from_std(listener) {
+        Ok(listener) => Ok((listener, at)),
+        Err(error) => Err(Problem::new("listen on", &at.path, &error)),
     }
 }
 
@@ -201,68 +274,4 @@ async fn answer(api: &Api, request: Request<Incoming>) -> Response<Body> {
         Ok(Err(_)) => too_large(),
         Err(_) => error(StatusCode::REQUEST_TIMEOUT, "the body of the request does not come"),
     }
-}
-
-fn listen(place: &Place) -> Result<(net::UnixListener, PathBuf), Problem> {
-    let path = place.dir.join(format!("{}.sock", std::process::id()));
-    let length = path.as_os_str().len();
-    if length > MAX_PATH {
-        let cause = format!("the path of its sockets has {length} bytes, and the kernel takes {MAX_PATH}");
-        return Err(Problem::with(&place.dir, &cause));
-    }
-    let bound = || {
-        // Again if another server that leaves has taken the empty directory away meanwhile.
-        for _ in 0..3 {
-            place.prepare()?;
-            remove_stale(&place.dir);
-            match bind(&path) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                bound => return bound.map_err(|error| Problem::new("listen on", &path, &error)),
-            }
-        }
-        Err(Problem::with(&place.dir, "it vanishes again and again"))
-    };
-    Ok((bound()?, path))
-}
-
-/// A socket of this user only, also should another directory have taken the place of the one that was looked at: its mode
-/// is that of the socket before it gets its name (bind(2) takes the umask from it), so no path is looked up again.
-fn bind(path: &Path) -> io::Result<net::UnixListener> {
-    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
-    socket.bind(&SockAddr::unix(path)?)?;
-    // A umask may have taken too much. Through a directory that nobody else can write to no link is followed.
-    if let (Some(dir), Some(name)) = (path.parent(), path.file_name()) {
-        let dir = File::open(dir)?;
-        let about = dir.metadata()?;
-        if about.uid() == geteuid().as_raw() && about.mode() & 0o077 == 0 {
-            chmodat(&dir, name, Mode::RUSR | Mode::WUSR, AtFlags::empty())?;
-        }
-    }
-    socket.listen(QUEUE)?;
-    socket.set_nonblocking(true)?;
-    Ok(OwnedFd::from(socket).into())
-}
-
-/// Takes away sockets of processes that died without doing so, and one that has the name of ours.
-pub(crate) fn remove_stale(dir: &Path) {
-    let is_zombie = |pid| fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|s| s.contains(") Z "));
-    for (pid, path) in sockets(dir) {
-        let alive = Pid::from_raw(pid).is_some_and(|pid| test_kill_process(pid).is_ok()) && !is_zombie(pid);
-        let mine = pid.cast_unsigned() == std::process::id();
-        // With another pid namespace a process may be alive that is not seen. To connect cannot wait: a listener that is
-        // dead refuses.
-        let refused =
-            || net::UnixStream::connect(&path).is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused);
-        if (mine || !alive) && refused() {
-            let _ = fs::remove_file(path);
-        }
-    }
-}
-
-/// The sockets in a control directory, and whose they are.
-pub(crate) fn sockets(dir: &Path) -> Vec<(i32, PathBuf)> {
-    let files = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
-    let of = |path: PathBuf| Some((path.file_name()?.to_str()?.strip_suffix(".sock")?.parse().ok()?, path));
-    files.filter_map(of).collect()
 }

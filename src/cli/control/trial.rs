@@ -60,6 +60,8 @@ where
 fn cannot(error: &std::io::Error) -> String {
     match error.raw_os_error() {
         Some(nix::libc::ENOEXEC) => "it is not an executable of this machine".into(),
+        // Which it gets as stdin.
+        Some(nix::libc::ENOENT) if !Path::new("/dev/null").exists() => "there is no /dev/null".into(),
         Some(nix::libc::ENOENT) => "the interpreter or loader it names does not exist".into(),
         _ => plain(error),
     }

@@ -13,7 +13,7 @@ use hyper::StatusCode;
 use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
 
-use super::place::{plain, secret};
+use super::place::{has_capabilities, plain, secret};
 use super::steps::{Steps, Until};
 use super::trial;
 
@@ -158,6 +158,11 @@ impl Files {
         }
         let about = fs::symlink_metadata(&new);
         match about.map(|about| about.is_file()) {
+            Ok(true) if has_capabilities(&program) && !has_capabilities(&new) => Err(format!(
+                "cannot upgrade to {}: the program has file capabilities, and the new file has none: `getcap` shows them, \
+                 and `setcap` gives them to a file that lies beside the program",
+                new.display()
+            )),
             Ok(true) => Ok(Files { program, old: old.into(), new }),
             Ok(false) => Err(format!("{} is not a regular file", new.display())),
             Err(error) => Err(format!("cannot upgrade to {}: {}", new.display(), plain(&error))),
@@ -206,6 +211,11 @@ fn twin(file: &Path, name: &Path) -> io::Result<()> {
 }
 
 fn copy(file: &Path, draft: &Path) -> io::Result<()> {
+    if has_capabilities(file) {
+        return Err(io::Error::other(
+            "there are no hard links here, and a copy loses the file's capabilities",
+        ));
+    }
     let mut from = File::open(file)?;
     let mut to = OpenOptions::new().write(true).create_new(true).mode(0o600).open(draft)?;
     io::copy(&mut from, &mut to)?;

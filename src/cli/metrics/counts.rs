@@ -67,6 +67,9 @@ impl Counts {
 /// The counts of all generations, as far as they are known here.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Ledger {
+    /// What the generations of one server are known by.
+    #[serde(default)]
+    pub(crate) service: Option<String>,
     /// Up to this generation there is only the sum.
     summed_to: u64,
     sum: Counts,

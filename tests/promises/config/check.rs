@@ -60,3 +60,33 @@ fn a_log_file_that_is_a_fifo_without_a_reader_is_refused_at_once() {
         assert!(stderr.contains("cannot open the log file"), "{stderr}");
     }
 }
+
+#[test]
+fn a_check_finds_what_a_start_would_have_against_the_pid_file_and_the_control_directory() {
+    let bed = Bed::make();
+    bed.file("file", "");
+    let open = bed.path("open");
+    std::fs::create_dir(&open).expect("ours");
+    std::fs::set_permissions(&open, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("ours");
+    let long = bed.path(&"x".repeat(100));
+    for (flag, path, why) in [
+        ("--pid-file", bed.path("missing/pid"), "pid file"),
+        ("--pid-file", bed.path("file/pid"), "pid file"),
+        ("--pid-file", open.clone(), "pid file"),
+        ("--control", open.clone(), "others may enter it"),
+        ("--control", bed.path("file"), "no directory"),
+        ("--control", bed.path("file/below"), "ot a directory"),
+        ("--control", long, "107"),
+    ] {
+        let complaint = |more: &[&str]| {
+            let mut asked = command("timeout");
+            asked.args(["20", HANDOVER, "--listen", "127.0.0.1:0", flag]).arg(&path).args(more);
+            let (code, _, stderr) = finish(&mut asked);
+            assert_eq!((code, stderr.lines().count()), (Some(1), 1), "{flag} {path:?}: {stderr}");
+            assert!(stderr.contains(why), "{flag} {path:?}: {stderr}");
+        };
+        complaint(&["--check"]);
+        complaint(&[]);
+        assert!(!bed.path("missing").exists());
+    }
+}

@@ -7,8 +7,8 @@ use std::os::unix::fs::PermissionsExt;
 use nix::sys::signal::Signal;
 
 use super::{Bed, finish};
-use crate::harness::{Traffic, get, hand_over, is_alive, wait_until};
-use crate::process::{Server, signal};
+use crate::harness::{Client, HANDOVER, Traffic, get, hand_over, is_alive, wait_until};
+use crate::process::{Server, command, signal};
 
 /// A log in which a handover fails, another succeeds, and connections end early.
 fn eventful(format: &str) -> Vec<String> {
@@ -147,4 +147,151 @@ fn the_log_level_of_the_file_is_where_v_and_q_begin() {
     drop(server);
     let (code, _, _) = finish(&mut bed.command(&["-v", "-q"]));
     assert_eq!(code, Some(2));
+}
+
+/// A server with two log files, of which one generation drains and the next serves.
+struct TwoGenerations {
+    bed: Bed,
+    server: Server,
+    client: Client,
+    second: u32,
+}
+
+impl TwoGenerations {
+    fn start(flags: &[&str]) -> TwoGenerations {
+        let bed = Bed::make();
+        bed.config(&format!(
+            "idle-grace = '1h'\ndrain-timeout = '1h'\ncontrol = {:?}\nlog-file = {:?}\naccess-log = 'json'\n\
+             access-log-file = {:?}\n",
+            bed.path("control"),
+            bed.path("log"),
+            bed.path("access"),
+        ));
+        let server = Server::launch(bed.command(flags));
+        let line = |what: &str| -> serde_json::Value {
+            wait_until(&format!("the log says {what}"), &server, || bed.read("log").contains(what));
+            let text = bed.read("log");
+            let line = text.lines().find(|line| line.contains(what)).expect("waited for");
+            serde_json::from_str(line).expect("JSON")
+        };
+        let serving = line("serving; ");
+        let addr = serving["listen"].as_str().and_then(|addr| addr.parse().ok()).expect("an address");
+        let pid = u32::try_from(serving["pid"].as_u64().expect("a pid")).expect("a pid");
+        let mut client = Client::connect(addr);
+        client.get("/");
+        signal(pid, Signal::SIGHUP);
+        let second = line("serving, took over")["pid"].as_u64().expect("a pid");
+        line("\"to\":\"draining\"");
+        TwoGenerations { second: u32::try_from(second).expect("a pid"), bed, server, client }
+    }
+
+    fn rename(&self) {
+        for name in ["log", "access"] {
+            std::fs::rename(self.bed.path(name), self.bed.path(&format!("{name}.1"))).expect("ours");
+        }
+    }
+
+    /// Both generations write to new files, and go on doing what they did.
+    fn assert_reopened(mut self) {
+        wait_until("the new files are there", &self.server, || {
+            self.bed.path("log").exists() && self.bed.path("access").exists()
+        });
+        let kept = ["log.1", "access.1"].map(|name| self.bed.read(name));
+        assert!(self.client.get("/").contains("connection: close"));
+        drop(self.client);
+        wait_until("the old generation wrote to both new files", &self.server, || {
+            self.bed.read("access").contains("\"generation\":1")
+                && self.bed.read("log").contains("\"message\":\"retired\"")
+        });
+        signal(self.second, Signal::SIGTERM);
+        wait_until("the new one, too", &self.server, || {
+            self.bed.read("log").contains("\"message\":\"stopped\"")
+        });
+        assert_eq!(["log.1", "access.1"].map(|name| self.bed.read(name)), kept);
+    }
+}
+
+#[test]
+fn usr1_to_one_generation_opens_the_logs_anew_in_each_that_lives() {
+    let it = TwoGenerations::start(&[]);
+    it.rename();
+    signal(it.second, Signal::SIGUSR1);
+    it.assert_reopened();
+}
+
+#[test]
+fn usr1_to_the_process_in_front_opens_the_logs_anew_in_each_generation() {
+    let it = TwoGenerations::start(&["--supervise"]);
+    it.rename();
+    signal(it.server.first_pid(), Signal::SIGUSR1);
+    it.assert_reopened();
+}
+
+#[test]
+fn a_reopen_says_which_files_are_open_anew_and_which_cannot_be() {
+    let it = TwoGenerations::start(&[]);
+    let ask = || finish(command(HANDOVER).args(["reopen", "--control"]).arg(it.bed.path("control")));
+    it.rename();
+    // A directory in the place of one of them.
+    std::fs::create_dir(it.bed.path("log")).expect("ours");
+    let (code, _, stderr) = ask();
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(stderr.contains(&format!("cannot open {} anew", it.bed.path("log").display())), "{stderr}");
+    std::fs::remove_dir(it.bed.path("log")).expect("ours");
+    let (code, stdout, stderr) = ask();
+    assert_eq!(code, Some(0), "{stderr}");
+    for generation in ["generation 1, pid ", "generation 2, pid "] {
+        assert!(stdout.contains(generation), "{stdout}");
+    }
+    assert!(stdout.contains(it.bed.path("access").to_str().expect("UTF-8")), "{stdout}");
+    it.assert_reopened();
+}
+
+#[test]
+fn usr1_ends_no_process_from_its_first_moment_on() {
+    let bed = Bed::make();
+    bed.config("");
+    let server = bed.start("", &[]);
+    let second = hand_over(&server, 1, server.first_pid());
+    for _ in 0..20 {
+        server.alive().into_iter().for_each(|pid| signal(pid, Signal::SIGUSR1));
+    }
+    assert!(get(server.address(), "/").ends_with("ROOT\n"));
+    assert!(is_alive(second));
+}
+
+#[test]
+fn a_log_at_the_limit_of_file_sizes_ends_no_server_and_what_is_dropped_is_counted() {
+    let bed = Bed::make();
+    bed.config(&format!(
+        "log-file = {:?}\naccess-log = 'common'\naccess-log-file = {:?}\n",
+        bed.path("log"),
+        bed.path("access")
+    ));
+    // 8 KiB. What is started from here gets the signal's default again.
+    let mut limited = command("prlimit");
+    limited.args(["--fsize=8192", HANDOVER, "--config"]).arg(bed.path("handover.toml"));
+    let server = Server::launch(limited);
+    wait_until("it serves", &server, || bed.read("log").contains("\"to\":\"serving\""));
+    let first: serde_json::Value =
+        serde_json::from_str(bed.read("log").lines().next().expect("a line")).expect("JSON");
+    let addr: SocketAddr = first["listen"].as_str().and_then(|addr| addr.parse().ok()).expect("an address");
+    let answered = 200;
+    (0..answered).for_each(|_| assert!(get(addr, "/").ends_with("ROOT\n")));
+    assert_eq!(std::fs::metadata(bed.path("access")).expect("it is there").len(), 8192);
+    std::fs::rename(bed.path("access"), bed.path("access.1")).expect("ours");
+    signal(server.first_pid(), Signal::SIGUSR1);
+    wait_until("the new file is there", &server, || bed.path("access").exists());
+    get(addr, "/");
+    let dropped = || {
+        let text = bed.read("log");
+        let line = text.lines().find(|line| line.contains("lines of the access log were dropped"))?;
+        serde_json::from_str::<serde_json::Value>(line).expect("JSON")["dropped"].as_u64()
+    };
+    wait_until("what was dropped is counted", &server, || dropped().is_some());
+    let kept = bed.read("access.1").lines().filter(|line| line.contains("HTTP/1.1\" 200")).count() as u64;
+    let dropped = dropped().expect("waited for");
+    // The last line in the full file may be half of one.
+    assert!((answered..=answered + 1).contains(&(kept + dropped)), "{kept} + {dropped}");
+    assert!(is_alive(server.first_pid()));
 }

@@ -127,3 +127,36 @@ fn whoever_asks_and_leaves_does_not_end_the_handover() {
     it.server.wait_retired(1);
     wait_until("its socket is gone", &it.server, || !it.socket().exists());
 }
+
+#[test]
+fn a_reload_in_a_storm_of_restarts_never_says_that_nothing_runs() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let it = Operated::start(&["--standby", "0s", "--idle-grace", "0s"]);
+    let calm = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !calm.load(Ordering::Relaxed) {
+                // To the one that serves: the next one may have no handler yet.
+                let lines = it.server.log().lines();
+                let serving = lines.iter().rfind(|line| line.message().starts_with("serving"));
+                serving.iter().for_each(|line| signal(line.pid(), Signal::SIGUSR2));
+                std::thread::sleep(std::time::Duration::from_millis(4));
+            }
+        });
+        let said: Vec<_> = (0..30).map(|_| it.ask(&["reload"])).collect();
+        calm.store(true, Ordering::Relaxed);
+        said.iter().for_each(|said| said.assert(0, &["serves"]));
+    });
+}
+
+#[test]
+fn a_reload_that_has_to_wait_says_what_for_after_a_second() {
+    let it = Operated::start(&[]);
+    // A generation that stands still is none that serves.
+    signal(it.server.first_pid(), Signal::SIGSTOP);
+    let mut reload = it.begin(&["reload"]);
+    let line = reload.wait_for("waiting until somebody serves");
+    assert!(line.contains(&format!("pid {} (does not answer)", it.server.first_pid())), "{line}");
+    signal(it.server.first_pid(), Signal::SIGCONT);
+    reload.finish().assert(0, &["generation 2"]);
+}

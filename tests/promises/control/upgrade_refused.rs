@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::Operated;
 use super::upgrade::{beside, bytes, good, release};
-use crate::harness::{HANDOVER, Traffic, skip};
+use crate::harness::{HANDOVER, Traffic, install, skip};
 
 /// The file was refused with these words, in one line, and the program is the same file as before.
 #[track_caller]
@@ -70,7 +70,55 @@ fn a_file_on_another_file_system_is_taken() {
     let elsewhere = tempfile::tempdir_in(shm).ok().filter(|_| device(shm) != device(it.dir.path()));
     let Some(elsewhere) = elsewhere else { return skip("/dev/shm is no other file system") };
     let new = elsewhere.path().join("new");
-    crate::harness::install(release(&it, "new", &good()), &new);
+    install(release(&it, "new", &good()), &new);
     it.ask(&["upgrade", new.to_str().expect("UTF-8")]).assert(0, &["upgraded"]);
     assert_eq!(bytes(&it.path("server")), bytes(&new));
+}
+
+const CAPABILITY: &std::ffi::CStr = c"security.capability";
+
+/// Gives a file CAP_NET_BIND_SERVICE, permitted and effective, as `setcap` does (VFS_CAP_REVISION_2).
+fn give_capability(file: &Path) -> bool {
+    let value: Vec<u8> =
+        [0x0200_0001_u32, 1 << 10, 0, 0, 0].iter().flat_map(|word| word.to_le_bytes()).collect();
+    let given = rustix::fs::setxattr(file, CAPABILITY, &value, rustix::fs::XattrFlags::empty()).is_ok();
+    if !given {
+        skip("may not give a file capabilities");
+    }
+    given
+}
+
+fn has_capability(file: &Path) -> bool {
+    rustix::fs::getxattr(file, CAPABILITY, &mut [0; 64]).is_ok()
+}
+
+#[test]
+fn a_file_beside_the_program_keeps_its_capabilities() {
+    let it = Operated::start(&[]);
+    let new = it.path("new");
+    install(HANDOVER, &new);
+    if !give_capability(&new) {
+        return;
+    }
+    it.ask(&["upgrade", new.to_str().expect("UTF-8")]).assert(0, &["linked", "beside", "upgraded"]);
+    assert!(has_capability(&it.path("server")) && has_capability(&new));
+    // And a program that has them is followed by none that has not.
+    install(HANDOVER, &new);
+    let inode = std::fs::metadata(it.path("server")).expect("it is there").ino();
+    let said = it.ask(&["upgrade", new.to_str().expect("UTF-8")]);
+    said.assert(1, &["the program has file capabilities, and the new file has none", "setcap"]);
+    assert_eq!(std::fs::metadata(it.path("server")).expect("it is there").ino(), inode);
+    assert_eq!(beside(&it), ["server.old"]);
+}
+
+#[test]
+fn a_file_whose_capabilities_a_copy_would_lose_is_refused_before_anything_is_touched() {
+    let it = Operated::start(&[]);
+    let elsewhere = tempfile::tempdir().expect("a directory");
+    let new = elsewhere.path().join("new");
+    install(HANDOVER, &new);
+    if give_capability(&new) {
+        let dir = it.dir.path().to_str().expect("UTF-8").to_owned();
+        assert_refused(&it, &new, &["it has file capabilities, which a copy loses", &dir]);
+    }
 }

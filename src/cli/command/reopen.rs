@@ -1,0 +1,45 @@
+//! `handover reopen`: log files that were renamed are opened anew by every generation.
+
+use std::time::Duration;
+
+use super::ask::ask;
+use super::find::{Generation, look, only_one};
+use super::{Trouble, Which, failed, say};
+
+const PATIENCE: Duration = Duration::from_secs(5);
+
+pub(super) fn run(which: &Which) -> Result<(), Trouble> {
+    let dir = which.find()?;
+    let generations = look(&dir);
+    only_one(&dir, &generations)?;
+    let mut problems = vec![];
+    for one in &generations {
+        match reopen(one) {
+            Ok(files) if files.is_empty() => {
+                say(format_args!("generation {}, pid {}, has no log file", one.number(), one.pid));
+            }
+            Ok(files) => {
+                let files = files.join(" and ");
+                say(format_args!("generation {}, pid {}, has opened {files}", one.number(), one.pid));
+            }
+            Err(problem) => problems.push(format!("pid {}: {problem}", one.pid)),
+        }
+    }
+    match problems.is_empty() {
+        true => Ok(()),
+        false => Err(failed(problems.join("; "))),
+    }
+}
+
+fn reopen(one: &Generation) -> Result<Vec<String>, String> {
+    let answer = ask(&one.socket, "POST", "/reopen", Some(PATIENCE)).map_err(|error| error.to_string())?;
+    match answer.code {
+        200 => {
+            let value = answer.value().map_err(|error| error.to_string())?;
+            let files = value["reopened"].as_array().map(Vec::as_slice).unwrap_or_default();
+            Ok(files.iter().filter_map(|file| file.as_str().map(str::to_owned)).collect())
+        }
+        404 => Err("it is of an older version, which opens its log only when it starts".to_owned()),
+        _ => Err(answer.error()),
+    }
+}

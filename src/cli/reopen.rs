@@ -1,0 +1,120 @@
+//! Log rotation without a restart: on SIGUSR1, and when `handover reopen` asks, every generation that lives opens the files
+//! anew that its lines go to. No SIGUSR1 ends a process of this program.
+
+use std::fs;
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use hyper::Method;
+use nix::libc::{SIGUSR1, SIGXFSZ};
+use signal_hook::{flag, low_level::pipe};
+use tokio::io::AsyncReadExt;
+use tokio::task::spawn_blocking;
+
+use super::command::ask::ask;
+use super::control::listening::sockets;
+use super::control::place::{ControlOptions, bases, homes};
+use super::files;
+use super::lines::Lines;
+use super::metrics::{Metrics, siblings};
+
+/// The files that lines go to.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct LogFiles(Arc<Mutex<Vec<LogFile>>>);
+
+#[derive(Debug)]
+struct LogFile {
+    path: PathBuf,
+    lines: Lines,
+}
+
+impl LogFiles {
+    pub(crate) fn add(&self, path: PathBuf, lines: Lines) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(LogFile { path, lines });
+    }
+
+    /// Opens each file anew, and gives their names. One that cannot be opened stays as it is.
+    pub(crate) fn reopen(&self) -> Result<Vec<PathBuf>, String> {
+        let files = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut opened = Ok(vec![]);
+        for LogFile { path, lines } in files.iter() {
+            match files::append(path, true).and_then(|file| lines.go_to(file)) {
+                Ok(()) => opened.iter_mut().for_each(|all| all.push(path.clone())),
+                Err(error) => {
+                    let why =
+                        format!("cannot open {} anew: {error}; lines go to the old file", path.display());
+                    tracing::warn!("{why}");
+                    opened = Err(why);
+                }
+            }
+        }
+        opened
+    }
+}
+
+/// Each SIGUSR1 from now on, until it is read.
+#[derive(Debug)]
+pub(crate) struct Asked(UnixStream);
+
+impl Asked {
+    /// Called first of all, so that there is no moment in which the signal ends this process. SIGXFSZ, which a log at the
+    /// limit of file sizes brings, has a handler that does nothing, instead of being ignored, because a program that is
+    /// started from here would go on ignoring it: the write fails, and the line is dropped and counted.
+    pub(crate) fn listen() -> io::Result<Asked> {
+        flag::register(SIGXFSZ, Arc::default())?;
+        let (read, write) = UnixStream::pair()?;
+        pipe::register(SIGUSR1, write)?;
+        Ok(Asked(read))
+    }
+
+    /// In a generation. The siblings are told, because whoever sends the signal knows one pid.
+    pub(crate) async fn obey(self, files: LogFiles, metrics: Metrics) {
+        let asked = self.0.set_nonblocking(true).and_then(|()| tokio::net::UnixStream::from_std(self.0));
+        let Ok(mut asked) = asked else { return };
+        while let Ok(1..) = asked.read(&mut [0; 64]).await {
+            let files = files.clone();
+            let _ = spawn_blocking(move || files.reopen()).await;
+            if let Some(dir) = metrics.siblings() {
+                siblings::reopen(&dir).await;
+            }
+        }
+    }
+
+    /// In the process in front, which has no log file: its generations are told.
+    pub(crate) fn pass_on(self, control: ControlOptions) {
+        let passing = move || {
+            while let Ok(1..) = io::Read::read(&mut &self.0, &mut [0; 64]) {
+                let dirs = match &control.control {
+                    Some(dir) => vec![dir.clone()],
+                    None => bases().iter().flat_map(|base| homes(base)).collect(),
+                };
+                let all = dirs.iter().flat_map(|dir| sockets(dir));
+                let told = all.filter(|(pid, _)| is_ours(*pid)).filter(|(_, socket)| {
+                    ask(socket, Method::POST.as_str(), "/reopen", Some(PATIENCE)).is_ok()
+                });
+                if told.count() == 0 {
+                    tracing::warn!(
+                        "no generation has a control socket: nobody is told to open the logs anew"
+                    );
+                }
+            }
+        };
+        // If there is no thread for it, the signal is ignored.
+        let _ = std::thread::Builder::new().name("reopen".into()).spawn(passing);
+    }
+}
+
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Whether a process is a descendant of this one.
+fn is_ours(pid: i32) -> bool {
+    let parent = |pid: u32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse::<u32>().ok()
+    };
+    let ancestors = std::iter::successors(Some(pid.cast_unsigned()), |pid| parent(*pid).filter(|p| *p > 0));
+    ancestors.skip(1).take(64).any(|ancestor| ancestor == std::process::id())
+}
