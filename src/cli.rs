@@ -25,6 +25,7 @@ mod listing;
 mod log;
 mod metrics;
 mod options;
+mod runtime;
 mod site;
 mod tls;
 
@@ -88,6 +89,14 @@ pub(crate) fn run() -> ExitCode {
     }
     let in_front =
         !cli.check && !handover::is_supervised() && cli.supervise.unwrap_or_else(handover::needs_supervisor);
+    if !in_front
+        && !cli.check
+        && let Err(problem) = runtime::check()
+    {
+        // The log needs a thread too.
+        let _ = io::stderr().write_all(format!("ERROR {problem}\n").as_bytes());
+        return ExitCode::FAILURE;
+    }
     // What a check has to say is for whoever asked, and not for the log of a server. The process in front would keep the
     // file open after it was rotated.
     let log_file = if cli.check || in_front { cli.log.log_file.take() } else { None };
@@ -134,7 +143,7 @@ fn serve(cli: Cli, config: Config) -> Result<(), Box<dyn std::error::Error>> {
     let access = cli.access.open(&handle).map_err(|problem| config.blame("access-log-file", problem))?;
     let (access, _flush) = access.unzip();
     let site = Site::new(cli.root.clone(), cli.probes, handle);
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = runtime::build()?;
     let served = match Extras::of(&site, cli.root, &cli.extras, config.tables, access) {
         Some(extras) => runtime.block_on(operated(server, extras, cli.control, admin)),
         None => runtime.block_on(operated(server, site, cli.control, admin)),
