@@ -7,8 +7,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{ArgAction, Parser, Subcommand};
-use handover::Server;
 use handover::rustls::ServerConfig;
+use handover::{Server, Signals};
 use hyper::body::{Body, Bytes, Incoming};
 use hyper::service::Service;
 use hyper::{Request, Response};
@@ -81,7 +81,19 @@ struct Cli {
     command: Option<command::Command>,
 }
 
-pub(crate) fn run() -> ExitCode {
+/// Whether this process is to serve, from a glance at its arguments. What only asks or commands is ended by Ctrl-C as usual.
+pub(crate) fn is_server() -> bool {
+    const QUESTIONS: [&str; 5] = ["--check", "--help", "-h", "--version", "-V"];
+    let mut args = std::env::args_os().skip(1).peekable();
+    let is_command = args.peek().and_then(|first| first.to_str()).is_some_and(|first| {
+        // To ask for the list takes longer than all the rest.
+        !first.starts_with('-') && command::Command::has_subcommand(first)
+    });
+    !is_command && args.all(|arg| QUESTIONS.iter().all(|question| arg != *question))
+}
+
+/// `signals` are those that were caught already.
+pub(crate) fn run(mut signals: Option<Signals>) -> ExitCode {
     // Prints usage errors itself, and exits with status 2.
     let (mut cli, config, read) = config::parse::<Cli>();
     if let Some(command) = cli.command {
@@ -102,7 +114,7 @@ pub(crate) fn run() -> ExitCode {
     let log_file = if cli.check || in_front { cli.log.log_file.take() } else { None };
     let (_flush, opened) = cli.log.install();
     if in_front {
-        match handover::supervise() {
+        match signals.as_mut().map_or_else(handover::supervise, handover::supervise_with) {
             Ok(Some(status)) => return status,
             Ok(None) => {}
             Err(error) => {
@@ -115,7 +127,7 @@ pub(crate) fn run() -> ExitCode {
     let done = read.and_then(|()| opened.map_err(|problem| config.blame("log-file", problem)));
     let done = done.map_err(Into::into).and_then(|()| match cli.check {
         true => check::check(&cli, log_file.as_deref(), &config),
-        false => serve(cli, config),
+        false => serve(cli, config, signals),
     });
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -131,7 +143,7 @@ pub(crate) fn run() -> ExitCode {
     }
 }
 
-fn serve(cli: Cli, config: Config) -> Result<(), Box<dyn std::error::Error>> {
+fn serve(cli: Cli, config: Config, signals: Option<Signals>) -> Result<(), Box<dyn std::error::Error>> {
     if let Some(root) = &cli.root {
         check_root(root).map_err(|problem| config.blame("root", problem))?;
     }
@@ -139,6 +151,7 @@ fn serve(cli: Cli, config: Config) -> Result<(), Box<dyn std::error::Error>> {
     let tls = load_tls(&cli.tls, &config)?;
     let server = cli.tls.apply(cli.server.server(), tls);
     let server = admin.iter().fold(server, |server, admin| admin.bind(server));
+    let server = signals.into_iter().fold(server, Server::signals);
     let handle = server.handle();
     let access = cli.access.open(&handle).map_err(|problem| config.blame("access-log-file", problem))?;
     let (access, _flush) = access.unzip();

@@ -51,6 +51,18 @@ pub fn supervise() -> Result<Option<ExitCode>, Error> {
     if is_supervised() {
         return Ok(None);
     }
+    supervise_with(&mut Signals::install()?)
+}
+
+/// As [`supervise`], with signals that were caught before. When it returns `None` they are as they were.
+///
+/// # Errors
+///
+/// As [`supervise`].
+pub fn supervise_with(signals: &mut Signals) -> Result<Option<ExitCode>, Error> {
+    if is_supervised() {
+        return Ok(None);
+    }
     let front = |what| move |source: io::Error| Error::from(Kind::Front { what, source });
     if tokio::runtime::Handle::try_current().is_ok() {
         let source = io::Error::other("call it before a runtime is entered");
@@ -59,7 +71,8 @@ pub fn supervise() -> Result<Option<ExitCode>, Error> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(front("no runtime"))?;
     runtime.block_on(async {
-        let front = Front::start()?;
+        signals.enter_in_front()?;
+        let front = Front::start(signals)?;
         Ok(Some(front.run().await))
     })
 }
@@ -70,19 +83,18 @@ pub fn needs_supervisor() -> bool {
     notify::is_held().is_some()
 }
 
-struct Front {
-    /// Before all others, so that nothing that arrives while the first generation is started is lost.
-    signals: Signals,
+struct Front<'a> {
+    signals: &'a mut Signals,
     mailbox: Mailbox,
     service: Service,
     manager: Notify,
 }
 
-impl Front {
-    fn start() -> Result<Front, Error> {
+impl Front<'_> {
+    fn start(signals: &mut Signals) -> Result<Front<'_>, Error> {
         let front = |what| move |source: io::Error| Error::from(Kind::Front { what, source });
         let launch = Launch::capture()?;
-        let signals = Signals::install_in_front().map_err(Kind::Signals)?;
+        held::can_hold().map_err(Kind::Pidfd)?;
         held::adopt_orphans().map_err(front("cannot adopt the generations"))?;
         let mailbox = Mailbox::open().map_err(front("cannot open a socket for them"))?;
         let manager = Notify::of_the_front();
