@@ -7,9 +7,11 @@ use serde_json::Value;
 use crate::harness::{HANDOVER, QUICK, playground, skip, wait_until};
 use crate::process::{Server, command};
 
+mod around;
 mod container;
 mod deaths;
 mod in_front;
+mod late;
 mod manager;
 mod terminal;
 
