@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{ArgAction, Parser, Subcommand};
-use handover::Server;
+use handover::{Server, Signals};
 use hyper::body::{Body, Bytes, Incoming};
 use hyper::service::Service;
 use hyper::{Request, Response};
@@ -26,6 +26,7 @@ mod metrics;
 mod options;
 mod release;
 mod reopen;
+mod runtime;
 mod site;
 mod tls;
 
@@ -82,7 +83,19 @@ struct Cli {
     command: Option<command::Command>,
 }
 
-pub(crate) fn run() -> ExitCode {
+/// Whether this process is to serve, from a glance at its arguments. What only asks or commands is ended by Ctrl-C as usual.
+pub(crate) fn is_server() -> bool {
+    const QUESTIONS: [&str; 5] = ["--check", "--help", "-h", "--version", "-V"];
+    let mut args = std::env::args_os().skip(1).peekable();
+    let is_command = args.peek().and_then(|first| first.to_str()).is_some_and(|first| {
+        // To ask for the list takes longer than all the rest.
+        !first.starts_with('-') && command::Command::has_subcommand(first)
+    });
+    !is_command && args.all(|arg| QUESTIONS.iter().all(|question| arg != *question))
+}
+
+/// `signals` are those that were caught already.
+pub(crate) fn run(mut signals: Option<Signals>) -> ExitCode {
     let asked = Asked::listen();
     // Prints usage errors itself, and exits with status 2.
     let (mut cli, config, read) = config::parse::<Cli>();
@@ -91,6 +104,14 @@ pub(crate) fn run() -> ExitCode {
     }
     let in_front =
         !cli.check && !handover::is_supervised() && cli.supervise.unwrap_or_else(handover::needs_supervisor);
+    if !in_front
+        && !cli.check
+        && let Err(problem) = runtime::check()
+    {
+        // The log needs a thread too.
+        let _ = io::stderr().write_all(format!("ERROR {problem}\n").as_bytes());
+        return ExitCode::FAILURE;
+    }
     // What a check has to say is for whoever asked, and not for the log of a server. The process in front would keep the
     // file open after it was rotated.
     let log_file = if cli.check || in_front { cli.log.log_file.take() } else { None };
@@ -100,7 +121,7 @@ pub(crate) fn run() -> ExitCode {
         .ok();
     if in_front {
         asked.take().into_iter().for_each(|asked| asked.pass_on(cli.control.clone()));
-        match handover::supervise() {
+        match signals.as_mut().map_or_else(handover::supervise, handover::supervise_with) {
             Ok(Some(status)) => return status,
             Ok(None) => {}
             Err(error) => {
@@ -116,7 +137,7 @@ pub(crate) fn run() -> ExitCode {
         false => {
             let files = LogFiles::default();
             cli.log.log_file.iter().for_each(|path| files.add(path.clone(), lines.clone()));
-            serve(cli, config, files, asked)
+            serve(cli, config, files, asked, signals)
         }
     });
     match done {
@@ -138,18 +159,20 @@ fn serve(
     config: Config,
     files: LogFiles,
     asked: Option<Asked>,
+    signals: Option<Signals>,
 ) -> Result<(), Box<dyn std::error::Error>> {
     if let Some(root) = &cli.root {
         check_root(root).map_err(|problem| config.blame("root", problem))?;
         release::warn_of_another(root);
     }
     let (server, admin, _) = configured(&cli, &config)?;
+    let server = signals.into_iter().fold(server, Server::signals);
     let handle = server.handle();
     let access =
         cli.access.open(&handle, &files).map_err(|problem| config.blame("access-log-file", problem))?;
     let (access, _flush) = access.unzip();
     let site = Site::new(cli.root.clone(), cli.probes, handle);
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = runtime::build()?;
     let operation = Operation { control: cli.control, admin, files, asked };
     let served = match Extras::of(&site, cli.root, &cli.extras, config.tables, access) {
         Some(extras) => runtime.block_on(operated(server, extras, operation)),

@@ -46,6 +46,11 @@ pub(crate) enum Kind {
         /// The users whose sockets listen there.
         users: Vec<u32>,
     },
+    /// The predecessor is not seen on an address that was joined.
+    Alone {
+        addr: SocketAddr,
+        predecessor: u32,
+    },
     /// Others than the predecessor listen on an address that is to be taken over.
     Crowd {
         addr: SocketAddr,
@@ -60,6 +65,8 @@ pub(crate) enum Kind {
         source: io::Error,
     },
     Signals(io::Error),
+    /// A process cannot be held by a pidfd.
+    Pidfd(io::Error),
     /// The process in front cannot be.
     Front {
         what: &'static str,
@@ -89,6 +96,13 @@ impl Error {
     /// The readiness check of the application failed or took too long.
     pub fn is_not_ready(&self) -> bool {
         matches!(self.0, Kind::NotReady(_) | Kind::ReadyTimeout(_))
+    }
+}
+
+impl Error {
+    /// The predecessor is not seen on an address that was joined.
+    pub(crate) fn is_alone(&self) -> bool {
+        matches!(self.0, Kind::Alone { .. })
     }
 }
 
@@ -134,6 +148,11 @@ impl fmt::Display for Error {
                     difference(*addr, source, users)
                 )
             }
+            Kind::Alone { addr, predecessor } => write!(
+                f,
+                "cannot take over {addr}: the predecessor, pid {predecessor}, does not listen there as far as this process \
+                 can see: this one is in another network namespace, where no connection would arrive; start it in the same"
+            ),
             Kind::Crowd { addr, holders } => write!(
                 f,
                 "cannot take over {addr}: besides the predecessor another process listens there{holders}; new \
@@ -153,6 +172,7 @@ impl fmt::Display for Error {
             }
             Kind::FirstGeneration(reason) => f.write_str(reason),
             Kind::Signals(source) => write!(f, "cannot install signal handlers: {source}"),
+            Kind::Pidfd(source) => f.write_str(&no_pidfd(source)),
             Kind::Predecessor { pid, source } => {
                 write!(f, "cannot signal the predecessor, pid {pid}: {source}")
             }
@@ -176,17 +196,28 @@ impl std::error::Error for Error {
             | Kind::PidFile { source, .. }
             | Kind::Launch { source, .. }
             | Kind::Signals(source)
+            | Kind::Pidfd(source)
             | Kind::Front { source, .. }
             | Kind::Predecessor { source, .. } => Some(source),
             Kind::NotReady(source) => Some(source.as_ref()),
             Kind::TooLong { .. }
             | Kind::Conflict { .. }
             | Kind::InUse { .. }
+            | Kind::Alone { .. }
             | Kind::Crowd { .. }
             | Kind::FirstGeneration(_)
             | Kind::ReadyTimeout(_) => None,
         }
     }
+}
+
+/// Why generations cannot hold each other.
+pub(crate) fn no_pidfd(source: &io::Error) -> String {
+    format!(
+        "cannot hold a process by pidfd_open(2): {}; a restart needs it: Linux 5.3 or newer, and a sandbox (seccomp) that \
+         allows pidfd_open and pidfd_send_signal",
+        plain(source)
+    )
 }
 
 /// The system's message without Rust's "(os error 98)".

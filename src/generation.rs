@@ -4,6 +4,7 @@
 //! They cannot be removed from a running process without `unsafe`, so a grandchild may inherit them: there they
 //! name somebody else's parent and mean nothing.
 
+use std::io;
 use std::net::SocketAddr;
 
 use crate::process::{self, Parent};
@@ -12,6 +13,12 @@ const PARENT: &str = "HANDOVER_PARENT";
 const GENERATION: &str = "HANDOVER_GENERATION";
 const LISTEN: &str = "HANDOVER_LISTEN";
 const SUPERVISOR: &str = "HANDOVER_SUPERVISOR";
+const PROTOCOL: &str = "HANDOVER_PROTOCOL";
+
+/// The version of the protocol between generations that this one speaks. Two generations speak the older of theirs.
+///
+/// 1: READY is SIGTERM, and nobody says a version. 2: READY is SIGURG, said again until the predecessor has closed.
+const SPOKEN: u32 = 2;
 
 /// The environment variables a generation sets for its successor, and the process in front of [`supervise`](crate::supervise)
 /// for the first generation.
@@ -22,7 +29,8 @@ const SUPERVISOR: &str = "HANDOVER_SUPERVISOR";
 /// let mut command = std::process::Command::new("convert");
 /// handover::ENVIRONMENT.iter().for_each(|name| { command.env_remove(name); });
 /// ```
-pub const ENVIRONMENT: [&str; 5] = [PARENT, GENERATION, LISTEN, SUPERVISOR, process::stderr::VARIABLE];
+pub const ENVIRONMENT: [&str; 6] =
+    [PARENT, GENERATION, LISTEN, SUPERVISOR, PROTOCOL, process::stderr::VARIABLE];
 
 /// The number of the generation that this process is, from 1, before there is a [`Server`](crate::Server): for the lines
 /// of a log that is set up first.
@@ -49,6 +57,8 @@ pub(crate) struct Predecessor {
     pub(crate) parent: Parent,
     /// Where it listens.
     pub(crate) addresses: Vec<Address>,
+    /// The version that is spoken with it.
+    pub(crate) protocol: u32,
 }
 
 /// An address as it was asked for and as it is: they differ when port 0 was asked for.
@@ -59,28 +69,29 @@ pub(crate) struct Address {
 }
 
 impl Generation {
-    pub(crate) fn from_env() -> Generation {
+    /// Fails if the predecessor is there and cannot be held.
+    pub(crate) fn from_env() -> io::Result<Generation> {
         Generation::told_by(|name| std::env::var(name).ok())
     }
 
-    fn told_by(var: impl Fn(&str) -> Option<String>) -> Generation {
-        let successor = || {
-            let Claim { pid, started, number, addresses } = Claim::read(&var)?;
-            let parent = Parent::verified(pid, started)?;
-            Some(Generation {
-                number,
-                predecessor: Some(Predecessor { parent, addresses }),
-                supervisor: None,
-            })
-        };
-        let generation = successor().unwrap_or(Generation { number: 1, predecessor: None, supervisor: None });
-        let supervisor = supervisor(var(SUPERVISOR), generation.predecessor.is_some());
-        Generation { supervisor, ..generation }
+    fn told_by(var: impl Fn(&str) -> Option<String>) -> io::Result<Generation> {
+        let mut generation = Generation { number: 1, predecessor: None, supervisor: None };
+        if let Some(Claim { pid, started, number, addresses, protocol }) = Claim::read(&var)
+            && let Some(parent) = Parent::verified(pid, started)?
+        {
+            let predecessor = Predecessor { parent, addresses, protocol };
+            generation = Generation { number, predecessor: Some(predecessor), ..generation };
+        }
+        generation.supervisor = supervisor(var(SUPERVISOR), generation.predecessor.is_some());
+        Ok(generation)
     }
 
     pub(crate) fn environment(&self, addresses: &[Address]) -> Vec<(&'static str, String)> {
+        let me = described(std::process::id());
         vec![
-            (PARENT, described(std::process::id())),
+            // Says whose word it is, because a generation that speaks version 1 passes on what it has inherited.
+            (PROTOCOL, format!("{SPOKEN} {me}")),
+            (PARENT, me),
             (GENERATION, self.number.to_string()),
             (LISTEN, format_addresses(addresses)),
             // Empty where there is none, because a program that was started by a generation inherits the name of a process
@@ -125,15 +136,27 @@ struct Claim {
     started: Option<u64>,
     number: u64,
     addresses: Vec<Address>,
+    protocol: u32,
 }
 
 impl Claim {
     fn read(var: impl Fn(&str) -> Option<String>) -> Option<Claim> {
-        let (pid, started) = parse_parent(&var(PARENT)?)?;
+        let parent = var(PARENT)?;
+        let (pid, started) = parse_parent(&parent)?;
         let number: u64 = var(GENERATION)?.parse().ok()?;
         let addresses = parse_addresses(&var(LISTEN)?)?;
-        Some(Claim { pid, started, number: number.checked_add(1)?, addresses })
+        let protocol = spoken_with(&parent, var(PROTOCOL).as_deref());
+        Some(Claim { pid, started, number: number.checked_add(1)?, addresses, protocol })
     }
+}
+
+/// The version to speak with this parent: the older of its own and ours.
+fn spoken_with(parent: &str, said: Option<&str>) -> u32 {
+    let version = said.and_then(|said| {
+        let (version, by) = said.split_once(' ')?;
+        version.parse().ok().filter(|_| by == parent)
+    });
+    version.map_or(1, |version: u32| version.clamp(1, SPOKEN))
 }
 
 /// `PID` or `PID@START`.
@@ -192,8 +215,20 @@ mod tests {
     }
 
     #[test]
+    fn two_generations_speak_the_older_version_and_the_word_of_an_ancestor_counts_for_nothing() {
+        let parent = "41@1000";
+        assert_eq!(spoken_with(parent, None), 1);
+        assert_eq!(spoken_with(parent, Some("1 41@1000")), 1);
+        assert_eq!(spoken_with(parent, Some("2 41@1000")), 2);
+        assert_eq!(spoken_with(parent, Some("99 41@1000")), SPOKEN);
+        for unclear in ["2 40@1000", "2 41@999", "2 41", "2", "", "x 41@1000", "0 41@1000", "2  41@1000"] {
+            assert_eq!(spoken_with(parent, Some(unclear)), 1, "{unclear:?}");
+        }
+    }
+
+    #[test]
     fn a_process_that_is_not_the_parent_is_not_believed() {
-        assert!(Parent::verified(std::process::id(), None).is_none());
+        assert!(matches!(Parent::verified(std::process::id(), None), Ok(None)));
     }
 
     #[test]
@@ -202,8 +237,8 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
         let _inside = runtime.enter();
         let started = process::started(parent).expect("the parent is in /proc");
-        assert!(Parent::verified(parent, Some(started)).is_some());
-        assert!(Parent::verified(parent, Some(started + 1)).is_none());
+        assert!(matches!(Parent::verified(parent, Some(started)), Ok(Some(_))));
+        assert!(matches!(Parent::verified(parent, Some(started + 1)), Ok(None)));
     }
 
     /// Text that is nearly right, which random bytes never are: pieces of what is right, some of them spoilt.
@@ -239,6 +274,7 @@ mod tests {
                 GENERATION => Some(generation.clone()),
                 _ => Some(listen.clone()),
             });
+            let told = told.expect("the parent can be held");
             let Some(predecessor) = told.predecessor else {
                 assert_eq!(told.number, 1);
                 continue;

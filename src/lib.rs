@@ -61,13 +61,14 @@
 //!
 //! # Limitations
 //!
-//! - Linux only, 5.3 or newer (pidfd). Where the kernel or a sandbox refuses `SO_ATTACH_REUSEPORT_CBPF` the server says
+//! - Linux only, 5.3 or newer (pidfd); a restart is refused where a sandbox refuses pidfds. Where the kernel or a sandbox refuses `SO_ATTACH_REUSEPORT_CBPF` the server says
 //!   so in one warning and goes on with standby alone.
 //! - TCP only: Unix sockets have no `SO_REUSEPORT`.
 //! - Both generations run as the same user in the same network namespace, and spell an address the same way.
 //! - As pid 1, or under systemd without `Type=notify`, a restart is refused unless [`supervise`] keeps a process in front. That
 //!   one is never replaced itself.
-//! - The successor must be the process that was started, or replace it by `exec`: a wrapper that forks is not believed.
+//! - The successor must be the process that was started, or replace it by `exec`: a wrapper that forks is not believed, and a
+//!   program that forks into the background may do so only while [`generation()`] is 1.
 //! - TLS needs the feature `tls`, which the default features include. A server has it on all of its addresses or on none, and
 //!   sessions are not resumed over a handover unless the program brings a ticketer.
 //! - An HTTP/1 client that stays quiet for the whole idle grace and sends its next request in the very moment we close
@@ -136,9 +137,11 @@ pub use outcome::{End, Outcome};
 #[cfg(target_os = "linux")]
 pub use server::{Listener, Server};
 #[cfg(target_os = "linux")]
+pub use signals::Signals;
+#[cfg(target_os = "linux")]
 pub use status::{Connections, HandoverResult, LastHandover, PortMember, Status};
 #[cfg(target_os = "linux")]
-pub use supervisor::{needs_supervisor, supervise};
+pub use supervisor::{needs_supervisor, supervise, supervise_with};
 /// The version of rustls whose `ServerConfig` [`Server::tls`] takes.
 #[cfg(all(target_os = "linux", feature = "tls"))]
 pub use tokio_rustls::rustls;

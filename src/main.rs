@@ -2,8 +2,12 @@
 
 use std::process::ExitCode;
 
+use handover::Signals;
+
 mod cli;
 
 fn main() -> ExitCode {
-    cli::run()
+    // First of all, because a SIGHUP ends the process until then. Where it fails, the server says so, which tries again.
+    let signals = cli::is_server().then(Signals::install).and_then(Result::ok);
+    cli::run(signals)
 }

@@ -42,6 +42,14 @@ struct Listener {
     socket: Arc<TcpListener>,
 }
 
+impl Listener {
+    fn others(&self) -> io::Result<Vec<members::Member>> {
+        let mut members = members::of(self.address.actual)?;
+        members.retain(|m| m.inode != self.inode);
+        Ok(members)
+    }
+}
+
 impl Port {
     /// Listens on every address: exclusively, or with the predecessor where that one listens already.
     pub(crate) fn open(
@@ -111,15 +119,34 @@ impl Port {
         self.listeners.iter().map(attach).fold(Ok(()), Result::and)
     }
 
-    /// Fails if anyone but us and one predecessor listens: with a third the indices of `steering` are wrong.
-    pub(crate) fn check_crowd(&self) -> Result<(), Error> {
-        for (listener, others) in self.others() {
-            if others.len() > usize::from(listener.joined) {
-                let holders = members::describe(&others);
-                return Err(Kind::Crowd { addr: listener.address.actual, holders }.into());
+    /// Fails if anyone but us and one predecessor listens: with a third the indices of `steering` are wrong. Fails too where
+    /// the predecessor does not, although its address was joined. Returns why that cannot be known, where it cannot.
+    pub(crate) fn check_crowd(&self, predecessor: Option<&Predecessor>) -> Result<Option<io::Error>, Error> {
+        let mut unknown = None;
+        for listener in &self.listeners {
+            let addr = listener.address.actual;
+            match listener.others() {
+                Ok(others) if others.len() > usize::from(listener.joined) => {
+                    return Err(Kind::Crowd { addr, holders: members::describe(&others) }.into());
+                }
+                // Asked last: one that is dead now may have been so when it was looked for.
+                Ok(others) if others.is_empty() && listener.joined => {
+                    if let Some(parent) = predecessor.map(|p| &p.parent).filter(|parent| !parent.is_dead()) {
+                        return Err(Kind::Alone { addr, predecessor: parent.pid() }.into());
+                    }
+                }
+                Ok(_) => {}
+                Err(error) => unknown = Some(error),
             }
         }
-        Ok(())
+        Ok(unknown)
+    }
+
+    /// Whether it can be seen that nobody else listens on an address that was joined.
+    pub(crate) fn is_left_alone(&self) -> bool {
+        let mut joined = self.listeners.iter().filter(|listener| listener.joined).peekable();
+        joined.peek().is_some()
+            && joined.all(|listener| listener.others().is_ok_and(|others| others.is_empty()))
     }
 
     /// The first address on which more than `expected` others listen, and who they are.
@@ -137,12 +164,11 @@ impl Port {
     /// Where sock_diag is not to be had (a sandbox) there is nobody to be seen.
     fn others(&self) -> impl Iterator<Item = (&Listener, Vec<members::Member>)> {
         self.listeners.iter().map(|listener| {
-            let mut members = members::of(listener.address.actual).unwrap_or_else(|error| {
+            let others = listener.others().unwrap_or_else(|error| {
                 tracing::debug!(%error, "cannot list the listeners of a port");
                 vec![]
             });
-            members.retain(|m| m.inode != listener.inode);
-            (listener, members)
+            (listener, others)
         })
     }
 

@@ -172,17 +172,21 @@ pub(crate) struct Parent {
 }
 
 impl Parent {
-    /// The parent, if it is the process that `pid` and `started` (see [`started`]) describe.
-    pub(crate) fn verified(pid: u32, expected_start: Option<u64>) -> Option<Parent> {
-        if !is_parent(pid, None) {
-            return None;
-        }
-        let pidfd = pidfd_open(getppid()?, PidfdFlags::empty()).ok()?;
+    /// The parent, if it is the process that `pid` and `started` (see [`started`]) describe. Fails if it is, and cannot be
+    /// held.
+    pub(crate) fn verified(pid: u32, expected_start: Option<u64>) -> io::Result<Option<Parent>> {
+        let Some(parent) = getppid().filter(|_| is_parent(pid, None)) else { return Ok(None) };
+        let pidfd = match pidfd_open(parent, PidfdFlags::empty()) {
+            Err(rustix::io::Errno::SRCH) => return Ok(None),
+            opened => opened?,
+        };
         // Asked again: had the parent died before pidfd_open, another process could have got its pid, but then
         // this process has a new parent by now.
-        is_parent(pid, expected_start).then_some(())?;
+        if !is_parent(pid, expected_start) {
+            return Ok(None);
+        }
         #[allow(deprecated, reason = "sound for an OwnedFd; its replacement cannot be called in this crate")]
-        Some(Parent { pid, pidfd: AsyncFd::new(pidfd).ok()? })
+        Ok(Some(Parent { pid, pidfd: AsyncFd::new(pidfd)? }))
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -196,6 +200,11 @@ impl Parent {
     /// Returns when the parent is dead (a pidfd is readable then, pidfd_open(2)). Cancel safe.
     pub(crate) async fn dead(&self) {
         let _ = self.pidfd.readable().await;
+    }
+
+    /// Whether it is dead by now.
+    pub(crate) fn is_dead(&self) -> bool {
+        held::is_dead(self.pidfd.get_ref())
     }
 }
 
@@ -217,7 +226,16 @@ pub(crate) fn is_parent(pid: u32, expected_start: Option<u64>) -> bool {
 
 /// When a process started, in clock ticks after boot (field 22 of proc_pid_stat(5)); no clock step changes it.
 pub(crate) fn started(pid: u32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat(&pid.to_string(), 22)?.parse().ok()
+}
+
+/// Whether the session of this process has a terminal (field 7 of proc_pid_stat(5)).
+pub(crate) fn has_terminal() -> bool {
+    stat("self", 7).is_some_and(|device| device != "0")
+}
+
+fn stat(process: &str, field: usize) -> Option<String> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
     // The second field is the name in parentheses, which may itself contain spaces and parentheses.
-    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+    stat.rsplit_once(')')?.1.split_whitespace().nth(field - 3).map(str::to_owned)
 }

@@ -18,6 +18,7 @@ use crate::identity::Identity;
 use crate::outcome::Outcome;
 use crate::port::{Port, Sink};
 use crate::process::{self, Launch};
+use crate::signals::Signals;
 use crate::succession::Timings;
 
 mod engine;
@@ -40,8 +41,17 @@ type Check = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
 /// # Ok(()) }
 /// ```
 ///
-/// Signal handlers are installed when it begins to listen, not before: SIGHUP and SIGUSR2 restart; SIGTERM and SIGINT
-/// stop, a second one at once; SIGURG is used between generations.
+/// # Signals
+///
+/// SIGHUP and SIGUSR2 restart; SIGTERM and SIGINT stop, a second one at once; SIGURG is what generations say to each other.
+/// They are caught, and unblocked, when it begins to listen; [`Signals`] catches those that restart before. A SIGHUP that tells of a terminal
+/// that is gone, from the kernel or the shell that had it, is no wish to restart.
+///
+/// A program may have handlers of its own for them, by `tokio::signal` or `signal-hook`: the server's stay in force beside
+/// them, and none of its own hears anything at a handover, because a handover sends nobody else one of these signals. One that
+/// waits for SIGTERM to do something of its own may do that; if it drops the server's future, all connections are cut, so it
+/// should wait for the future, which ends by itself. It should not replace the handlers by `sigaction`, not block these
+/// signals in every thread, and wait by `sigwait` for others only.
 ///
 /// Create it before the program changes its working directory: a successor is started where this process was.
 pub struct Server {
@@ -63,6 +73,7 @@ struct Config {
     max_connections: Option<usize>,
     drain: DrainOptions,
     pid_file: Option<PathBuf>,
+    signals: Option<Signals>,
     #[cfg(feature = "tls")]
     tls: tls::Tls,
 }
@@ -124,6 +135,7 @@ impl Server {
                 max_connections: None,
                 drain: DrainOptions::default(),
                 pid_file: None,
+                signals: None,
                 #[cfg(feature = "tls")]
                 tls: tls::Tls::default(),
             },
@@ -229,6 +241,12 @@ impl Server {
     /// in front. Default: none.
     pub fn pid_file(mut self, path: impl Into<PathBuf>) -> Server {
         self.config.pid_file = Some(path.into());
+        self
+    }
+
+    /// Takes signals that were caught before there was a server. Default: they are caught when it begins to listen.
+    pub fn signals(mut self, signals: Signals) -> Server {
+        self.config.signals = Some(signals);
         self
     }
 

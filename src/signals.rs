@@ -1,38 +1,60 @@
 //! Signals and their senders. No other file knows which signal means what.
 //!
-//! The sender is the kernel's word (siginfo `si_pid`), so a child that says "ready" cannot be confused with an
-//! operator who says "stop", although both send SIGTERM. SIGQUIT is left alone.
+//! A sender is believed only where the kernel vouches for it: `si_pid` of a signal that was sent by kill(2) or through a
+//! pidfd (SI_USER). What comes by sigqueue(3) carries any pid that its author likes. SIGQUIT is left alone.
 
-use std::io;
+use std::os::unix::net::UnixStream as StdStream;
 
+use nix::sys::signal::{SigSet, Signal as NixSignal};
+use rustix::process::getsid;
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGURG, SIGUSR2};
 use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::WithOrigin;
-use signal_hook::low_level::siginfo::Cause;
+use signal_hook::low_level::siginfo::{Cause, Origin, Sent};
 use tokio::net::UnixStream;
 
+use crate::error::{Error, Kind};
+use crate::process;
 use crate::succession::Word;
 
-/// To the predecessor: this generation serves, retire.
-pub(crate) const READY: rustix::process::Signal = rustix::process::Signal::TERM;
 /// To the successor: the listener is closed, the port is yours. Its default disposition is to be ignored.
-pub(crate) const CLOSED: nix::sys::signal::Signal = nix::sys::signal::Signal::SIGURG;
+pub(crate) const CLOSED: NixSignal = NixSignal::SIGURG;
+
+/// What a server has handlers for.
+const HANDLED: [NixSignal; 5] =
+    [NixSignal::SIGHUP, NixSignal::SIGUSR2, NixSignal::SIGTERM, NixSignal::SIGINT, NixSignal::SIGURG];
+
+/// To a predecessor that speaks this version of the protocol: this generation serves, retire.
+///
+/// SIGURG means nothing to anybody else, so no handler of the program around the predecessor hears a stop, and no request to
+/// stop can become one with it. Version 1 said it with SIGTERM.
+pub(crate) fn ready(protocol: u32) -> rustix::process::Signal {
+    if protocol >= 2 { rustix::process::Signal::URG } else { rustix::process::Signal::TERM }
+}
 
 /// The signal by which a child is told something.
-pub(crate) fn spoken(word: Word) -> nix::sys::signal::Signal {
+pub(crate) fn spoken(word: Word) -> NixSignal {
     match word {
-        Word::Restart => nix::sys::signal::Signal::SIGHUP,
-        Word::Stop => nix::sys::signal::Signal::SIGTERM,
+        Word::Restart => NixSignal::SIGHUP,
+        Word::Stop => NixSignal::SIGTERM,
     }
+}
+
+/// Whether a process that ended by this signal was asked for a restart before it had a handler.
+pub(crate) fn asks_for_restart(signal: i32) -> bool {
+    matches!(signal, SIGHUP | SIGUSR2)
 }
 
 /// What arrived, before it is known who the sender is to us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Heard {
     Restart,
-    /// SIGTERM or SIGINT: stop, or from the child: ready.
+    /// SIGTERM or SIGINT: stop, or from a child that speaks version 1 of the protocol: ready.
     Term,
-    Closed,
+    /// SIGURG: from the child ready, from the predecessor closed.
+    Urgent,
+    /// The terminal of this session is gone, which is no wish to restart.
+    HungUp,
 }
 
 /// What arrived at the process in front.
@@ -51,8 +73,8 @@ pub(crate) enum ToFront {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Signal {
     pub(crate) heard: Heard,
-    /// 0 when the kernel sent it (Ctrl-C) or the sender is in another pid namespace.
-    pub(crate) sender: u32,
+    /// `None` when the kernel sent it (Ctrl-C), the sender is in another pid namespace, or nobody vouches for it.
+    pub(crate) sender: Option<u32>,
 }
 
 /// How often this generation was told to stop. The process in front passes on what it is told, and may not be the only one
@@ -73,25 +95,80 @@ impl Stops {
     }
 }
 
-/// Handlers are installed by [`Signals::install`] and removed on drop, when the former dispositions do not return:
-/// a signal is then ignored by this crate but still has its handler (see signal-hook's documentation).
+/// The signals of a [`Server`](crate::Server), caught from this moment on: SIGHUP and SIGUSR2. SIGTERM and SIGINT end the
+/// process as usual until it listens, because there is nothing to lose, and a start that hangs must not survive them.
+///
+/// A server catches them when it begins to listen. Until then a SIGHUP ends the process, so a program that takes its time to
+/// start catches them first of all, before it starts a thread, and gives them to the server, which acts on what has come
+/// meanwhile:
+///
+/// ```no_run
+/// # use {hyper::{Request, Response, body::Incoming, service::service_fn}, std::convert::Infallible};
+/// # async fn hello(_: Request<Incoming>) -> Result<Response<String>, Infallible> { Ok(Response::new("".into())) }
+/// # async fn read_a_large_file() {}
+/// fn main() -> Result<(), handover::Error> {
+///     let signals = handover::Signals::install()?;
+///     let runtime = tokio::runtime::Runtime::new().expect("the system has threads left");
+///     runtime.block_on(async {
+///         read_a_large_file().await;
+///         handover::Server::bind("0.0.0.0:8080").signals(signals).serve(service_fn(hello)).await?;
+///         Ok(())
+///     })
+/// }
+/// ```
+///
+/// The time between `execve` and `main`, about a millisecond, nobody can cover. A successor that is ended by a SIGHUP or
+/// SIGUSR2 there is started again by its predecessor.
+///
+/// What a server handles, and only that, is unblocked in the calling thread: whoever started the program may have blocked them
+/// (`env --block-signal`), and nothing could be heard then. When it is dropped the handlers stay and do nothing, so the
+/// signals are ignored from then on.
 #[derive(Debug)]
-pub(crate) struct Signals(SignalDelivery<UnixStream, WithOrigin>);
+pub struct Signals {
+    delivery: SignalDelivery<StdStream, WithOrigin>,
+    /// What was taken out of the delivery and not yet looked at.
+    taken: Vec<Origin>,
+    /// The delivery's pipe, within a runtime.
+    pipe: Option<UnixStream>,
+    had_terminal: bool,
+}
 
 impl Signals {
-    pub(crate) fn install() -> io::Result<Signals> {
-        Signals::of(&[SIGHUP, SIGUSR2, SIGTERM, SIGINT, SIGURG])
+    /// Installs the handlers.
+    ///
+    /// # Errors
+    ///
+    /// When there is no descriptor left for them.
+    pub fn install() -> Result<Signals, Error> {
+        let install = || {
+            let (read, write) = StdStream::pair()?;
+            read.set_nonblocking(true)?;
+            write.set_nonblocking(true)?;
+            let delivery =
+                SignalDelivery::with_pipe(read, write, WithOrigin::default(), [SIGHUP, SIGUSR2, SIGURG])?;
+            // After the handlers, so that what has been pending finds one.
+            SigSet::from_iter(HANDLED).thread_unblock()?;
+            Ok(Signals { delivery, taken: vec![], pipe: None, had_terminal: process::has_terminal() })
+        };
+        install().map_err(|source| Kind::Signals(source).into())
     }
 
-    /// For the process in front.
-    pub(crate) fn install_in_front() -> io::Result<Signals> {
-        Signals::of(&[SIGHUP, SIGUSR2, SIGTERM, SIGINT, SIGCHLD])
+    /// Within the runtime that waits for them.
+    pub(crate) fn enter(&mut self) -> Result<(), Error> {
+        for stop in [SIGTERM, SIGINT] {
+            self.delivery.handle().add_signal(stop).map_err(Kind::Signals)?;
+        }
+        let pipe = self.delivery.get_read().try_clone().and_then(UnixStream::from_std);
+        self.pipe = Some(pipe.map_err(Kind::Signals)?);
+        Ok(())
     }
 
-    fn of(signals: &[i32]) -> io::Result<Signals> {
-        let (read, write) = UnixStream::pair()?;
-        let write = write.into_std()?;
-        Ok(Signals(SignalDelivery::with_pipe(read, write, WithOrigin::default(), signals)?))
+    /// As [`enter`](Signals::enter), for the process in front, which hears of its children too.
+    pub(crate) fn enter_in_front(&mut self) -> Result<(), Error> {
+        self.delivery.handle().add_signal(SIGCHLD).map_err(Kind::Signals)?;
+        let unblocked = SigSet::from(NixSignal::SIGCHLD).thread_unblock();
+        unblocked.map_err(|errno| Kind::Signals(errno.into()))?;
+        self.enter()
     }
 
     /// Cancel safe. Looks at what the handlers stored before it waits, so a signal delivered before the call is
@@ -109,11 +186,13 @@ impl Signals {
     pub(crate) async fn next_in_front(&mut self) -> ToFront {
         use rustix::process::Signal;
         loop {
-            if let Some(origin) = self.0.pending().next() {
+            while let Some(origin) = self.take() {
                 let is_stop = matches!(origin.signal, SIGTERM | SIGINT);
                 return match (origin.signal, origin.cause) {
+                    (SIGURG, _) => continue,
                     (SIGCHLD, _) => ToFront::Child,
                     (_, Cause::Kernel) => ToFront::ToldAll { stop: is_stop },
+                    (SIGHUP, _) if self.is_of_the_terminal(&origin) => ToFront::ToldAll { stop: false },
                     (SIGHUP, _) => ToFront::Restart(Signal::HUP),
                     (SIGUSR2, _) => ToFront::Restart(Signal::USR2),
                     (SIGINT, _) => ToFront::Stop(Signal::INT),
@@ -125,7 +204,8 @@ impl Signals {
     }
 
     async fn wait(&mut self) {
-        let pipe = self.0.get_read();
+        // Cannot be `None` because whoever waits has entered a runtime.
+        let Some(pipe) = &self.pipe else { return std::future::pending().await };
         // Cannot fail: both ends live as long as `self`. If it did, the next turn would look again.
         let _ = pipe.readable().await;
         // Clears tokio's readiness once the pipe is empty, so that the next `readable` really waits.
@@ -134,13 +214,36 @@ impl Signals {
 
     /// A signal that was delivered already.
     pub(crate) fn delivered(&mut self) -> Option<Signal> {
-        let origin = self.0.pending().next()?;
+        let origin = self.take()?;
         let heard = match origin.signal {
+            SIGHUP if self.is_of_the_terminal(&origin) => Heard::HungUp,
             SIGHUP | SIGUSR2 => Heard::Restart,
-            SIGURG => Heard::Closed,
+            SIGURG => Heard::Urgent,
             _ => Heard::Term,
         };
-        let sender = origin.process.map_or(0, |p| p.pid.cast_unsigned());
-        Some(Signal { heard, sender })
+        Some(Signal { heard, sender: sender(&origin) })
     }
+
+    /// What generations say to each other comes first: a successor that is ready is told of a stop that came with it.
+    fn take(&mut self) -> Option<Origin> {
+        self.taken.extend(self.delivery.pending());
+        let urgent = self.taken.iter().position(|origin| origin.signal == SIGURG);
+        (!self.taken.is_empty()).then(|| self.taken.remove(urgent.unwrap_or(0)))
+    }
+
+    /// The kernel says SIGHUP when a terminal closes, and so does the shell that it belonged to. By the time a shell hears
+    /// of it no process of its session has a terminal any more (`__tty_hangup` in drivers/tty/tty_io.c).
+    fn is_of_the_terminal(&self, origin: &Origin) -> bool {
+        let leader = || getsid(None).ok().map(|pid| pid.as_raw_pid().cast_unsigned());
+        origin.cause == Cause::Kernel
+            || self.had_terminal
+                && sender(origin).is_some_and(|pid| Some(pid) == leader())
+                && !process::has_terminal()
+    }
+}
+
+/// Who sent it, as far as the kernel vouches for that. 0 is a process of another pid namespace.
+fn sender(origin: &Origin) -> Option<u32> {
+    let process = origin.process.filter(|_| origin.cause == Cause::Sent(Sent::User))?;
+    Some(process.pid.cast_unsigned()).filter(|pid| *pid != 0)
 }

@@ -5,6 +5,7 @@
 //! It listens on nothing, serves nothing, and never starts a second time what has failed.
 
 use std::io;
+use std::path::Path;
 use std::process::ExitCode;
 
 use tracing::info;
@@ -12,13 +13,13 @@ use tracing::info;
 use crate::error::{Error, Kind};
 use crate::generation::{self, ENVIRONMENT, is_supervised};
 use crate::notify::{self, Notify};
-use crate::process::Launch;
 use crate::process::held::{self, Held};
+use crate::process::{self, Launch};
 use crate::signals::Signals;
 
 mod mailbox;
 mod service;
-use mailbox::Mailbox;
+use mailbox::{Mailbox, Post};
 use service::Service;
 
 /// Stays in front of the server, so that whoever started this program sees one process with one pid, for ever.
@@ -51,6 +52,18 @@ pub fn supervise() -> Result<Option<ExitCode>, Error> {
     if is_supervised() {
         return Ok(None);
     }
+    supervise_with(&mut Signals::install()?)
+}
+
+/// As [`supervise`], with signals that were caught before. When it returns `None` they are as they were.
+///
+/// # Errors
+///
+/// As [`supervise`].
+pub fn supervise_with(signals: &mut Signals) -> Result<Option<ExitCode>, Error> {
+    if is_supervised() {
+        return Ok(None);
+    }
     let front = |what| move |source: io::Error| Error::from(Kind::Front { what, source });
     if tokio::runtime::Handle::try_current().is_ok() {
         let source = io::Error::other("call it before a runtime is entered");
@@ -59,30 +72,47 @@ pub fn supervise() -> Result<Option<ExitCode>, Error> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(front("no runtime"))?;
     runtime.block_on(async {
-        let front = Front::start()?;
+        signals.enter_in_front()?;
+        let front = Front::start(signals)?;
         Ok(Some(front.run().await))
     })
 }
 
 /// Whether nobody would follow this process to a successor: it is pid 1, with which its container ends, or systemd started
-/// it and does not listen to it (no `NOTIFY_SOCKET`). Without [`supervise`] a restart is refused there.
+/// it and does not listen to it (no `NOTIFY_SOCKET`); without [`supervise`] a restart is refused there. Or its parent is pid 1
+/// and not systemd: a small init (`docker run --init`, tini, dumb-init, bwrap), which ends the container with the process that
+/// it has started.
+///
+/// Ask when the program starts, because orphans are adopted by pid 1 too.
 pub fn needs_supervisor() -> bool {
-    notify::is_held().is_some()
+    notify::is_held().is_some() || is_child_of_a_small_init()
 }
 
-struct Front {
-    /// Before all others, so that nothing that arrives while the first generation is started is lost.
-    signals: Signals,
+/// Where nobody may look at pid 1, systemd's directory tells (sd_booted(3)).
+fn is_child_of_a_small_init() -> bool {
+    let is_systemd = || match std::fs::read_to_string("/proc/1/comm") {
+        Ok(name) => name == "systemd\n",
+        Err(_) => Path::new("/run/systemd/system").exists(),
+    };
+    let is_heard = || std::env::var_os(notify::SOCKET).is_some_and(|path| !path.is_empty());
+    process::is_parent(1, None) && !is_heard() && !is_systemd()
+}
+
+/// So many messages are read before signals are looked at again.
+const TURN: usize = 64;
+
+struct Front<'a> {
+    signals: &'a mut Signals,
     mailbox: Mailbox,
     service: Service,
     manager: Notify,
 }
 
-impl Front {
-    fn start() -> Result<Front, Error> {
+impl Front<'_> {
+    fn start(signals: &mut Signals) -> Result<Front<'_>, Error> {
         let front = |what| move |source: io::Error| Error::from(Kind::Front { what, source });
         let launch = Launch::capture()?;
-        let signals = Signals::install_in_front().map_err(Kind::Signals)?;
+        held::can_hold().map_err(Kind::Pidfd)?;
         held::adopt_orphans().map_err(front("cannot adopt the generations"))?;
         let mailbox = Mailbox::open().map_err(front("cannot open a socket for them"))?;
         let manager = Notify::of_the_front();
@@ -102,17 +132,18 @@ impl Front {
     }
 
     async fn run(mut self) -> ExitCode {
-        self.look();
+        let mut has_read_all = self.look();
         while !self.service.has_left() {
             let Front { signals, mailbox, service, manager } = &mut self;
             let signal = tokio::select! {
                 biased;
                 signal = signals.next_in_front() => Some(signal),
+                () = std::future::ready(()), if !has_read_all => None,
                 () = mailbox.readable() => None,
                 () = service.a_death() => None,
                 () = manager.keep_telling() => None,
             };
-            self.look();
+            has_read_all = self.look();
             if let Some(signal) = signal {
                 self.service.hear(signal);
             }
@@ -122,21 +153,32 @@ impl Front {
         self.service.status()
     }
 
-    /// Reads what was said and buries who is dead, in the order in which it happened.
-    fn look(&mut self) {
+    /// Reads what was said and buries who is dead, in the order in which it happened. Returns whether that was all.
+    fn look(&mut self) -> bool {
+        let mut turn = 0..TURN;
         loop {
-            // Asked before the messages are read: what it said before it died is among them then.
+            // Both before the messages are read: what the dead have said is among them then, and who was named is known even if
+            // nothing is left of it.
             let dead = self.service.dead();
             self.reap();
-            while let Some(letter) = self.mailbox.next() {
-                let fields = self.service.read(&letter);
-                if !fields.is_empty() {
-                    self.manager.tell(&fields);
+            while let Some(post) = self.mailbox.next(|from| self.service.is_heard(from)) {
+                if let Post::Letter(letter) = post {
+                    let fields = self.service.read(&letter);
+                    if !fields.is_empty() {
+                        self.manager.tell(&fields);
+                    }
+                }
+                if turn.next().is_none() {
+                    return false;
                 }
             }
-            self.service.bury(dead);
+            // A successor that is dead and cannot be reaped even now was reaped by the one that has named it, so it failed.
+            let failed = self.service.has_dead_successor();
+            self.reap();
+            self.service.bury(dead, failed);
             if dead.is_none() {
-                return;
+                self.service.forget_the_reaped();
+                return true;
             }
         }
     }

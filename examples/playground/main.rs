@@ -28,7 +28,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use clap::Parser;
-use handover::{Events, Handle};
+use handover::{Events, Handle, Signals};
 use hyper::service::service_fn;
 use tokio::net::TcpSocket;
 use tokio::time::sleep;
@@ -109,18 +109,19 @@ impl FromStr for Fault {
 }
 
 fn main() -> Result<ExitCode, Box<dyn std::error::Error>> {
+    let mut signals = Signals::install()?;
     let cli = Cli::parse();
     let (_lines, _flush, opened) = cli.log.install();
     opened?;
     if cli.supervise
-        && let Some(status) = handover::supervise()?
+        && let Some(status) = handover::supervise_with(&mut signals)?
     {
         return Ok(status);
     }
-    serve(cli).map(|()| ExitCode::SUCCESS)
+    serve(cli, signals).map(|()| ExitCode::SUCCESS)
 }
 
-fn serve(cli: Cli) -> Result<(), Box<dyn std::error::Error>> {
+fn serve(cli: Cli, signals: Signals) -> Result<(), Box<dyn std::error::Error>> {
     let written = cli.fault_file.and_then(|file| std::fs::read_to_string(file).ok());
     let fault = match written.as_deref().map(str::trim) {
         Some(text) if !text.is_empty() => Some(text.parse()?),
@@ -130,7 +131,7 @@ fn serve(cli: Cli) -> Result<(), Box<dyn std::error::Error>> {
         tracing::info!(pid = std::process::id(), ?fault, "this generation is to fail");
     }
     let certified = cli.tls.load().map_err(|(_, problem)| problem)?;
-    let server = cli.tls.apply(cli.server.server(&cli.server.listen()?), certified);
+    let server = cli.tls.apply(cli.server.server(&cli.server.listen()?), certified).signals(signals);
     if let Some(dir) = cli.chdir {
         std::env::set_current_dir(dir)?;
     }

@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitOptions, getpid, pidfd_open, pidfd_send_signal, set_child_subreaper, wait,
 };
@@ -14,7 +15,8 @@ use tokio::io::unix::AsyncFd;
 #[derive(Debug)]
 pub(crate) struct Held {
     pid: u32,
-    pidfd: AsyncFd<OwnedFd>,
+    /// `None` of one that is dead and reaped.
+    pidfd: Option<AsyncFd<OwnedFd>>,
 }
 
 impl Held {
@@ -23,7 +25,20 @@ impl Held {
         let pidfd = pidfd_open(raw, PidfdFlags::empty())?;
         #[allow(deprecated, reason = "sound for an OwnedFd; its replacement cannot be called in this crate")]
         let pidfd = AsyncFd::new(pidfd)?;
-        Ok(Held { pid, pidfd })
+        Ok(Held { pid, pidfd: Some(pidfd) })
+    }
+
+    /// One that is dead and reaped: its pid may be another's by now.
+    pub(crate) fn gone(pid: u32) -> Held {
+        Held { pid, pidfd: None }
+    }
+
+    /// One that somebody has named, whatever has become of it.
+    pub(crate) fn named(pid: u32) -> io::Result<Held> {
+        match Held::open(pid) {
+            Err(error) if error.raw_os_error() == Some(nix::libc::ESRCH) => Ok(Held::gone(pid)),
+            opened => opened,
+        }
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -32,18 +47,36 @@ impl Held {
 
     /// To one that is dead nothing happens.
     pub(crate) fn signal(&self, signal: Signal) {
-        let _ = pidfd_send_signal(self.pidfd.get_ref(), signal);
+        if let Some(pidfd) = &self.pidfd {
+            let _ = pidfd_send_signal(pidfd.get_ref(), signal);
+        }
     }
 
     /// A zombie is dead.
     pub(crate) fn is_dead(&self) -> bool {
-        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        poll(&mut [PollFd::new(self.pidfd.get_ref(), PollFlags::IN)], Some(&now)).is_ok_and(|ready| ready > 0)
+        self.pidfd.as_ref().is_none_or(|pidfd| is_dead(pidfd.get_ref()))
     }
 
     /// Cancel safe.
     pub(crate) async fn dead(&self) {
-        let _ = self.pidfd.readable().await;
+        if let Some(pidfd) = &self.pidfd {
+            let _ = pidfd.readable().await;
+        }
+    }
+}
+
+/// Whether the process of a pidfd is dead, which makes it readable (pidfd_open(2)).
+pub(super) fn is_dead(pidfd: &OwnedFd) -> bool {
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&now)).is_ok_and(|ready| ready > 0)
+}
+
+/// Whether the system lets a process be held at all: a sandbox may not, and a kernel before 5.3 cannot. That there is no
+/// descriptor left at the moment is another matter.
+pub(crate) fn can_hold() -> io::Result<()> {
+    match pidfd_open(getpid(), PidfdFlags::empty()) {
+        Err(refused @ (Errno::NOSYS | Errno::PERM | Errno::ACCESS)) => Err(refused.into()),
+        _ => Ok(()),
     }
 }
 

@@ -36,6 +36,8 @@ const LAST_WORDS: Duration = Duration::from_millis(200);
 pub(crate) struct Tail {
     lines: Arc<Mutex<Lines>>,
     end: Option<oneshot::Receiver<()>>,
+    /// Where the system has no thread to pass them on.
+    unread: Option<io::PipeReader>,
 }
 
 /// The reading end of a pipe that a successor is to get as stderr.
@@ -56,6 +58,7 @@ impl Pipe {
     pub(super) fn pass_on(self) -> Tail {
         let (lines, (ended, end)) = (Arc::<Mutex<Lines>>::default(), oneshot::channel());
         let kept = Arc::clone(&lines);
+        let spare = self.0.try_clone().ok();
         let mut reader = self.0;
         let passing = move || {
             let (mut chunk, mut waiting) = ([0; ATOMIC], Vec::new());
@@ -70,10 +73,10 @@ impl Pipe {
             let _ = io::stderr().write_all(&waiting);
             let _ = ended.send(());
         };
-        // Without a thread nothing is passed on; the successor finds that its pipe is never read, and that is survivable
-        // until 64 KiB are in it.
-        let _ = std::thread::Builder::new().name("stderr".into()).spawn(passing);
-        Tail { lines, end: Some(end) }
+        // Without a thread nothing is passed on before the successor has ended; it finds that its pipe is never read, and that
+        // is survivable until 64 KiB are in it.
+        let passed_on = std::thread::Builder::new().name("stderr".into()).spawn(passing).is_ok();
+        Tail { lines, end: Some(end), unread: spare.filter(|_| !passed_on) }
     }
 }
 
@@ -83,7 +86,13 @@ impl Tail {
         if let Some(end) = self.end.take() {
             let _ = timeout(LAST_WORDS, end).await;
         }
-        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(mut reader) = self.unread.take() {
+            let mut left = vec![0; ioctl_fionread(&reader).ok().and_then(|n| n.try_into().ok()).unwrap_or(0)];
+            let n = if left.is_empty() { 0 } else { reader.read(&mut left).unwrap_or(0) };
+            lines.push(&left[..n]);
+            let _ = io::stderr().write_all(&left[..n]);
+        }
         lines.0.iter().filter(|line| !line.is_empty()).map(|line| text(line)).collect()
     }
 }

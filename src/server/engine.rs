@@ -14,20 +14,25 @@ use tracing::debug;
 use super::Config;
 use crate::drain::{Drain, PAUSED};
 use crate::error::{Error, Kind};
-use crate::generation::{Generation, Predecessor};
+use crate::generation::Generation;
 use crate::handle::{Command, Remote};
 use crate::identity::Identity;
 use crate::notify::Notify;
 use crate::outcome::Outcome;
 use crate::port::{Port, Sink};
+use crate::process::held::Held;
 use crate::process::{Child, Launch};
-use crate::signals::{self, Heard, Signal, Signals, Stops};
+use crate::signals::{self, Signal, Signals, Stops};
 use crate::succession::{Action, Asker, End, Event, State, Timings};
 
 mod act;
+mod hear;
 mod manage;
+mod take_over;
 mod tell;
+mod wait;
 use tell::Outside;
+use wait::{Again, at, dead, due, exited, gone};
 
 pub(super) struct Engine {
     state: State,
@@ -35,6 +40,8 @@ pub(super) struct Engine {
     idle_grace: Duration,
     stop_idle_grace: Duration,
     generation: Generation,
+    /// The process in front, until it is gone.
+    front: Option<Held>,
     launch: Launch,
     identity: Identity,
     notify: Notify,
@@ -47,6 +54,10 @@ pub(super) struct Engine {
     warned: bool,
     signals: Signals,
     stops: Stops,
+    /// When the predecessor is told again that this generation is ready.
+    again: Option<Again>,
+    /// How many successors in a row were ended by a request to restart, before they had a handler for it.
+    ended_by_restart: u32,
     commands: mpsc::UnboundedReceiver<Command>,
     outside: Outside,
 }
@@ -57,18 +68,22 @@ enum Input {
     Command(Command),
     ChildExited(io::Result<ExitStatus>),
     PredecessorDead,
+    FrontGone,
     Checked(Result<(), Error>),
     PortClosed,
     Drained,
     Deadline,
+    SayAgain(Again),
 }
 
 impl Engine {
     /// Finds out who this generation is, and listens.
     pub(super) fn start(config: Config, remote: Remote, drain: Drain, sink: &Sink) -> Result<Engine, Error> {
-        let generation = Generation::from_env();
+        // First of all: what arrives from here on is not lost.
+        let mut signals = config.signals.map_or_else(Signals::install, Ok)?;
+        signals.enter()?;
+        let generation = Generation::from_env().map_err(Kind::Pidfd)?;
         let launch = config.launch?;
-        let signals = Signals::install().map_err(Kind::Signals)?;
         let identity = Identity::prepare(config.pid_file.as_deref(), generation.supervisor)?;
         let addresses = distinct(&config.addresses.map_err(Kind::NoAddress)?);
         let mut port = Port::open(&addresses, generation.predecessor.as_ref(), config.backlog)?;
@@ -80,6 +95,7 @@ impl Engine {
             timings: config.timings,
             idle_grace: config.idle_grace,
             stop_idle_grace: config.stop_idle_grace,
+            front: generation.supervisor.and_then(|pid| Held::named(pid).ok()),
             generation,
             launch,
             identity,
@@ -91,6 +107,8 @@ impl Engine {
             warned: false,
             signals,
             stops: Stops::default(),
+            again: None,
+            ended_by_restart: 0,
             commands: remote.commands,
             outside: Outside::new(remote.seen, remote.events),
         };
@@ -117,18 +135,23 @@ impl Engine {
             let starting = matches!(self.state, State::Starting { .. });
             // Whoever stops takes a successor that was starting along.
             let draining = self.port_closed && (self.child.is_none() || self.has_retired());
+            let beside = matches!(self.state, State::Serving { predecessor_listens: true, .. });
+            let again = self.again.filter(|_| beside);
             let input = {
-                let Engine { signals, commands, child, generation, port, drain, notify, .. } = &mut self;
+                let Engine { signals, commands, child, generation, front, port, drain, notify, .. } =
+                    &mut self;
                 tokio::select! {
                     biased;
                     signal = signals.next() => Input::Signal(signal),
                     Some(command) = commands.recv() => Input::Command(command),
                     exit = exited(child) => Input::ChildExited(exit),
                     () = dead(generation.predecessor.as_ref()) => Input::PredecessorDead,
+                    () = gone(front.as_ref()) => Input::FrontGone,
                     checked = &mut ready, if starting => Input::Checked(checked),
                     () = port.closed(), if closing => Input::PortClosed,
                     () = drain.empty(), if draining => Input::Drained,
                     () = at(deadline) => Input::Deadline,
+                    again = due(again) => Input::SayAgain(again),
                     () = notify.keep_telling() => continue,
                 }
             };
@@ -151,17 +174,28 @@ impl Engine {
                 }
                 Input::Signal(signal) => self.interpret(signal),
                 Input::Command(command) => self.obey(command),
-                Input::ChildExited(status) => Some(self.bury(status).await),
+                Input::ChildExited(status) => {
+                    if self.is_ended_by_restart(&status)
+                        && let Some(outcome) = self.feed(Event::RestartAsked).await?
+                    {
+                        return Ok(outcome);
+                    }
+                    Some(self.bury(status).await)
+                }
                 Input::PredecessorDead => {
                     self.generation.predecessor = None;
                     self.restore_stderr();
                     Some(Event::PredecessorClosed)
                 }
+                Input::FrontGone => {
+                    self.note_front_gone();
+                    Some(self.stop_asked(Asker::Operator))
+                }
                 // Told to stop in the same instant: whoever stops takes nothing over.
                 Input::Checked(_) if !matches!(self.state, State::Starting { .. }) => None,
                 Input::Checked(result) => {
                     result?;
-                    Some(Event::Ready { predecessor_listens: self.take_over()? })
+                    Some(Event::Ready { predecessor_listens: self.take_over().await? })
                 }
                 Input::PortClosed => {
                     self.port_closed = true;
@@ -172,6 +206,10 @@ impl Engine {
                 }
                 Input::Drained => Some(Event::Drained),
                 Input::Deadline => Some(Event::Deadline),
+                Input::SayAgain(said) => {
+                    self.say_ready_again(said);
+                    None
+                }
             };
             if let Some(event) = event
                 && let Some(outcome) = self.feed(event).await?
@@ -186,44 +224,6 @@ impl Engine {
             Some(event) => self.feed(event).await,
             None => Ok(None),
         }
-    }
-
-    /// Who the sender is decides what a signal means.
-    fn interpret(&mut self, signal: Signal) -> Option<Event> {
-        let is_child = self.child.as_ref().is_some_and(|c| c.pid() == signal.sender);
-        let is_predecessor =
-            self.generation.predecessor.as_ref().is_some_and(|p| p.parent.pid() == signal.sender);
-        match signal.heard {
-            Heard::Restart => Some(Event::RestartAsked),
-            Heard::Closed => is_predecessor.then_some(Event::PredecessorClosed),
-            Heard::Term if is_child => Some(Event::ChildReady),
-            Heard::Term if is_predecessor => Some(self.stop_asked(Asker::Predecessor)),
-            Heard::Term if self.notify.is_repetition(signal.sender) => None,
-            Heard::Term => {
-                let passed_on = self.generation.supervisor == Some(signal.sender);
-                self.stops.is_new(passed_on).then(|| self.stop_asked(Asker::Operator))
-            }
-        }
-    }
-
-    fn obey(&mut self, command: Command) -> Option<Event> {
-        match command {
-            Command::Restart => Some(Event::RestartAsked),
-            Command::Stop => Some(self.stop_asked(Asker::Operator)),
-            Command::Status(answer) => {
-                let _ = answer.send(self.status());
-                None
-            }
-            Command::HandOver(answer) => {
-                let (answered, event) = self.hand_over();
-                let _ = answer.send(answered);
-                event
-            }
-        }
-    }
-
-    fn stop_asked(&self, by: Asker) -> Event {
-        Event::StopAsked { by, shared: self.port.is_shared() }
     }
 
     /// Everything an event leads to, until there is nothing left to do.
@@ -266,27 +266,6 @@ fn std_now() -> std::time::Instant {
 fn distinct(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
     let first = |(i, a): (usize, &SocketAddr)| (a.port() == 0 || !addresses[..i].contains(a)).then_some(*a);
     addresses.iter().enumerate().filter_map(first).collect()
-}
-
-async fn exited(child: &mut Option<Child>) -> io::Result<ExitStatus> {
-    match child {
-        Some(child) => child.exited().await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn dead(predecessor: Option<&Predecessor>) {
-    match predecessor {
-        Some(predecessor) => predecessor.parent.dead().await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn at(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline).await,
-        None => std::future::pending().await,
-    }
 }
 
 impl Drop for Engine {

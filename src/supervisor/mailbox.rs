@@ -1,10 +1,14 @@
 //! The socket at which the process in front hears its generations, in the words of sd_notify(3), and who said it: the
-//! kernel's word (SCM_CREDENTIALS, unix(7)).
+//! kernel's word (SCM_CREDENTIALS, unix(7)). It lies in a directory that nobody else may enter, so that no other user can keep
+//! its reader busy. Only where no directory can be written to has it a name that everybody can send to.
 
+use std::fs::{self, DirBuilder, Permissions};
 use std::io::{self, IoSliceMut};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
 
 use nix::sys::socket::sockopt::PassCred;
 use nix::sys::socket::{
@@ -13,6 +17,14 @@ use nix::sys::socket::{
 };
 use tokio::io::unix::AsyncFd;
 
+/// What lay in the mailbox.
+#[derive(Debug)]
+pub(super) enum Post {
+    Letter(Letter),
+    /// From somebody who is not heard.
+    Junk,
+}
+
 /// No message of a generation is longer.
 const LONGEST: usize = 16 * 1024;
 
@@ -20,6 +32,8 @@ const LONGEST: usize = 16 * 1024;
 pub(super) struct Mailbox {
     socket: AsyncFd<OwnedFd>,
     name: String,
+    /// With the socket in it.
+    _dir: Option<OwnDir>,
 }
 
 #[derive(Debug)]
@@ -29,20 +43,39 @@ pub(super) struct Letter {
 }
 
 impl Mailbox {
-    /// With an abstract name that the kernel picks ("autobind"), which leaves no file behind.
     pub(super) fn open() -> io::Result<Mailbox> {
-        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        let socket = socket(AddressFamily::Unix, SockType::Datagram, flags, None)?;
-        // Before anybody can send: a message that was sent earlier says nobody's name.
-        setsockopt(&socket, PassCred, &true)?;
-        bind(socket.as_fd().as_raw_fd(), &UnixAddr::new_unnamed())?;
-        let socket = UnixDatagram::from(socket);
+        let place = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|dir| dir.is_absolute());
+        // The last is there in a container whose file system is read-only.
+        let places = [
+            place("RUNTIME_DIRECTORY"),
+            place("XDG_RUNTIME_DIR"),
+            Some(std::env::temp_dir()),
+            Some("/dev/shm".into()),
+        ];
+        places
+            .into_iter()
+            .flatten()
+            .find_map(|place| Mailbox::open_in(&place).ok())
+            .map_or_else(Mailbox::abstract_, Ok)
+    }
+
+    fn open_in(place: &Path) -> io::Result<Mailbox> {
+        let dir = OwnDir::make(place)?;
+        let path = dir.0.join("notify");
+        let name = path.to_str().ok_or(io::ErrorKind::InvalidFilename)?.to_owned();
+        let socket = bound(&UnixAddr::new(&path)?)?;
+        // Whatever the umask is.
+        fs::set_permissions(&path, Permissions::from_mode(0o600))?;
+        Ok(Mailbox { socket: readable(socket)?, name, _dir: Some(dir) })
+    }
+
+    /// With a name that the kernel picks ("autobind").
+    fn abstract_() -> io::Result<Mailbox> {
+        let socket = bound(&UnixAddr::new_unnamed())?;
         let address = socket.local_addr()?;
         let name = address.as_abstract_name().ok_or(io::ErrorKind::AddrNotAvailable)?;
         let name = format!("@{}", String::from_utf8_lossy(name));
-        #[allow(deprecated, reason = "sound for an OwnedFd; its replacement cannot be called in this crate")]
-        let socket = AsyncFd::new(OwnedFd::from(socket))?;
-        Ok(Mailbox { socket, name })
+        Ok(Mailbox { socket: readable(socket)?, name, _dir: None })
     }
 
     /// For NOTIFY_SOCKET.
@@ -58,8 +91,8 @@ impl Mailbox {
         }
     }
 
-    /// The next message that is there.
-    pub(super) fn next(&self) -> Option<Letter> {
+    /// The next message that is there. Nothing of it is looked at before its sender.
+    pub(super) fn next(&self, is_heard: impl Fn(u32) -> bool) -> Option<Post> {
         let mut text = [0; LONGEST];
         loop {
             // Room for nothing else, so that a descriptor that somebody sends is closed by the kernel.
@@ -80,9 +113,54 @@ impl Mailbox {
                 Err(nix::errno::Errno::EINTR) => continue,
                 Err(_) => return None,
             };
-            if let Some(from) = from {
-                return Some(Letter { from, text: String::from_utf8_lossy(&text[..length]).into_owned() });
+            let Some(from) = from.filter(|from| is_heard(*from)) else { return Some(Post::Junk) };
+            let text = String::from_utf8_lossy(&text[..length]).into_owned();
+            return Some(Post::Letter(Letter { from, text }));
+        }
+    }
+}
+
+fn bound(address: &UnixAddr) -> io::Result<UnixDatagram> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket(AddressFamily::Unix, SockType::Datagram, flags, None)?;
+    // Before anybody can send: a message that was sent earlier says nobody's name.
+    setsockopt(&socket, PassCred, &true)?;
+    bind(socket.as_raw_fd(), address)?;
+    Ok(socket.into())
+}
+
+fn readable(socket: UnixDatagram) -> io::Result<AsyncFd<OwnedFd>> {
+    #[allow(deprecated, reason = "sound for an OwnedFd; its replacement cannot be called in this crate")]
+    AsyncFd::new(OwnedFd::from(socket))
+}
+
+/// A directory that nobody else may enter, until it is dropped.
+#[derive(Debug)]
+struct OwnDir(PathBuf);
+
+impl OwnDir {
+    fn make(place: &Path) -> io::Result<OwnDir> {
+        let pid = std::process::id();
+        // The name may be taken: by one that was killed, with the same pid, or by somebody who guesses. mkdir(2) follows no
+        // link and takes nothing over.
+        for n in 0..1000 {
+            let path = place.join(format!("handover-front-{pid}-{n}"));
+            match DirBuilder::new().mode(0o700).create(&path) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                made => {
+                    made?;
+                    let dir = OwnDir(path);
+                    fs::set_permissions(&dir.0, Permissions::from_mode(0o700))?;
+                    return Ok(dir);
+                }
             }
         }
+        Err(io::ErrorKind::AlreadyExists.into())
+    }
+}
+
+impl Drop for OwnDir {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
     }
 }

@@ -11,9 +11,9 @@ use tracing::{error, info, warn};
 use super::mailbox::Letter;
 use crate::notify;
 use crate::process::held::{Ended, Held};
-use crate::signals::ToFront;
 
 mod generations;
+mod told;
 use generations::{End, Generation, Leaving, how};
 
 #[derive(Debug)]
@@ -26,6 +26,8 @@ pub(super) struct Service {
     leaving: Vec<Leaving>,
     /// How the last one that stood for the service and is dead has ended.
     last: Option<End>,
+    /// Children that were reaped and of whom nothing has been read yet: a message may name them all the same.
+    reaped: Vec<(u32, Ended)>,
     /// A restart that was asked for, until somebody says that it is under way.
     restart: Option<Restart>,
     stop_asked: bool,
@@ -45,6 +47,7 @@ impl Service {
             current: Some(Generation::new(first)),
             leaving: vec![],
             last: None,
+            reaped: vec![],
             restart: None,
             stop_asked: false,
         }
@@ -84,25 +87,41 @@ impl Service {
         .await;
     }
 
+    /// Whether a message of this process may mean something.
+    pub(super) fn is_heard(&self, pid: u32) -> bool {
+        let is = |process: &Held| process.pid() == pid;
+        self.current.as_ref().is_some_and(|one| is(&one.process) || one.successor.as_ref().is_some_and(is))
+    }
+
+    /// A process that a generation has named, whatever has become of it.
+    fn named(&self, pid: u32) -> Option<Held> {
+        if self.reaped.iter().any(|(reaped, _)| *reaped == pid) {
+            return Some(Held::gone(pid));
+        }
+        // If it is gone, the generation that has named it has reaped it.
+        let opened = Held::named(pid);
+        opened.inspect_err(|error| error!(pid, %error, "cannot watch a generation; it is not followed")).ok()
+    }
+
     /// Takes in what a generation says. Returns what the manager of this process should hear of it.
     pub(super) fn read(&mut self, letter: &Letter) -> Vec<String> {
         let is_successor =
             |one: &Generation| one.successor.as_ref().is_some_and(|next| next.pid() == letter.from);
         // Whoever stood for the service said all it had to say before its successor could know that it is dead.
         if self.current.as_ref().is_some_and(is_successor) {
-            self.bury(self.dead());
+            self.bury(self.dead(), false);
         }
+        let named: Vec<_> = letter.text.lines().map(|field| (field, self.process_in(field))).collect();
         let Some(current) = self.current.as_mut().filter(|one| one.process.pid() == letter.from) else {
             return vec![];
         };
         current.spoke = true;
         let mut for_manager = vec![];
         let mut next = None;
-        for field in letter.text.lines() {
-            let pid = |value: &str| value.parse().ok().and_then(|pid| Held::open(pid).ok());
+        for (field, process) in named {
             match field.split_once('=') {
-                Some((notify::SUCCESSOR, value)) => current.successor = pid(value),
-                Some((notify::MAIN, value)) => next = pid(value),
+                Some((notify::SUCCESSOR, _)) => current.successor = process,
+                Some((notify::MAIN, _)) => next = process,
                 Some((name, _)) if name.starts_with(notify::OURS) => {}
                 _ => {
                     current.stopping |= field == notify::STOPPING;
@@ -120,6 +139,11 @@ impl Service {
         for_manager
     }
 
+    fn process_in(&self, field: &str) -> Option<Held> {
+        let (notify::SUCCESSOR | notify::MAIN, pid) = field.split_once('=')? else { return None };
+        self.named(pid.parse().ok()?)
+    }
+
     fn move_to(&mut self, next: Held) {
         let mut next = Generation { spoke: true, ..Generation::new(next) };
         if let Some(before) = self.current.take() {
@@ -133,8 +157,9 @@ impl Service {
         self.succeed(next);
     }
 
-    fn succeed(&mut self, next: Generation) {
+    fn succeed(&mut self, mut next: Generation) {
         self.number += 1;
+        next.ended = self.how_ended(next.process.pid());
         self.current = Some(next);
         // Whoever was told may not have come to it.
         if let Some(restart) = &mut self.restart {
@@ -148,7 +173,19 @@ impl Service {
             current.ended = Some(ended);
         } else if let Some(last) = self.last.as_mut().filter(|last| last.pid == pid && last.ended.is_none()) {
             last.ended = Some(ended);
+        } else {
+            self.reaped.push((pid, ended));
         }
+    }
+
+    /// Everything has been read that was said before they were reaped. The successor's turn may still come.
+    pub(super) fn forget_the_reaped(&mut self) {
+        let successor = self.current.as_ref().and_then(|one| one.successor.as_ref()).map(Held::pid);
+        self.reaped.retain(|(pid, _)| Some(*pid) == successor);
+    }
+
+    fn how_ended(&self, pid: u32) -> Option<Ended> {
+        self.reaped.iter().find(|(reaped, _)| *reaped == pid).map(|(_, ended)| *ended)
     }
 
     /// Whoever stands for the service, if it is dead.
@@ -156,8 +193,13 @@ impl Service {
         self.current.as_ref().filter(|one| one.process.is_dead()).map(|one| one.process.pid())
     }
 
+    pub(super) fn has_dead_successor(&self) -> bool {
+        self.current.as_ref().and_then(|one| one.successor.as_ref()).is_some_and(Held::is_dead)
+    }
+
     /// Forgets those who have left, and whoever stood for the service if it was found `dead`, and still did so at its end.
-    pub(super) fn bury(&mut self, dead: Option<u32>) {
+    /// Its successor takes its place, dead or alive, unless it was found to have `failed` before its predecessor's death.
+    pub(super) fn bury(&mut self, dead: Option<u32>, failed: bool) {
         self.leaving.retain(|one| !one.process.is_dead());
         let Some(dead) = self.current.take_if(|one| Some(one.process.pid()) == dead) else { return };
         let pid = dead.process.pid();
@@ -166,7 +208,8 @@ impl Service {
             self.last = Some(End { pid, stopping: dead.stopping, ended: dead.ended });
         }
         let generation = self.number;
-        match dead.successor.filter(|next| !next.is_dead()) {
+        // One that is dead and was reaped here outlived the one that has named it.
+        match dead.successor.filter(|next| !failed || self.how_ended(next.pid()).is_some()) {
             Some(next) => {
                 let successor = next.pid();
                 warn!(
@@ -203,53 +246,5 @@ impl Service {
             one.told_to_stop = true;
         }
         self.refuse_restart();
-    }
-
-    pub(super) fn hear(&mut self, signal: ToFront) {
-        match signal {
-            ToFront::Child => {}
-            ToFront::Restart(signal) => {
-                self.restart = Some(Restart { signal, is_passed_on: false });
-                match &self.current {
-                    None => self.refuse_restart(),
-                    Some(one) if !one.spoke => {
-                        info!(generation = self.number, "restart queued: the generation is still starting");
-                    }
-                    Some(_) => self.pass_on_restart(),
-                }
-            }
-            ToFront::Stop(signal) => {
-                self.told_to_stop(|process| process.signal(signal));
-            }
-            ToFront::ToldAll { stop: true } => self.told_to_stop(|_| {}),
-            ToFront::ToldAll { stop: false } => {}
-        }
-    }
-
-    fn told_to_stop(&mut self, tell: impl Fn(&Held)) {
-        self.stop_asked = true;
-        if let Some(current) = &mut self.current {
-            tell(&current.process);
-            current.told_to_stop = true;
-        }
-        for one in &mut self.leaving {
-            tell(&one.process);
-            one.told_to_stop = true;
-        }
-    }
-
-    fn pass_on_restart(&mut self) {
-        if let Some(current) = self.current.as_ref().filter(|one| one.spoke)
-            && let Some(restart) = self.restart.as_mut().filter(|restart| !restart.is_passed_on)
-        {
-            current.process.signal(restart.signal);
-            restart.is_passed_on = true;
-        }
-    }
-
-    fn refuse_restart(&mut self) {
-        if self.restart.take().is_some_and(|restart| !restart.is_passed_on) {
-            warn!(generation = self.number, "restart refused: the service has ended");
-        }
     }
 }

@@ -65,6 +65,25 @@ fn embed_is_handed_over() {
 }
 
 #[test]
+fn own_signals_hears_nothing_of_a_handover_and_all_of_a_stop() {
+    let mut server = start("own_signals", &["127.0.0.1:0"]);
+    let traffic = load(&server, server.address());
+    let mut pid = server.first_pid();
+    for generation in 1..=3 {
+        pid = hand_over(&server, generation, pid);
+    }
+    assert_lossless(traffic, 4, &server);
+    assert_nobody_was_cut(&mut server);
+    let heard = || server.log().lines().iter().any(|line| line.message().starts_with("told to stop"));
+    assert!(!heard(), "{}", server.log().history());
+    signal(pid, Signal::SIGTERM);
+    server.log().wait_for("told to stop");
+    server
+        .log()
+        .wait("the last one stops", |line| (line.pid() == pid && line.message() == "stopped").then_some(()));
+}
+
+#[test]
 fn axum_is_handed_over_and_its_events_end_themselves() {
     let mut server = start("axum", &["127.0.0.1:0"]);
     let mut events = Client::connect(server.address());

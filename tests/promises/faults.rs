@@ -26,7 +26,7 @@ fn successor(line: &Line) -> Option<u32> {
 }
 
 /// Asks `pid` for a restart, and gives the pid of the process that it starts therefore.
-fn restart(server: &Server, pid: u32) -> u32 {
+pub(crate) fn restart(server: &Server, pid: u32) -> u32 {
     let started = |line: &Line| {
         (line.pid() == pid && line.message() == "successor started").then(|| successor(line)).flatten()
     };
@@ -38,28 +38,28 @@ fn restart(server: &Server, pid: u32) -> u32 {
 }
 
 /// Waits until this process says something that contains `text`.
-fn wait_said(server: &Server, pid: u32, text: &str) -> Line {
+pub(crate) fn wait_said(server: &Server, pid: u32, text: &str) -> Line {
     server.log().wait(&format!("pid {pid} says {text:?}"), |line| {
         (line.pid() == pid && line.message().contains(text)).then(|| line.clone())
     })
 }
 
 /// Waits until the parent of `child` says with which status it left.
-fn wait_buried(server: &Server, child: u32) -> Line {
+pub(crate) fn wait_buried(server: &Server, child: u32) -> Line {
     server.log().wait(&format!("the end of {child} is noticed"), |line| {
         (successor(line) == Some(child) && line.json["status"].is_string()).then(|| line.clone())
     })
 }
 
 /// Waits until the process is in that state.
-fn wait_is(server: &Server, pid: u32, to: &str) -> Line {
+pub(crate) fn wait_is(server: &Server, pid: u32, to: &str) -> Line {
     server.log().wait(&format!("pid {pid} is {to}"), |line| {
         (line.pid() == pid && line.json["to"] == to).then(|| line.clone())
     })
 }
 
 /// The next restart with a good binary succeeds: gives the pid of the process that serves then.
-fn assert_next_restart(server: &Server, pid: u32) -> u32 {
+pub(crate) fn assert_next_restart(server: &Server, pid: u32) -> u32 {
     let child = restart(server, pid);
     wait_said(server, child, "serving, took over");
     wait_is(server, pid, "draining");

@@ -34,6 +34,7 @@ mod own_loop;
 #[path = "../../bench/process.rs"]
 mod process;
 mod relay;
+mod sandbox;
 mod signals;
 mod supervise;
 mod tls;

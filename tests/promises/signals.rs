@@ -5,6 +5,28 @@ use nix::sys::signal::Signal;
 use crate::harness::{HANDOVER, QUICK, Traffic, example, get, start, wait_until};
 use crate::process::{Server, command, signal};
 
+mod between;
+mod early;
+mod mask;
+mod namespaces;
+mod protocol;
+mod terminal;
+
+/// Stops a process, and waits until it stands still.
+fn stopped(server: &Server, pid: u32) {
+    signal(pid, Signal::SIGSTOP);
+    wait_until("it stands still", server, || {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        status.lines().any(|line| line.starts_with("State:\tT"))
+    });
+}
+
+fn while_stopped(server: &Server, pid: u32, happens: impl FnOnce()) {
+    stopped(server, pid);
+    happens();
+    signal(pid, Signal::SIGCONT);
+}
+
 fn generations(server: &Server) -> usize {
     server.log().lines().iter().filter(|line| line.message().starts_with("serving")).count()
 }

@@ -1,15 +1,17 @@
 //! One process in front: the same pid for ever, whichever generation serves behind it.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::harness::{HANDOVER, QUICK, playground, wait_until};
+use crate::harness::{HANDOVER, QUICK, playground, skip, wait_until};
 use crate::process::{Server, command};
 
+mod around;
 mod container;
 mod deaths;
 mod in_front;
+mod late;
 mod manager;
 mod terminal;
 
@@ -21,7 +23,7 @@ fn supervised(args: &[&str]) -> Command {
 }
 
 /// The binary, which serves a page that the load generator understands.
-fn site(program: Command, dir: &tempfile::TempDir, args: &[&str]) -> Command {
+pub(crate) fn site(program: Command, dir: &tempfile::TempDir, args: &[&str]) -> Command {
     let root = dir.path().join("root");
     std::fs::create_dir_all(&root).expect("writable");
     std::fs::write(root.join("index.html"), "generation=1 of a file\n").expect("writable");
@@ -49,10 +51,37 @@ fn wait_in_front(server: &Server) -> u32 {
     u32::try_from(line.json["first"].as_u64().unwrap_or(0)).expect("a pid")
 }
 
-fn wait_gone(server: &Server) {
+pub(crate) fn wait_gone(server: &Server) {
     wait_until("no process is left", server, || server.alive().is_empty());
 }
 
 fn number(line: &crate::process::Line, field: &str) -> u32 {
     line.json.get(field).and_then(Value::as_u64).and_then(|n| u32::try_from(n).ok()).unwrap_or(0)
+}
+
+/// Starts a program as pid 1, if that can be done here.
+fn as_pid_1() -> Option<Command> {
+    let namespace = ["--pid", "--fork", "--kill-child", "--mount-proc"];
+    let users: [&[&str]; 2] = [&["--user", "--map-root-user"], &[]];
+    for user in users {
+        let mut unshare = command("unshare");
+        unshare.args(user).args(namespace).arg("--");
+        let tried = Command::new("unshare")
+            .args(user)
+            .args(namespace)
+            .args(["--", "true"])
+            .stderr(Stdio::null())
+            .status();
+        if tried.is_ok_and(|status| status.success()) {
+            return Some(unshare);
+        }
+    }
+    skip("no pid namespaces here, so nothing can be pid 1");
+    None
+}
+
+/// Pid 1, as seen from outside.
+fn front(server: &Server) -> u32 {
+    wait_until("pid 1 is started", server, || !children(server.first_pid()).is_empty());
+    children(server.first_pid())[0]
 }

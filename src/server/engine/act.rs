@@ -1,18 +1,23 @@
 //! What the loop does to the world: one function for each action that is more than a call.
 
 use std::io;
+use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
 use tracing::{error, info, warn};
 
 use super::Engine;
-use crate::error::{Error, Kind};
+use crate::error::no_pidfd;
 use crate::event::{Event as Happened, Failure};
 use crate::notify;
 use crate::outcome::Outcome;
-use crate::process::{Child, stderr};
+use crate::process::{Child, held, stderr};
 use crate::signals;
 use crate::succession::{Action, Care, End, Event, Exit, State};
+
+/// What to do about a successor that left with status 0 before it was ready.
+const IN_THE_BACKGROUND: &str = ": if it forks into the background, it must not as a successor, whose parent waits for it; \
+     daemonise only if handover::generation() is 1";
 
 impl Engine {
     pub(super) fn perform(&mut self, action: Action) {
@@ -69,9 +74,11 @@ impl Engine {
         // Again, because a stranger may have stood in the way of the last one.
         self.hold();
         let environment = self.generation.environment(&self.port.addresses());
-        let started = match notify::is_held() {
-            Some(reason) => Err(reason.to_owned()),
-            None => self.launch.spawn(&environment),
+        let started = match (notify::is_held(), held::can_hold()) {
+            (Some(reason), _) => Err(reason.to_owned()),
+            // The successor needs it as this process does.
+            (None, Err(error)) => Err(no_pidfd(&error)),
+            (None, Ok(())) => self.launch.spawn(&environment),
         };
         match started {
             Ok(child) => {
@@ -115,11 +122,12 @@ impl Engine {
                 };
                 let late = matches!(self.state, State::Withdrawing { .. });
                 let within = self.timings.ready_timeout;
+                let advice = if told { IN_THE_BACKGROUND } else { "" };
                 let reason = match late {
                     true => format!(
                         "the successor was not ready within {within:?} and was told to leave: {status}"
                     ),
-                    false => format!("the successor left before it was ready: {status}"),
+                    false => format!("the successor left before it was ready: {status}{advice}"),
                 };
                 self.outside.failed(Failure { reason, successor: Some(successor), status: ended, stderr });
                 error!(
@@ -127,7 +135,7 @@ impl Engine {
                     pid,
                     successor,
                     status,
-                    "handover failed: the successor left before it was ready; this generation goes on serving"
+                    "handover failed: the successor left before it was ready{advice}; this generation goes on serving"
                 );
             }
             State::Standby { stop_passed_on: false, .. } if !told => {
@@ -145,30 +153,35 @@ impl Engine {
         Event::ChildExited(if told { Exit::Told } else { Exit::Crashed })
     }
 
-    /// This generation is ready: new connections come to it from now on, and the predecessor learns of it. Returns
-    /// whether there is a predecessor that still listens.
-    pub(super) fn take_over(&mut self) -> Result<bool, Error> {
-        self.port.check_crowd()?;
-        self.restore_stderr();
+    /// Whether a successor was ended by a signal that asks for a restart, in the moment before it had a handler. Not without
+    /// end: it may do so by itself.
+    pub(super) fn is_ended_by_restart(&mut self, status: &io::Result<ExitStatus>) -> bool {
+        let starting = matches!(self.state, State::Spawning { .. } | State::Withdrawing { .. });
+        let signal = status.as_ref().ok().and_then(ExitStatusExt::signal);
+        let asked = starting && signal.is_some_and(signals::asks_for_restart);
+        self.ended_by_restart = if asked { self.ended_by_restart + 1 } else { 0 };
+        asked && self.ended_by_restart <= 3
+    }
+
+    pub(super) fn note_hang_up(&self) {
         let (generation, pid) = (self.generation.number, std::process::id());
-        let Some(predecessor) = &self.generation.predecessor else { return Ok(false) };
-        let from = predecessor.parent.pid();
-        let steered = self.port.flip();
-        let told = predecessor.parent.signal(signals::READY);
-        self.warn_unless(steered);
-        match told {
-            Ok(()) => Ok(true),
-            Err(error) if error.raw_os_error() == Some(nix::libc::ESRCH) => {
-                warn!(generation, pid, predecessor = from, "the predecessor died before it could retire");
-                self.generation.predecessor = None;
-                Ok(false)
-            }
-            Err(source) => {
-                // It goes on as if nothing had happened, so new connections must go back to it.
-                self.warn_unless(self.port.hold());
-                Err(Kind::Predecessor { pid: from, source }.into())
-            }
-        }
+        let told = self.generation.supervisor.unwrap_or(pid);
+        warn!(
+            generation,
+            pid, "the terminal is gone; this server goes on without it: `kill {told}` stops it"
+        );
+    }
+
+    /// Whoever watches the process in front starts another one, which finds the port taken for as long as somebody serves.
+    pub(super) fn note_front_gone(&mut self) {
+        let front = self.front.take().map_or(0, |front| front.pid());
+        self.generation.supervisor = None;
+        warn!(
+            generation = self.generation.number,
+            pid = std::process::id(),
+            front,
+            "the process in front is gone: this generation stops, so that another can be started"
+        );
     }
 
     /// Whatever is written from now on does not go through the predecessor, which will leave.

@@ -11,6 +11,7 @@ pub(super) struct Generation {
     pub(super) told_to_stop: bool,
     /// What it has started, to follow it.
     pub(super) successor: Option<Held>,
+    /// Known once it has been reaped here.
     pub(super) ended: Option<Ended>,
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::faults::{Faulty, assert_next_restart, restart, successor, wait_buried, wait_is, wait_said};
-use crate::harness::Traffic;
+use crate::harness::{QUICK, Traffic, example, install, start_copy};
 
 /// A handover to a successor with this fault fails, the log says with which status it left, nothing is lost, and the
 /// next restart succeeds.
@@ -91,4 +91,22 @@ fn a_successor_that_is_ready_in_the_moment_its_time_is_up_loses_nothing_whoever_
     assert_next_restart(server, leader);
     let report = traffic.stop_lossless(server);
     println!("{won} of {ROUNDS} successors were in time, {} requests", report.samples.len());
+}
+
+#[test]
+fn a_successor_that_forks_into_the_background_is_told_what_to_do() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().expect("a directory");
+    let program = dir.path().join("server");
+    let server = start_copy(&program, &QUICK);
+    let script = format!("#!/bin/sh\n{} \"$@\" </dev/null &\nexit 0\n", example("playground").display());
+    let draft = dir.path().join("draft");
+    std::fs::write(&draft, script).expect("writable");
+    std::fs::set_permissions(&draft, PermissionsExt::from_mode(0o755)).expect("ours");
+    std::fs::rename(draft, &program).expect("writable");
+    let child = restart(&server, server.first_pid());
+    let failed = wait_buried(&server, child);
+    assert!(failed.message().contains("daemonise only if handover::generation() is 1"), "{}", failed.text);
+    install(example("playground"), &program);
+    assert_next_restart(&server, server.first_pid());
 }

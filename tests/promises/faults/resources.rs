@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use nix::sys::signal::Signal;
 
 use crate::faults::{assert_next_restart, restart, wait_buried, wait_is, wait_said};
-use crate::harness::{Client, QUICK, Traffic, example, install, skip, wait_until};
+use crate::harness::{Client, HANDOVER, QUICK, Traffic, example, install, skip, wait_until};
 use crate::process::{Server, command, signal};
 
 fn works(program: &str, args: &[&str]) -> bool {
@@ -104,39 +104,105 @@ fn a_handover_without_free_descriptors_succeeds_and_what_waits_is_answered() {
     traffic.stop_lossless(&server);
 }
 
+/// Runs programs as a user whom nobody else is, so the processes that count for a limit are the test's.
+struct Lonely {
+    user: &'static str,
+    dir: tempfile::TempDir,
+}
+
+impl Lonely {
+    fn new(user: &'static str, program: impl AsRef<Path>) -> Option<Lonely> {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().expect("a directory");
+        let lonely = Lonely { user, dir };
+        if !nix::unistd::geteuid().is_root()
+            || !works("setpriv", &[&lonely.drop_root()[..], &["true"]].concat())
+        {
+            skip("only root can become a user that a limit of processes holds for");
+            return None;
+        }
+        std::fs::set_permissions(lonely.dir.path(), PermissionsExt::from_mode(0o755)).expect("ours");
+        install(program, &lonely.program());
+        Some(lonely)
+    }
+
+    fn program(&self) -> PathBuf {
+        self.dir.path().join("server")
+    }
+
+    fn drop_root(&self) -> [&'static str; 5] {
+        ["--reuid", self.user, "--regid", self.user, "--clear-groups"]
+    }
+
+    fn runs(&self, program: &str) -> std::process::Command {
+        let mut started = command("setpriv");
+        started.args(self.drop_root()).arg(program);
+        started
+    }
+
+    /// Leaves a process room for so many threads more. Set by the same user, who may do so without a capability.
+    fn limit(&self, pid: u32, room: usize) {
+        let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("it lives").count();
+        let (pid, nproc) = (pid.to_string(), format!("--nproc={}:", threads + room));
+        let mut prlimit = self.runs("prlimit");
+        assert!(prlimit.args(["--pid", &pid, &nproc]).status().is_ok_and(|s| s.success()), "prlimit");
+    }
+}
+
+#[test]
+fn a_generation_that_gets_no_more_threads_goes_on_reading_files() {
+    let Some(lonely) = Lonely::new("64125", HANDOVER) else { return };
+    let mut started = lonely.runs(lonely.program().to_str().expect("UTF-8"));
+    std::fs::write(lonely.dir.path().join("index.html"), "generation=1 of a file\n").expect("writable");
+    started.args(QUICK).arg("--no-control").arg(lonely.dir.path());
+    let server = Server::start(started);
+    let pid = server.first_pid();
+    lonely.limit(pid, 0);
+    let traffic = Traffic::start(server.address(), crate::load::Clients::Fresh, 64);
+    wait_until("every client is answered", &server, || traffic.is_under_way());
+    // A thread that files asked for would take the room of the next process.
+    traffic.stop_lossless(&server);
+    lonely.limit(pid, 1);
+    let child = restart(&server, pid);
+    let failed = wait_buried(&server, child);
+    assert_eq!(failed.json["status"], "exit status: 1", "{}", failed.text);
+    server.log().wait("it says why", |line| line.text.contains("threads are needed").then_some(()));
+    lonely.limit(pid, 1000);
+    assert_next_restart(&server, pid);
+    assert!(!server.log().history().contains("panicked"), "{}", server.log().history());
+}
+
+#[test]
+fn a_start_with_too_few_processes_allowed_is_one_clear_error() {
+    let Some(lonely) = Lonely::new("64126", HANDOVER) else { return };
+    for nproc in 1..=5 {
+        let mut started = lonely.runs("prlimit");
+        started.arg(format!("--nproc={nproc}")).arg(lonely.program()).args(&QUICK[..2]);
+        let output = started.stderr(std::process::Stdio::piped()).output().expect("it starts");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{nproc}: {said}");
+        assert!(said.starts_with("ERROR cannot start: ") && said.contains("ulimit -u"), "{nproc}: {said}");
+        assert_eq!(said.lines().count(), 1, "{nproc}: {said}");
+    }
+}
+
 #[test]
 fn a_handover_without_room_for_another_process_fails_and_succeeds_once_there_is() {
-    use std::os::unix::fs::PermissionsExt;
-    // Nobody else has this user, so the processes that count are the server's.
-    const USER: &str = "64123";
-    let drop_root = ["--reuid", USER, "--regid", USER, "--clear-groups"];
-    if !nix::unistd::geteuid().is_root() || !works("setpriv", &[&drop_root[..], &["true"]].concat()) {
-        return skip("only root can become a user that a limit of processes holds for");
-    }
-    let dir = tempfile::tempdir().expect("a directory");
-    std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).expect("ours");
-    let program = dir.path().join("server");
-    install(example("playground"), &program);
-    let mut started = command("setpriv");
-    started.args(drop_root).arg(&program).args(QUICK);
+    let Some(lonely) = Lonely::new("64123", example("playground")) else { return };
+    let mut started = lonely.runs(lonely.program().to_str().expect("UTF-8"));
+    started.args(QUICK);
     let server = Server::start(started);
     let pid = server.first_pid();
     let traffic = Traffic::fresh(&server);
-    // Set by the same user, who may do so without a capability.
-    let limit = |room: usize| {
-        let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("it lives").count();
-        let (pid, nproc) = (pid.to_string(), format!("--nproc={}:", threads + room));
-        assert!(works("setpriv", &[&drop_root[..], &["prlimit", "--pid", &pid, &nproc]].concat()), "prlimit");
-    };
-    limit(0);
+    lonely.limit(pid, 0);
     signal(pid, Signal::SIGHUP);
     server.log().wait_for("handover failed: cannot start");
     // Room for a process, and not for its threads.
-    limit(1);
+    lonely.limit(pid, 1);
     let child = restart(&server, pid);
     let failed = wait_buried(&server, child);
     assert!(failed.message().starts_with("handover failed"), "{}", failed.text);
-    limit(1000);
+    lonely.limit(pid, 1000);
     assert_next_restart(&server, pid);
     traffic.stop_lossless(&server);
 }

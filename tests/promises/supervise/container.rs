@@ -1,41 +1,13 @@
 //! As pid 1 of a pid namespace, which is what a container is to a process.
 
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use super::{children, site, wait_gone};
-use crate::harness::{Client, HANDOVER, QUICK, Traffic, example, get, skip, wait_until};
+use super::{as_pid_1, children, front, site, wait_gone};
+use crate::harness::{Client, HANDOVER, QUICK, Traffic, example, get, wait_until};
 use crate::load::Clients;
-use crate::process::{Server, command, signal};
-
-/// Starts a program as pid 1, if that can be done here.
-fn as_pid_1() -> Option<Command> {
-    let namespace = ["--pid", "--fork", "--kill-child", "--mount-proc"];
-    let users: [&[&str]; 2] = [&["--user", "--map-root-user"], &[]];
-    for user in users {
-        let mut unshare = command("unshare");
-        unshare.args(user).args(namespace).arg("--");
-        let tried = Command::new("unshare")
-            .args(user)
-            .args(namespace)
-            .args(["--", "true"])
-            .stderr(Stdio::null())
-            .status();
-        if tried.is_ok_and(|status| status.success()) {
-            return Some(unshare);
-        }
-    }
-    skip("no pid namespaces here, so nothing can be pid 1");
-    None
-}
-
-/// Pid 1, as seen from outside.
-fn front(server: &Server) -> u32 {
-    wait_until("pid 1 is started", server, || !children(server.first_pid()).is_empty());
-    children(server.first_pid())[0]
-}
+use crate::process::{Server, signal};
 
 #[test]
 fn pid_1_hands_over_three_times_under_load_and_leaves_with_status_0() {

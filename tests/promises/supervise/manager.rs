@@ -63,20 +63,86 @@ fn a_manager_that_never_reads_holds_nobody_up() {
 
 #[test]
 fn nobody_but_the_generation_that_stands_for_the_service_is_believed() {
-    use std::os::linux::net::SocketAddrExt;
     let server = Server::start(supervised(&[]));
     let generation = server.wait_serving(1);
     let environment = std::fs::read(format!("/proc/{generation}/environ")).expect("it lives");
     let environment = String::from_utf8_lossy(&environment).into_owned();
-    let name =
-        environment.split('\0').find_map(|entry| entry.strip_prefix("NOTIFY_SOCKET=@")).expect("a name");
-    let address = std::os::unix::net::SocketAddr::from_abstract_name(name).expect("a name");
+    let path =
+        environment.split('\0').find_map(|entry| entry.strip_prefix("NOTIFY_SOCKET=")).expect("a path");
     let mut favourite = crate::process::command("sleep").arg("60").spawn().expect("it starts");
     let stranger = std::os::unix::net::UnixDatagram::unbound().expect("a socket");
-    stranger.send_to_addr(format!("MAINPID={}", favourite.id()).as_bytes(), &address).expect("it is there");
+    stranger.send_to(format!("MAINPID={}", favourite.id()).as_bytes(), path).expect("it is there");
     signal(server.first_pid(), Signal::SIGHUP);
     server.wait_serving(2);
     server.wait_state(1, "draining");
     assert!(favourite.try_wait().expect("ours").is_none(), "a stranger's friend was told to restart");
     favourite.kill().and_then(|()| favourite.wait()).expect("ours");
+}
+
+#[test]
+fn a_flood_of_messages_keeps_the_front_from_nothing() {
+    use std::os::linux::net::SocketAddrExt;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let mut server = Server::start(supervised(&[]));
+    let generation = server.wait_serving(1);
+    let environment = std::fs::read(format!("/proc/{generation}/environ")).expect("it lives");
+    let environment = String::from_utf8_lossy(&environment).into_owned();
+    let name =
+        environment.split('\0').find_map(|entry| entry.strip_prefix("NOTIFY_SOCKET=")).expect("a name");
+    let address = match name.strip_prefix('@') {
+        Some(name) => std::os::unix::net::SocketAddr::from_abstract_name(name),
+        None => std::os::unix::net::SocketAddr::from_pathname(name),
+    };
+    let (address, over) = (address.expect("a name"), AtomicBool::new(false));
+    let junk = [b'x'; 16 * 1024];
+    let sent = std::thread::scope(|scope| {
+        let flood = || {
+            let stranger = std::os::unix::net::UnixDatagram::unbound().expect("a socket");
+            let mut sent = 0_u64;
+            while !over.load(Ordering::Relaxed) {
+                sent += u64::from(stranger.send_to_addr(&junk, &address).is_ok());
+            }
+            sent
+        };
+        let floods: Vec<_> = (0..4).map(|_| scope.spawn(flood)).collect();
+        let heard = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            for next in 2..=3 {
+                signal(server.first_pid(), Signal::SIGHUP);
+                server.wait_serving(next);
+                server.wait_state(next - 1, "draining");
+            }
+            signal(server.first_pid(), Signal::SIGTERM);
+            server.log().wait("the last one stops", |line| (line.message() == "stopped").then_some(()));
+        }));
+        over.store(true, Ordering::Relaxed);
+        let sent = floods.into_iter().map(|flood| flood.join().expect("it ends")).sum::<u64>();
+        heard.expect("the front hears");
+        sent
+    });
+    println!("{sent} messages of 16 KiB");
+    assert_eq!(server.first_exit().code(), Some(0), "{}", server.log().history());
+}
+
+#[test]
+fn nobody_else_may_enter_where_the_front_is_told_and_nothing_is_left_of_it() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    // What it is called under a umask that takes everything away.
+    let mut umask = crate::process::command("sh");
+    let playground = supervised(&[]);
+    umask
+        .args(["-c", "umask 777; exec \"$@\"", "sh"])
+        .arg(playground.get_program())
+        .args(playground.get_args());
+    let mut server = Server::start(umask);
+    let generation = server.wait_serving(1);
+    let environment = std::fs::read(format!("/proc/{generation}/environ")).expect("it lives");
+    let environment = String::from_utf8_lossy(&environment).into_owned();
+    let path =
+        environment.split('\0').find_map(|entry| entry.strip_prefix("NOTIFY_SOCKET=")).expect("a path");
+    let dir = std::path::Path::new(path).parent().expect("a directory").to_owned();
+    let is = std::fs::metadata(&dir).expect("it is there");
+    assert_eq!((is.permissions().mode() & 0o7777, is.uid()), (0o700, nix::unistd::geteuid().as_raw()));
+    signal(server.first_pid(), Signal::SIGTERM);
+    assert_eq!(server.first_exit().code(), Some(0), "{}", server.log().history());
+    assert!(!dir.exists());
 }

@@ -1,0 +1,56 @@
+//! What a signal or a command means: the event that it is for the state machine, if it is one.
+
+use super::Engine;
+use crate::handle::Command;
+use crate::process::Child;
+use crate::signals::{Heard, Signal};
+use crate::succession::{Asker, Event};
+
+impl Engine {
+    /// Who the sender is decides what a signal means.
+    pub(super) fn interpret(&mut self, signal: Signal) -> Option<Event> {
+        let is = |pid: Option<u32>| pid.is_some() && pid == signal.sender;
+        let is_child = is(self.child.as_ref().map(Child::pid));
+        let is_predecessor = is(self.generation.predecessor.as_ref().map(|p| p.parent.pid()));
+        match signal.heard {
+            Heard::Restart => Some(Event::RestartAsked),
+            Heard::HungUp => {
+                self.note_hang_up();
+                None
+            }
+            Heard::Urgent if is_child => Some(Event::ChildReady),
+            // Another one may have swallowed that of the predecessor, so what it would say is looked up.
+            Heard::Urgent => {
+                (is_predecessor || self.predecessor_has_closed()).then_some(Event::PredecessorClosed)
+            }
+            // Of a successor that speaks version 1.
+            Heard::Term if is_child => Some(Event::ChildReady),
+            Heard::Term if is_predecessor => Some(self.stop_asked(Asker::Predecessor)),
+            Heard::Term if self.notify.is_repetition(signal.sender.unwrap_or_default()) => None,
+            Heard::Term => {
+                let passed_on = is(self.generation.supervisor);
+                self.stops.is_new(passed_on).then(|| self.stop_asked(Asker::Operator))
+            }
+        }
+    }
+
+    pub(super) fn obey(&mut self, command: Command) -> Option<Event> {
+        match command {
+            Command::Restart => Some(Event::RestartAsked),
+            Command::Stop => Some(self.stop_asked(Asker::Operator)),
+            Command::Status(answer) => {
+                let _ = answer.send(self.status());
+                None
+            }
+            Command::HandOver(answer) => {
+                let (answered, event) = self.hand_over();
+                let _ = answer.send(answered);
+                event
+            }
+        }
+    }
+
+    pub(super) fn stop_asked(&self, by: Asker) -> Event {
+        Event::StopAsked { by, shared: self.port.is_shared() }
+    }
+}

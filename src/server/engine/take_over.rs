@@ -1,0 +1,75 @@
+//! What a generation does towards its predecessor: take the port over, say so, and hear that it is closed.
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+use tracing::warn;
+
+use super::{Again, Engine};
+use crate::error::{Error, Kind};
+use crate::signals;
+
+/// How long a process may take to die.
+const DEATH: Duration = Duration::from_secs(1);
+
+impl Engine {
+    /// This generation is ready: new connections come to it from now on, and the predecessor learns of it. Returns
+    /// whether there is a predecessor that still listens.
+    pub(super) async fn take_over(&mut self) -> Result<bool, Error> {
+        let (generation, pid) = (self.generation.number, std::process::id());
+        let mut seen = self.port.check_crowd(self.generation.predecessor.as_ref());
+        // A process that is killed closes its sockets a moment before it is seen to be dead.
+        if let (Err(error), Some(predecessor)) = (&seen, &self.generation.predecessor)
+            && error.is_alone()
+            && timeout(DEATH, predecessor.parent.dead()).await.is_ok()
+        {
+            seen = self.port.check_crowd(None);
+        }
+        if let Some(error) = seen? {
+            warn!(
+                generation,
+                pid,
+                %error,
+                "cannot see who listens on the port: whether the predecessor does so, in the same network namespace, and nobody \
+                 else, is not known"
+            );
+        }
+        self.restore_stderr();
+        let Some(predecessor) = &self.generation.predecessor else { return Ok(false) };
+        let from = predecessor.parent.pid();
+        let steered = self.port.flip();
+        let protocol = predecessor.protocol;
+        let told = predecessor.parent.signal(signals::ready(protocol));
+        self.warn_unless(steered);
+        match told {
+            Ok(()) => {
+                // In version 1 it is a SIGTERM, which others hear too.
+                self.again = (protocol >= 2).then(|| Again::after(Again::FIRST));
+                Ok(true)
+            }
+            Err(error) if error.raw_os_error() == Some(nix::libc::ESRCH) => {
+                warn!(generation, pid, predecessor = from, "the predecessor died before it could retire");
+                self.generation.predecessor = None;
+                Ok(false)
+            }
+            Err(source) => {
+                // It goes on as if nothing had happened, so new connections must go back to it.
+                self.warn_unless(self.port.hold());
+                Err(Kind::Predecessor { pid: from, source }.into())
+            }
+        }
+    }
+
+    pub(super) fn say_ready_again(&mut self, said: Again) {
+        self.again = Some(Again::after(said.gap * 2));
+        if let Some(predecessor) = &self.generation.predecessor {
+            // One that is dead is noticed anyway.
+            let _ = predecessor.parent.signal(signals::ready(predecessor.protocol));
+        }
+    }
+
+    /// Whether the predecessor is seen to listen no more. Where nobody can be seen, its word is needed.
+    pub(super) fn predecessor_has_closed(&self) -> bool {
+        self.again.is_some() && self.port.is_left_alone()
+    }
+}

@@ -1,0 +1,67 @@
+//! What the loop waits for, each of it for ever where there is nothing to wait for. All are cancel safe.
+
+use std::io;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::generation::Predecessor;
+use crate::process::Child;
+use crate::process::held::Held;
+
+/// READY is said again, because a signal that is pending when another of its kind arrives swallows it, and who sent it. What
+/// has been said cannot be seen otherwise: the kernel does not tell which program steers a port.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Again {
+    pub(super) at: Instant,
+    pub(super) gap: Duration,
+}
+
+impl Again {
+    pub(super) const FIRST: Duration = Duration::from_millis(100);
+    const LONGEST: Duration = Duration::from_secs(10);
+
+    pub(super) fn after(gap: Duration) -> Again {
+        let gap = gap.min(Again::LONGEST);
+        Again { at: Instant::now() + gap, gap }
+    }
+}
+
+pub(super) async fn exited(child: &mut Option<Child>) -> io::Result<ExitStatus> {
+    match child {
+        Some(child) => child.exited().await,
+        None => std::future::pending().await,
+    }
+}
+
+pub(super) async fn dead(predecessor: Option<&Predecessor>) {
+    match predecessor {
+        Some(predecessor) => predecessor.parent.dead().await,
+        None => std::future::pending().await,
+    }
+}
+
+pub(super) async fn gone(front: Option<&Held>) {
+    match front {
+        Some(front) => front.dead().await,
+        None => std::future::pending().await,
+    }
+}
+
+pub(super) async fn due(again: Option<Again>) -> Again {
+    match again {
+        Some(again) => {
+            tokio::time::sleep_until(again.at).await;
+            again
+        }
+        None => std::future::pending().await,
+    }
+}
+
+pub(super) async fn at(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}

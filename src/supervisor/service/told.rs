@@ -1,0 +1,57 @@
+//! What the process in front is told by signals, and passes on.
+
+use tracing::{info, warn};
+
+use super::{Restart, Service};
+use crate::process::held::Held;
+use crate::signals::ToFront;
+
+impl Service {
+    pub(in crate::supervisor) fn hear(&mut self, signal: ToFront) {
+        match signal {
+            ToFront::Child => {}
+            ToFront::Restart(signal) => {
+                self.restart = Some(Restart { signal, is_passed_on: false });
+                match &self.current {
+                    None => self.refuse_restart(),
+                    Some(one) if !one.spoke => {
+                        info!(generation = self.number, "restart queued: the generation is still starting");
+                    }
+                    Some(_) => self.pass_on_restart(),
+                }
+            }
+            ToFront::Stop(signal) => {
+                self.told_to_stop(|process| process.signal(signal));
+            }
+            ToFront::ToldAll { stop: true } => self.told_to_stop(|_| {}),
+            ToFront::ToldAll { stop: false } => {}
+        }
+    }
+
+    fn told_to_stop(&mut self, tell: impl Fn(&Held)) {
+        self.stop_asked = true;
+        if let Some(current) = &mut self.current {
+            tell(&current.process);
+            current.told_to_stop = true;
+        }
+        for one in &mut self.leaving {
+            tell(&one.process);
+            one.told_to_stop = true;
+        }
+    }
+
+    pub(super) fn pass_on_restart(&mut self) {
+        if let Some(current) = self.current.as_ref().filter(|one| one.spoke)
+            && let Some(restart) = self.restart.as_mut().filter(|restart| !restart.is_passed_on)
+        {
+            current.process.signal(restart.signal);
+            restart.is_passed_on = true;
+        }
+    }
+
+    pub(super) fn refuse_restart(&mut self) {
+        if self.restart.take().is_some_and(|restart| !restart.is_passed_on) {
+            warn!(generation = self.number, "restart refused: the service has ended");
+        }
+    }
+}

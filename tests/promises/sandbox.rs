@@ -1,0 +1,45 @@
+//! A server to which the kernel refuses something, as a sandbox or an old kernel does.
+
+use std::process::Command;
+
+use nix::libc::{AF_NETLINK, ENOSYS, EPERM, NETLINK_SOCK_DIAG, SYS_pidfd_open, SYS_socket};
+use seccompiler::{
+    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule, apply_filter,
+};
+
+use crate::process::Server;
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Refused {
+    /// Who listens on a port.
+    SockDiag,
+    /// To hold a process.
+    PidfdOpen,
+}
+
+/// Starts `command`, which inherits the filter, and does not wait for anything.
+pub(crate) fn launch(command: Command, refused: Refused) -> Server {
+    // A filter holds for the thread that applies it, and for what it starts.
+    let confined = move || {
+        apply_filter(&filter(refused).expect("a program")).expect("seccomp(2)");
+        Server::launch(command)
+    };
+    std::thread::spawn(confined).join().expect("it starts")
+}
+
+fn filter(refused: Refused) -> Result<BpfProgram, BackendError> {
+    let is = |argument, value: i32| {
+        let value = u64::from(value.unsigned_abs());
+        SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value)
+    };
+    let (call, rules, errno) = match refused {
+        Refused::SockDiag => {
+            (SYS_socket, vec![SeccompRule::new(vec![is(0, AF_NETLINK)?, is(2, NETLINK_SOCK_DIAG)?])?], EPERM)
+        }
+        Refused::PidfdOpen => (SYS_pidfd_open, vec![], ENOSYS),
+    };
+    let refuse = SeccompAction::Errno(errno.unsigned_abs());
+    let rules = [(call, rules)].into_iter().collect();
+    SeccompFilter::new(rules, SeccompAction::Allow, refuse, std::env::consts::ARCH.try_into()?)?.try_into()
+}

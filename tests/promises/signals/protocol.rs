@@ -1,0 +1,93 @@
+//! An upgrade across a change of the protocol between generations: a binary of an earlier commit hands over to this one, and
+//! back. It is built once, in the target directory.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use crate::faults::{wait_is, wait_said};
+use crate::harness::{HANDOVER, Traffic, install, skip, wait_until};
+use crate::load::Clients;
+use crate::process::{Server, command, signal};
+use crate::supervise::site;
+
+/// The last one that speaks version 1, in which READY is SIGTERM.
+const VERSION_1: &str = "693c791";
+
+/// The binary of a commit, built if it is not there.
+fn earlier(commit: &str) -> Option<PathBuf> {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let git = |args: &[&str]| {
+        let mut git = Command::new("git");
+        git.arg("-C").arg(here).args(args).stderr(Stdio::null());
+        git
+    };
+    let there = git(&["cat-file", "-e", &format!("{commit}^{{commit}}")]).status();
+    if !there.is_ok_and(|status| status.success()) {
+        skip(&format!(
+            "the history does not reach back to {commit}, so there is no earlier binary to hand over to"
+        ));
+        return None;
+    }
+    let target = std::env::current_exe().expect("the path of this executable");
+    let place = target.ancestors().nth(3).expect("the target directory").join("earlier").join(commit);
+    let program = place.join("handover");
+    if program.exists() {
+        return Some(program);
+    }
+    std::fs::create_dir_all(&place).expect("writable");
+    let source = tempfile::tempdir_in(&place).expect("writable");
+    let mut archive = git(&["archive", commit]).stdout(Stdio::piped()).spawn().expect("git is there");
+    let tar = archive.stdout.take().expect("a pipe");
+    let unpacked = Command::new("tar").arg("-x").arg("-C").arg(source.path()).stdin(tar).status();
+    assert!(unpacked.is_ok_and(|status| status.success()) && archive.wait().is_ok_and(|s| s.success()));
+    let mut build = Command::new(env!("CARGO"));
+    build.args(["build", "--locked", "--bin", "handover", "--target-dir"]).arg(place.join("target"));
+    // What the cargo that runs this test has set is about another package.
+    let set = std::env::vars_os().map(|(name, _)| name).filter(|name| {
+        name.to_str().is_some_and(|name| name.starts_with("CARGO_PKG_") || name == "CARGO_MANIFEST_DIR")
+    });
+    for name in set {
+        build.env_remove(name);
+    }
+    let built = build.current_dir(source.path()).stdout(Stdio::null()).output().expect("cargo is there");
+    assert!(built.status.success(), "cannot build {commit}: {}", String::from_utf8_lossy(&built.stderr));
+    // By rename, for whoever else wants it at the same time.
+    install(place.join("target/debug/handover"), &program);
+    let _ = std::fs::remove_dir_all(place.join("target"));
+    Some(program)
+}
+
+/// Each hands over to the next, under load, whatever it speaks.
+#[test]
+fn a_binary_of_an_earlier_protocol_hands_over_to_this_one_and_back() {
+    let Some(earlier) = earlier(VERSION_1) else { return };
+    let dir = tempfile::tempdir().expect("a directory");
+    let program = dir.path().join("server");
+    let (old, new) = (&*earlier, Path::new(HANDOVER));
+    // The third is told by the second, which passes on what the first has told it.
+    let chain = [new, old, new, new, old, old, new];
+    install(chain[0], &program);
+    let server = Server::start(site(command(&program), &dir, &["--no-control"]));
+    let fresh = Traffic::fresh(&server);
+    let pause = Duration::from_millis(5);
+    let kept = Traffic::start(server.address(), Clients::KeepAlive { pause }, 16);
+    wait_until("every client is answered", &server, || fresh.is_under_way() && kept.is_under_way());
+    let mut leader = server.first_pid();
+    for (number, pair) in (1..).zip(chain.windows(2)) {
+        install(pair[1], &program);
+        signal(leader, Signal::SIGHUP);
+        let next = server.wait_serving(number + 1);
+        wait_said(&server, next, "serving, took over");
+        wait_is(&server, leader, "draining");
+        let exe = std::fs::read(format!("/proc/{next}/exe")).expect("it lives");
+        assert!(exe == std::fs::read(pair[1]).expect("it is there"), "another program was started");
+        leader = next;
+    }
+    let reports = [fresh.stop_lossless(&server), kept.stop_lossless(&server)];
+    println!("{} requests, 0 failed", reports.iter().map(|r| r.samples.len()).sum::<usize>());
+    signal(leader, Signal::SIGTERM);
+    wait_said(&server, leader, "stopped");
+}

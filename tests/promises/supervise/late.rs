@@ -1,0 +1,127 @@
+//! The process in front does not run for a while, and the generations do not wait for it.
+
+use std::process::Command;
+
+use nix::sys::signal::Signal;
+
+use super::{as_pid_1, children, front, site, supervised, wait_gone};
+use crate::faults::{restart, wait_said};
+use crate::harness::{HANDOVER, Traffic, get, is_alive, wait_until};
+use crate::process::{Server, command, signal};
+
+/// Waits until the kernel says so of a process.
+fn wait_status(server: &Server, pid: u32, line: &str) {
+    wait_until(&format!("{pid} is {line:?}"), server, || {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        status.lines().any(|it| it.starts_with(line))
+    });
+}
+
+fn stop(server: &Server, pid: u32) {
+    signal(pid, Signal::SIGSTOP);
+    wait_status(server, pid, "State:\tT");
+}
+
+/// Two handovers while the process in front stands still; everybody but the last generation has left by then.
+fn two_handovers_unseen(server: &Server, front: u32, first: u32) -> u32 {
+    stop(server, front);
+    let second = restart(server, first);
+    server.wait_retired(1);
+    wait_status(server, first, "State:\tZ");
+    let third = restart(server, second);
+    server.wait_retired(2);
+    wait_status(server, second, "State:\tZ");
+    wait_said(server, third, "serving");
+    third
+}
+
+#[test]
+fn a_front_that_sleeps_through_two_handovers_stays_and_passes_on_the_next() {
+    let mut server = Server::start(supervised(&["--standby", "100ms"]));
+    let (front, first) = (server.first_pid(), server.wait_serving(1));
+    let traffic = Traffic::fresh(&server);
+    two_handovers_unseen(&server, front, first);
+    signal(front, Signal::SIGHUP);
+    signal(front, Signal::SIGCONT);
+    server.wait_serving(4);
+    server.wait_state(3, "draining");
+    traffic.stop_lossless(&server);
+    signal(front, Signal::SIGTERM);
+    assert_eq!(server.first_exit().code(), Some(0), "{}", server.log().history());
+    wait_gone(&server);
+}
+
+#[test]
+fn a_front_that_sleeps_through_two_handovers_and_a_crash_says_that_it_was_one() {
+    let mut server = Server::start(supervised(&["--standby", "100ms"]));
+    let (front, first) = (server.first_pid(), server.wait_serving(1));
+    let third = two_handovers_unseen(&server, front, first);
+    signal(third, Signal::SIGKILL);
+    wait_until("it is dead", &server, || !is_alive(third));
+    signal(front, Signal::SIGCONT);
+    assert_eq!(server.first_exit().code(), Some(137), "{}", server.log().history());
+    server.log().wait_for("killed by signal 9 without a successor");
+}
+
+/// As the first one was tried: by what an operator does, in a container.
+#[test]
+fn a_container_whose_front_sleeps_through_two_reloads_goes_on() {
+    let Some(mut unshare) = as_pid_1() else { return };
+    unshare.arg(HANDOVER);
+    let dir = tempfile::tempdir().expect("a directory");
+    let control = dir.path().join("control");
+    let control = control.to_str().expect("UTF-8");
+    let server = Server::start(site(unshare, &dir, &["--control", control]));
+    let front = front(&server);
+    stop(&server, front);
+    for _ in 0..2 {
+        let mut reload = command(HANDOVER);
+        let asked =
+            reload.args(["reload", "--wait-drained", "--control", control]).output().expect("it starts");
+        assert!(asked.status.success(), "{asked:?}\n{}", server.log().history());
+    }
+    let dead = |pid: &u32| !is_alive(*pid);
+    let two_are_dead = || children(front).iter().filter(|pid| dead(pid)).count() == 2;
+    wait_until("the generations before have ended", &server, two_are_dead);
+    signal(front, Signal::SIGCONT);
+    signal(front, Signal::SIGHUP);
+    server.wait_serving(4);
+    assert!(get(server.address(), "/").contains("generation=1 "));
+    assert!(!server.log().lines().iter().any(|line| line.message().contains("the service has ended")));
+    wait_until("the generations before are reaped", &server, || children(front).len() == 1);
+}
+
+/// The slowest process of a busy machine, beside generations that come faster than it can look.
+#[test]
+fn a_front_that_hardly_runs_follows_a_storm_of_handovers() {
+    let mut niced = supervised(&["--standby", "0s", "--idle-grace", "1s"]);
+    let program = niced.get_program().to_owned();
+    let args: Vec<_> = niced.get_args().map(ToOwned::to_owned).collect();
+    niced = command("nice");
+    niced.args(["-n", "19"]).arg(program).args(args);
+    let mut server = Server::start(niced);
+    let front = server.first_pid();
+    let mut busy: Vec<_> = (0..4)
+        .map(|_| Command::new("sh").args(["-c", "while :; do :; done"]).spawn().expect("it starts"))
+        .collect();
+    // So many that the front must have looked late at some of them.
+    let stormed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        for generation in 2..=12 {
+            let serves = |line: &crate::process::Line| {
+                (line.generation() == generation && line.message().starts_with("serving")).then_some(())
+            };
+            while server.log().lines().iter().find_map(serves).is_none() {
+                signal(front, Signal::SIGHUP);
+                std::thread::sleep(std::time::Duration::from_millis(4));
+                assert!(is_alive(front), "{}", server.log().history());
+            }
+        }
+    }));
+    for one in &mut busy {
+        one.kill().and_then(|()| one.wait()).expect("ours");
+    }
+    stormed.expect("the front stays");
+    signal(front, Signal::SIGTERM);
+    assert_eq!(server.first_exit().code(), Some(0), "{}", server.log().history());
+    wait_gone(&server);
+}
