@@ -73,7 +73,7 @@ fn a_check_finds_what_a_start_would_have_against_the_pid_file_and_the_control_di
         ("--pid-file", bed.path("missing/pid"), "pid file"),
         ("--pid-file", bed.path("file/pid"), "pid file"),
         ("--pid-file", open.clone(), "pid file"),
-        ("--control", open.clone(), "others may enter it"),
+        ("--control", open, "others may enter it"),
         ("--control", bed.path("file"), "no directory"),
         ("--control", bed.path("file/below"), "ot a directory"),
         ("--control", long, "107"),
