@@ -78,7 +78,8 @@ async fn ask(mut requests: SendRequest<Bytes>, stop: Arc<AtomicBool>) -> u64 {
 #[test]
 fn every_request_over_http2_by_alpn_is_answered_over_ten_handovers() {
     let bed = Bed::make();
-    let server = bed.start(&[]);
+    // This client never pauses, and each generation is to be done with it before the next one retires.
+    let server = bed.start(&["--goaway-delay", "50ms"]);
     let stop = Arc::new(AtomicBool::new(false));
     std::thread::scope(|scope| {
         let clients = scope.spawn(|| {
