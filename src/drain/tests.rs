@@ -41,7 +41,7 @@ fn connect(drain: &Drain) -> DuplexStream {
     client
 }
 
-/// `/hours`, `/slow`, `/chunks`, `/echo` (upgrade), `/keep` (upgrade), `/upload` and `/closes` do what they say; anything
+/// `/hours`, `/slow`, `/large`, `/chunks`, `/echo` (upgrade), `/keep` (upgrade), `/upload` and `/closes` do what they say; anything
 /// else answers at once. The response repeats the path.
 async fn answer(mut request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
     let path = request.uri().path().to_owned();
@@ -49,6 +49,7 @@ async fn answer(mut request: Request<Incoming>) -> Result<Response<Body>, Infall
     match path.as_str() {
         "/hours" => sleep(secs(7200)).await,
         "/slow" => sleep(secs(8)).await,
+        "/large" => text = "x".repeat(100_000),
         "/chunks" => {
             let (mut sender, body) = Channel::new(1);
             tokio::spawn(async move {

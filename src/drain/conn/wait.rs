@@ -31,7 +31,8 @@ impl<T: AsyncWrite + Unpin> Conn<T> {
             return true;
         }
         let holds = self.requests.protocol() == Protocol::Http1
-            && self.requests.are_in_flight()
+            // The end of an answer may have been handed over and not be written yet.
+            && (self.requests.are_in_flight() || self.write_blocked)
             && !self.framing.is_within_body()
             && !self.requests.half_close_timeout().is_zero();
         if holds {

@@ -256,3 +256,18 @@ async fn every_http1_connection_ends_when_nothing_can_be_lost_by_it() {
     }
     assert!(failed.is_empty(), "{} failed:\n{}", failed.len(), failed.join("\n"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_end_that_comes_while_the_rest_of_an_answer_is_written_waits_for_it() {
+    let drain = Drain::with_options(DrainOptions::default().half_close_timeout(secs(30)));
+    let mut client = connect(&drain);
+    client.write_all(b"GET /large HTTP/1.1\r\n\r\n").await.expect("it is read");
+    // All of it is with hyper by then, and the pipe is full.
+    sleep(secs(1)).await;
+    client.shutdown().await.expect("it is open");
+    sleep(secs(1)).await;
+    let mut all = String::new();
+    client.read_to_string(&mut all).await.expect("a pipe has no errors");
+    let (_, body) = all.split_once("\r\n\r\n").expect("a head");
+    assert_eq!(body.len(), 100_000);
+}
