@@ -61,8 +61,9 @@
 //!
 //! # Limitations
 //!
-//! - Linux only, 5.3 or newer (pidfd); a restart is refused where a sandbox refuses pidfds. Where the kernel or a sandbox refuses `SO_ATTACH_REUSEPORT_CBPF` the server says
-//!   so in one warning and goes on with standby alone.
+//! - Linux only; the README names the kernels that were tried. A restart is refused where there is no `pidfd_open`, as before 5.3
+//!   and in some sandboxes. Where `SO_ATTACH_REUSEPORT_CBPF` is refused the server says so in one warning and goes on with
+//!   standby alone.
 //! - TCP only: Unix sockets have no `SO_REUSEPORT`.
 //! - Both generations run as the same user in the same network namespace, and spell an address the same way.
 //! - As pid 1, or under systemd without `Type=notify`, a restart is refused unless [`supervise`] keeps a process in front. That
