@@ -100,8 +100,12 @@ fn a_websocket_whose_client_goes_on_sending_gets_its_goodbye() {
         client.send(TEXT, &[b'x'; 100]);
         std::thread::sleep(Duration::from_millis(20));
     }
-    let (kind, goodbye) = client.receive();
-    assert_eq!((kind, &goodbye[..2]), (CLOSE, &1001_u16.to_be_bytes()[..]));
+    // A message that came just before the server learnt of its retirement is echoed first.
+    let (mut kind, mut said) = client.receive();
+    while kind == TEXT {
+        (kind, said) = client.receive();
+    }
+    assert_eq!((kind, &said[..2]), (CLOSE, &1001_u16.to_be_bytes()[..]));
 }
 
 #[test]
