@@ -1,4 +1,4 @@
-//! A program with a handler of its own for SIGTERM, beside that of the server: a handover means nothing to it, a stop does.
+//! A program with handlers of its own for SIGTERM and SIGINT: a handover means nothing to them, a stop does.
 //!
 //! `cargo run --example own_signals`, then `kill -HUP` the pid it logs, and last of all `kill`.
 
@@ -15,20 +15,24 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:8080".to_owned());
     let server = handover::Server::bind(&*address);
     let (handle, of_status) = (server.handle(), server.handle());
-    let mut told_to_stop = signal(SignalKind::terminate())?;
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let told_to_stop = tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        // The server has heard it as well, and finishes its connections meanwhile.
+        let generation = of_status.generation();
+        tracing::info!(generation, pid = std::process::id(), "told to stop: the last lines are written");
+    });
     let hello = service_fn(move |_: Request<Incoming>| {
         let generation = handle.generation();
         async move { Ok::<_, Infallible>(Response::new(format!("generation={generation} hello\n"))) }
     });
-    let mut served = std::pin::pin!(server.serve(hello));
-    tokio::select! {
-        outcome = &mut served => drop(outcome?),
-        _ = told_to_stop.recv() => {
-            let generation = of_status.generation();
-            tracing::info!(generation, pid = std::process::id(), "told to stop: the last lines are written");
-            // The server has heard it as well, and finishes its connections. To drop it here would cut them.
-            served.await?;
-        }
+    let outcome = server.serve(hello).await?;
+    // After a handover nobody has said it.
+    if outcome.end == handover::End::Stopped {
+        told_to_stop.await?;
     }
     Ok(())
 }

@@ -18,25 +18,32 @@ pub(super) fn run(which: &Which, now: bool) -> Result<(), Trouble> {
     let dir = which.find()?;
     only_one(&dir, &look(&dir))?;
     let mut told = Vec::new();
+    // Seen and not told: they leave by themselves, or are told later.
+    let mut seen: Vec<Leaving> = Vec::new();
     let mut until = None;
     loop {
         let mut generations = look(&dir);
         // Who serves is asked first.
         generations.sort_by_key(|one| !one.serves());
         if generations.is_empty() {
+            seen.into_iter().for_each(Leaving::wait);
             // A generation that was killed, because whoever started it was to leave at once, has left its own.
             remove_stale(&dir);
             say("no generation is left");
             return Ok(());
         }
         let new = |one: &&Generation| one.status.is_some() && !told.contains(&one.pid);
-        // Opened before they are told, so that it is them who are waited for.
-        let mut leaving: Vec<_> = generations.iter().filter(new).map(|one| (one, pidfd(one.pid))).collect();
-        // In standby a second stop kills who serves, which should have left by itself before.
-        if now && leaving.iter().any(|(one, _)| one.serves()) {
-            leaving.retain(|(one, _)| one.serves());
+        let mut leaving: Vec<&Generation> = generations.iter().filter(new).collect();
+        for one in &leaving {
+            if !seen.iter().any(|seen| seen.pid == one.pid) {
+                seen.push(Leaving::of(one));
+            }
         }
-        for (one, _) in &leaving {
+        // In standby a second stop kills who serves, which should have left by itself before.
+        if now && leaving.iter().any(|one| one.serves()) {
+            leaving.retain(|one| one.serves());
+        }
+        for one in &leaving {
             // In standby a stop is passed on to who serves, so it need not be told; a second one would not be gentle.
             let is_told =
                 |other: &Generation| other.phase() == "standby" && one.predecessor() == Some(other.pid);
@@ -51,11 +58,36 @@ pub(super) fn run(which: &Which, now: bool) -> Result<(), Trouble> {
             }
             std::thread::sleep(Duration::from_millis(20));
         }
-        for (one, pidfd) in leaving {
-            wait(pidfd);
-            say(format_args!("generation {}, pid {}, has left", one.number(), one.pid));
-            told.push(one.pid);
+        told.extend(leaving.iter().map(|one| one.pid));
+        for one in seen.extract_if(.., |seen| told.contains(&seen.pid)) {
+            one.wait();
         }
+    }
+}
+
+/// A generation that is to leave.
+struct Leaving {
+    pid: u32,
+    number: u64,
+    /// Opened before it is told, so that it is this process that is waited for.
+    pidfd: Option<OwnedFd>,
+}
+
+impl Leaving {
+    fn of(one: &Generation) -> Leaving {
+        let pidfd =
+            Pid::from_raw(one.pid.cast_signed()).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+        Leaving { pid: one.pid, number: one.number(), pidfd }
+    }
+
+    /// A pidfd is readable when the process has ended.
+    fn wait(self) {
+        while self
+            .pidfd
+            .as_ref()
+            .is_some_and(|pidfd| poll(&mut [PollFd::new(pidfd, PollFlags::IN)], None).is_err())
+        {}
+        say(format_args!("generation {}, pid {}, has left", self.number, self.pid));
     }
 }
 
@@ -73,14 +105,4 @@ fn tell(one: &Generation, now: bool) {
         let how = if now { " at once" } else { "" };
         say(format_args!("told generation {}, pid {}, to stop{how}", one.number(), one.pid));
     }
-}
-
-fn pidfd(pid: u32) -> Option<OwnedFd> {
-    pidfd_open(Pid::from_raw(pid.cast_signed())?, PidfdFlags::empty()).ok()
-}
-
-/// A pidfd is readable when the process has ended.
-fn wait(pidfd: Option<OwnedFd>) {
-    let Some(pidfd) = pidfd else { return };
-    while poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], None).is_err() {}
 }
