@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use hyper::Method;
 use nix::libc::{SIGUSR1, SIGXFSZ};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use signal_hook::{flag, low_level::pipe};
 use tokio::io::AsyncReadExt;
 use tokio::task::spawn_blocking;
@@ -83,7 +85,7 @@ impl Asked {
         }
     }
 
-    /// In the process in front, which has no log file: its generations are told.
+    /// In the process in front, which has no log file: its generations are told, by a signal where they have no control socket.
     pub(crate) fn pass_on(self, control: ControlOptions) {
         let passing = move || {
             while let Ok(1..) = io::Read::read(&mut &self.0, &mut [0; 64]) {
@@ -96,9 +98,10 @@ impl Asked {
                     ask(socket, Method::POST.as_str(), "/reopen", Some(PATIENCE)).is_ok()
                 });
                 if told.count() == 0 {
-                    tracing::warn!(
-                        "no generation has a control socket: nobody is told to open the logs anew"
-                    );
+                    generations().for_each(|held| {
+                        // Who has left meanwhile writes to no file.
+                        let _ = pidfd_send_signal(held, Signal::USR1);
+                    });
                 }
             }
         };
@@ -108,6 +111,24 @@ impl Asked {
 }
 
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The processes that this one is in front of, as far as they have a handler for the signal: without one they would be ended
+/// by it. They are held, so that nobody else gets it who has the same pid later.
+fn generations() -> impl Iterator<Item = OwnedFd> {
+    let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter_map(|pid| {
+        let held = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?;
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"))?;
+        let catches = u64::from_str_radix(caught.trim(), 16).ok()? >> (SIGUSR1 - 1) & 1 == 1;
+        let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
+        let marks = handover::ENVIRONMENT.map(|name| format!("{name}={}@", std::process::id()));
+        let is_mark = |entry: &[u8]| marks.iter().any(|mark| entry.starts_with(mark.as_bytes()));
+        let marked = environment.split(|byte| *byte == 0).any(is_mark);
+        (catches && marked && is_ours(pid)).then_some(held)
+    })
+}
 
 /// Whether a process is a descendant of this one.
 fn is_ours(pid: i32) -> bool {

@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -143,7 +143,7 @@ pub(crate) fn restore(predecessor: Option<u32>) -> io::Result<()> {
     }
     let truth = match predecessor {
         _ if name(stdin())? == expected => stdin().try_clone_to_owned()?,
-        Some(pid) => reopen(pid)?.into(),
+        Some(pid) => reopen(pid)?,
         // It may be a pipe of somebody else's.
         None => return Ok(()),
     };
@@ -154,17 +154,22 @@ pub(crate) fn restore(predecessor: Option<u32>) -> io::Result<()> {
         let _ = File::from(truth.try_clone()?).write_all(&left[..n]);
     }
     dup2_stderr(truth)?;
-    Ok(dup2_stdin(File::open("/dev/null")?)?)
+    // Where there is no /dev, a pipe that nobody writes to is as empty.
+    let nothing = File::open("/dev/null").map(OwnedFd::from);
+    Ok(dup2_stdin(nothing.or_else(|_| io::pipe().map(|(reader, _)| reader.into()))?)?)
 }
 
 /// The predecessor's stderr, for a successor whose stdin was replaced by a wrapper. A socket cannot be opened.
-fn reopen(predecessor: u32) -> io::Result<File> {
-    File::options().append(true).open(format!("/proc/{predecessor}/fd/2")).or_else(|_| {
+fn reopen(predecessor: u32) -> io::Result<OwnedFd> {
+    let truth = File::options().append(true).open(format!("/proc/{predecessor}/fd/2"));
+    truth.map(OwnedFd::from).or_else(|_| {
         tracing::warn!(
             "a wrapper replaced stdin, behind which stderr was: from now on nothing is written to it"
         );
-        // A pipe that nobody reads would be full one day, and then whoever logs would wait.
-        File::options().write(true).open("/dev/null")
+        // A pipe that is open and that nobody reads would be full one day, and then whoever logs would wait. Without a reader
+        // each write fails.
+        let nothing = File::options().write(true).open("/dev/null");
+        nothing.map(OwnedFd::from).or_else(|_| io::pipe().map(|(_, writer)| writer.into()))
     })
 }
 

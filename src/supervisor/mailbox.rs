@@ -6,7 +6,7 @@ use std::fs::{self, DirBuilder, Permissions};
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 
@@ -15,6 +15,7 @@ use nix::sys::socket::{
     AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, UnixCredentials, bind,
     recvmsg, setsockopt, socket,
 };
+use rustix::process::geteuid;
 use tokio::io::unix::AsyncFd;
 
 /// What lay in the mailbox.
@@ -134,17 +135,36 @@ fn readable(socket: UnixDatagram) -> io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::new(OwnedFd::from(socket))
 }
 
+const PREFIX: &str = "handover-front-";
+
+/// Removes the directories of this user whose process was killed: nobody reads the socket in them.
+fn remove_dead(place: &Path) {
+    for entry in fs::read_dir(place).into_iter().flatten().flatten() {
+        let (dir, socket) = (entry.path(), entry.path().join("notify"));
+        let named = entry.file_name().to_str().is_some_and(|name| name.starts_with(PREFIX));
+        let ours = || entry.metadata().is_ok_and(|m| m.is_dir() && m.uid() == geteuid().as_raw());
+        let unread = || {
+            let asked = UnixDatagram::unbound().and_then(|probe| probe.connect(&socket));
+            asked.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+        };
+        if named && ours() && unread() {
+            let _ = fs::remove_file(&socket).and_then(|()| fs::remove_dir(&dir));
+        }
+    }
+}
+
 /// A directory that nobody else may enter, until it is dropped.
 #[derive(Debug)]
 struct OwnDir(PathBuf);
 
 impl OwnDir {
     fn make(place: &Path) -> io::Result<OwnDir> {
+        remove_dead(place);
         let pid = std::process::id();
         // The name may be taken: by one that was killed, with the same pid, or by somebody who guesses. mkdir(2) follows no
         // link and takes nothing over.
         for n in 0..1000 {
-            let path = place.join(format!("handover-front-{pid}-{n}"));
+            let path = place.join(format!("{PREFIX}{pid}-{n}"));
             match DirBuilder::new().mode(0o700).create(&path) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 made => {

@@ -13,6 +13,7 @@ mod deaths;
 mod in_front;
 mod late;
 mod manager;
+mod managers;
 mod terminal;
 
 /// The playground behind a process in front.

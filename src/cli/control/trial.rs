@@ -34,7 +34,9 @@ where
     S: AsRef<std::ffi::OsStr>,
 {
     let mut command = Command::new(program);
-    command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    // Empty, also where there is no /dev/null.
+    let (nothing, _) = std::io::pipe().map_err(|error| Unfit { reason: plain(&error), stderr: vec![] })?;
+    command.args(args).stdin(nothing).stdout(Stdio::piped()).stderr(Stdio::piped());
     for name in handover::ENVIRONMENT {
         command.env_remove(name);
     }
@@ -60,8 +62,6 @@ where
 fn cannot(error: &std::io::Error) -> String {
     match error.raw_os_error() {
         Some(nix::libc::ENOEXEC) => "it is not an executable of this machine".into(),
-        // Which it gets as stdin.
-        Some(nix::libc::ENOENT) if !Path::new("/dev/null").exists() => "there is no /dev/null".into(),
         Some(nix::libc::ENOENT) => "the interpreter or loader it names does not exist".into(),
         _ => plain(error),
     }

@@ -228,6 +228,14 @@ fn usr1_to_the_process_in_front_opens_the_logs_anew_in_each_generation() {
 }
 
 #[test]
+fn usr1_to_the_process_in_front_reaches_generations_that_have_no_control_socket() {
+    let it = TwoGenerations::start(&["--supervise", "--no-control"]);
+    it.rename();
+    signal(it.server.first_pid(), Signal::SIGUSR1);
+    it.assert_reopened();
+}
+
+#[test]
 fn a_reopen_says_which_files_are_open_anew_and_which_cannot_be() {
     let it = TwoGenerations::start(&[]);
     let ask = || finish(command(HANDOVER).args(["reopen", "--control"]).arg(it.bed.path("control")));

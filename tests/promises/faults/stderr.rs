@@ -1,13 +1,16 @@
 //! What generations write to stderr: one stream over all of them, whoever starts, fails or dies.
 
+use std::fs::File;
+use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::process::Stdio;
 
 use nix::sys::signal::Signal;
 
 use crate::faults::{assert_next_restart, restart, wait_buried, wait_is, wait_said};
-use crate::harness::{QUICK, Traffic, example, install, is_alive, start_copy, wait_until};
-use crate::process::{Server, command, signal};
+use crate::harness::{HANDOVER, QUICK, Traffic, example, install, is_alive, skip, start_copy, wait_until};
+use crate::process::{Line, Server, command, signal};
 
 /// Puts a script in place of the server.
 fn put_script(program: &Path, text: &str) {
@@ -119,4 +122,32 @@ fn a_program_that_a_successor_starts_does_not_believe_its_environment() {
     );
     let other = Server::start(other);
     assert_ne!(stderr_of(other.first_pid()), stderr_of(second));
+}
+
+/// As in a chroot or a container that was made by hand.
+#[test]
+fn without_a_dev_directory_a_handover_and_an_upgrade_work_and_nothing_is_warned_of() {
+    let mut started = command("unshare");
+    let hide = ["--mount", "sh", "-c", "mount -t tmpfs tmpfs /dev && exec \"$@\"", "sh"];
+    let tried = std::process::Command::new("unshare").args(hide).arg("true").stderr(Stdio::null()).status();
+    if !tried.is_ok_and(|status| status.success()) {
+        return skip("may not mount");
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let (program, control) = (dir.path().join("server"), dir.path().join("control"));
+    install(HANDOVER, &program);
+    started.args(hide).arg(&program).args(QUICK).arg("--control").arg(&control);
+    let server = Server::start(started);
+    let truth = stderr_of(server.first_pid());
+    let second = assert_next_restart(&server, server.first_pid());
+    assert_eq!(stderr_of(second), truth);
+    let link = std::fs::read_link(format!("/proc/{second}/fd/0")).expect("it is open");
+    assert_ne!(link.display().to_string(), truth);
+    let mut stdin = File::open(format!("/proc/{second}/fd/0")).expect("it is open");
+    assert_eq!(stdin.read(&mut [0]).expect("readable"), 0, "as empty as /dev/null");
+    let mut asked = command(HANDOVER);
+    let upgraded = asked.arg("upgrade").arg(HANDOVER).arg("--control").arg(&control).status();
+    assert!(upgraded.expect("it starts").success(), "{}", server.log().history());
+    let warned = |line: &Line| line.json["level"] == "WARN" || line.json["level"] == "ERROR";
+    assert!(!server.log().lines().iter().any(warned), "{}", server.log().history());
 }

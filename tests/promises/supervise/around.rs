@@ -1,40 +1,118 @@
-//! What starts and watches the process in front: a small init, supervisord, runit. And what is left when it is killed.
+//! What starts and watches the process in front: a small init. And what is left when it is killed.
 
-use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
-use std::process::Stdio;
+use std::process::Command;
 
 use nix::sys::signal::Signal;
 
 use super::{as_pid_1, children, site, supervised, wait_gone, wait_in_front};
 use crate::faults::wait_said;
-use crate::harness::{
-    Client, HANDOVER, QUICK, Traffic, example, get, is_alive, playground, skip, wait_until,
-};
-use crate::process::{Line, Server, command, signal};
+use crate::harness::{Client, HANDOVER, Traffic, example, get, playground, skip, wait_until};
+use crate::process::{RUNTIME, Server, command, signal};
 use crate::sandbox::{self, Refused};
 
 #[test]
 fn behind_a_small_init_one_process_stays_in_front_by_default() {
-    let Some(mut unshare) = as_pid_1() else { return };
+    let Some(unshare) = as_pid_1() else { return };
     // As tini does: it waits for the process that it has started, and leaves with its status.
-    unshare.args(["sh", "-c", "\"$@\" & trap 'kill $!' TERM; wait $!; wait $!", "sh", HANDOVER]);
+    assert_stays(unshare, &["sh", "-c", "\"$@\" & trap 'kill $!' TERM; wait $!; wait $!", "sh"]);
+}
+
+/// The real ones, if they are there.
+fn behind(init: &[&str]) {
+    let Some(unshare) = as_pid_1() else { return };
+    let there = command("sh").args(["-c", "command -v \"$0\" >/dev/null", init[0]]).status();
+    if !there.is_ok_and(|status| status.success()) {
+        return skip(&format!("no {} here", init[0]));
+    }
+    assert_stays(unshare, init);
+}
+
+#[test]
+fn behind_tini_one_process_stays_in_front_by_default() {
+    behind(&["tini", "--"]);
+}
+
+#[test]
+fn behind_dumb_init_one_process_stays_in_front_by_default() {
+    behind(&["dumb-init", "--"]);
+}
+
+/// The namespace has its own init then, and bwrap that starts the server is pid 1 in it.
+#[test]
+fn behind_bwrap_one_process_stays_in_front_by_default() {
+    let mut bwrap = command("bwrap");
+    bwrap.args([
+        "--bind",
+        "/",
+        "/",
+        "--dev",
+        "/dev",
+        "--proc",
+        "/proc",
+        "--unshare-pid",
+        "--die-with-parent",
+    ]);
+    let mut tried = command("sh");
+    tried.args(["-c", "\"$@\" 2>/dev/null", "sh", "bwrap"]).args(bwrap.get_args()).arg("true");
+    if !tried.status().is_ok_and(|status| status.success()) {
+        return skip("no bwrap here, or no namespaces for it");
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    bwrap.arg(HANDOVER);
+    let mut server = Server::start(site(bwrap, &dir, &["--stop-idle-grace", "200ms"]));
+    wait_in_front(&server);
+    // bwrap outside, its init inside, the process in front, the generation.
+    let inside = children(children(server.first_pid())[0])[0];
+    assert_restarts(&server, || inside);
+    signal(inside, Signal::SIGTERM);
+    assert_eq!(server.first_exit().code(), Some(0), "{}", server.log().history());
+    wait_gone(&server);
+}
+
+/// An init as pid 1, told to restart by a signal to its child, and to stop by one to itself.
+fn assert_stays(mut unshare: Command, init: &[&str]) {
+    unshare.args(init).arg(HANDOVER);
     let dir = tempfile::tempdir().expect("a directory");
     let mut server = Server::start(site(unshare, &dir, &["--stop-idle-grace", "200ms"]));
     wait_in_front(&server);
     let init = children(server.first_pid())[0];
-    let traffic = Traffic::fresh(&server);
+    assert_restarts(&server, || children(init)[0]);
+    signal(init, Signal::SIGTERM);
+    assert_eq!(server.first_exit().code(), Some(0), "{}", server.log().history());
+    wait_gone(&server);
+}
+
+fn assert_restarts(server: &Server, front: impl Fn() -> u32) {
+    let traffic = Traffic::fresh(server);
     for generation in 1..=2 {
-        signal(children(init)[0], Signal::SIGHUP);
+        signal(front(), Signal::SIGHUP);
         server.wait_serving(generation + 1);
         server.wait_state(generation, "draining");
         server.wait_retired(generation);
     }
-    traffic.stop_lossless(&server);
-    signal(children(init)[0], Signal::SIGTERM);
-    assert_eq!(server.first_exit().code(), Some(0), "{}", server.log().history());
-    wait_gone(&server);
+    traffic.stop_lossless(server);
+}
+
+/// What was killed leaves a directory with its socket, which the next one takes away.
+#[test]
+fn the_directory_of_a_front_that_was_killed_is_taken_away_by_the_next() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let fronts = || {
+        let entries = std::fs::read_dir(dir.path()).expect("ours").flatten();
+        entries.filter(|one| one.file_name().to_string_lossy().starts_with("handover-front-")).count()
+    };
+    let start = || {
+        let mut started = supervised(&[]);
+        started.env(RUNTIME, dir.path());
+        Server::start(started)
+    };
+    let first = start();
+    let second = start();
+    assert_eq!(fronts(), 2, "that of one who lives stays");
+    drop(first);
+    drop(second);
+    let _third = start();
+    assert_eq!(fronts(), 1);
 }
 
 #[test]
@@ -58,103 +136,6 @@ fn generations_whose_front_is_killed_finish_their_requests_and_leave() {
     assert!(client.answer().contains("generation=2 "), "the request under way was cut");
     let gone = || server.alive().into_iter().all(|pid| pid == front);
     wait_until("all have left", &server, gone);
-}
-
-/// One line for each process that says that it is in front.
-fn fronts(server: &Server) -> Vec<u32> {
-    let lines = server.log().lines();
-    lines.iter().filter(|line| line.message().starts_with("in front of the")).map(Line::pid).collect()
-}
-
-/// Kills the process in front, and expects whoever watches it to start another one that serves.
-fn assert_comes_back(server: &Server) {
-    let front = server.log().wait_for("in front of the generations").pid();
-    server.wait_serving(1);
-    signal(front, Signal::SIGHUP);
-    let second = server.wait_serving(2);
-    server.wait_state(1, "draining");
-    let address = server.address();
-    signal(front, Signal::SIGKILL);
-    let serves = |line: &Line| line.generation() == 1 && line.message().starts_with("serving");
-    wait_until("another one serves", server, || {
-        server.log().lines().iter().filter(|line| serves(line)).count() == 2
-    });
-    assert!(get(address, "/").contains("generation=1 "));
-    wait_until("the orphan has left", server, || !is_alive(second));
-    let next = *fronts(server).last().expect("one");
-    signal(next, Signal::SIGHUP);
-    wait_until("the next one hands over", server, || {
-        let took = |line: &Line| line.generation() == 2 && line.message().starts_with("serving");
-        server.log().lines().iter().filter(|line| took(line)).count() == 2
-    });
-    println!("{} processes in front until one served", fronts(server).len() - 1);
-    assert!(get(address, "/").contains("generation=2 "));
-}
-
-/// An address that nobody has at the moment, because a manager starts the same command each time.
-fn free_address() -> String {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("an address").to_string()
-}
-
-#[test]
-fn supervisord_starts_a_front_that_was_killed_again() {
-    if !command("supervisord").arg("--version").stderr(Stdio::null()).status().is_ok_and(|s| s.success()) {
-        return skip("no supervisord here");
-    }
-    let dir = tempfile::tempdir().expect("a directory");
-    let config = dir.path().join("supervisord.conf");
-    let mut file = std::fs::File::create(&config).expect("writable");
-    let program = example("playground");
-    let address = free_address();
-    let place = dir.path().display();
-    writeln!(
-        file,
-        "[supervisord]\nnodaemon=true\nlogfile={place}/log\npidfile={place}/pid\n\n[program:site]\n\
-         command={} {} --listen {address} --supervise --stop-idle-grace 100ms\nautorestart=true\nstartsecs=1\n\
-         stdout_logfile=NONE\nstderr_logfile=/dev/stderr\nstderr_logfile_maxbytes=0",
-        program.display(),
-        QUICK[2..].join(" ")
-    )
-    .expect("writable");
-    drop(file);
-    let mut manager = command("supervisord");
-    manager.arg("--configuration").arg(&config);
-    let mut server = Server::launch(manager);
-    assert_comes_back(&server);
-    let log = std::fs::read_to_string(dir.path().join("log")).expect("its log");
-    assert!(!log.contains("FATAL"), "{log}");
-    signal(server.first_pid(), Signal::SIGTERM);
-    server.first_exit();
-    wait_gone(&server);
-}
-
-fn executable(path: &Path, text: &str) {
-    std::fs::write(path, text).expect("writable");
-    std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).expect("ours");
-}
-
-#[test]
-fn runit_starts_a_front_that_was_killed_again() {
-    let there = command("sh").args(["-c", "command -v runsv >/dev/null"]).status();
-    if !there.is_ok_and(|status| status.success()) {
-        return skip("no runit here");
-    }
-    let dir = tempfile::tempdir().expect("a directory");
-    let address = free_address();
-    let script = format!(
-        "#!/bin/sh\nexec {} {} --listen {address} --supervise --stop-idle-grace 100ms\n",
-        example("playground").display(),
-        QUICK[2..].join(" ")
-    );
-    executable(&dir.path().join("run"), &script);
-    let mut manager = command("runsv");
-    manager.arg(dir.path());
-    let mut server = Server::launch(manager);
-    assert_comes_back(&server);
-    signal(server.first_pid(), Signal::SIGTERM);
-    server.first_exit();
-    wait_gone(&server);
 }
 
 #[test]
