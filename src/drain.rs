@@ -3,7 +3,8 @@
 //! [`Drain`] is the one place that decides; `conn` counts and is the I/O of a connection, with TLS or without, to its last byte;
 //! `farewell` knows when it may be closed, `goaway` when one of HTTP/2 may be told; `requests` what it has in flight,
 //! `request_framing` and `frames` where requests begin and end in its bytes; `service` says `Connection: close`; `serve`
-//! speaks HTTP on it; `waves` tells them when that turns. Nothing here knows processes or states.
+//! speaks HTTP on it, `streams` sees to it that each stream of HTTP/2 gets on; `waves` tells them when the treatment turns;
+//! `room` lets new ones in. Nothing here knows processes or states.
 
 use std::sync::Arc;
 #[cfg(feature = "tls")]
@@ -21,17 +22,23 @@ mod conn;
 mod farewell;
 mod frames;
 mod goaway;
+mod options;
 mod request_framing;
 mod requests;
+mod room;
 mod serve;
 mod service;
+mod streams;
 mod waves;
 
 pub use conn::Conn;
 #[cfg(feature = "tls")]
 pub use conn::TlsStream;
+pub use options::DrainOptions;
 pub use requests::ConnectInfo;
 use requests::Requests;
+use room::{Leaving, Rooms};
+pub(crate) use room::{Place, Room};
 use waves::{FEW, Waves};
 
 use crate::error::LONGEST;
@@ -111,67 +118,17 @@ struct Shared {
     /// `closed` when lame duck began.
     closed_before: AtomicU64,
     requests_cut: AtomicU64,
-    /// Told when the last connection is gone, and when there is room again.
+    /// Told when the last connection is gone, and when there may be room again.
     gone: Notify,
-    /// At this many open connections a new one has to wait.
-    limit: usize,
+    rooms: Rooms,
+    /// From here the time is counted in which it is said how long a connection has been idle.
+    epoch: Instant,
     /// One for each client that goes on sending after the end of its connection.
     senders: Semaphore,
     /// A client with a server name that rustls refuses was warned of.
     #[cfg(feature = "tls")]
     told_of_names: AtomicBool,
     options: DrainOptions,
-}
-
-/// How a [`Drain`] treats its connections.
-///
-/// ```
-/// # use std::time::Duration;
-/// let options = handover::DrainOptions::default().half_close_timeout(Duration::from_secs(60));
-/// let drain = handover::Drain::with_options(options);
-/// ```
-///
-/// A time of more than 365 days is one of 365 days.
-#[derive(Debug, Clone, Copy)]
-pub struct DrainOptions {
-    half_close_timeout: Duration,
-    goaway_delay: Duration,
-}
-
-impl DrainOptions {
-    /// How long a handler may go on without a byte of its response being written once its HTTP/1 client has closed its
-    /// sending side. Such a client may have gone, or may only have said that its request is the last. Zero treats it as
-    /// gone, as hyper does: the handler is dropped at once. Default 2 s.
-    pub fn half_close_timeout(mut self, timeout: Duration) -> DrainOptions {
-        self.half_close_timeout = timeout;
-        self
-    }
-
-    /// How long a lame duck waits at most, and never longer than the idle grace, for a moment in which nothing is under way
-    /// on an HTTP/2 connection, to say GOAWAY then. Zero says it at once. Default 5 s.
-    pub fn goaway_delay(mut self, delay: Duration) -> DrainOptions {
-        self.goaway_delay = delay;
-        self
-    }
-
-    pub(crate) fn times(&self) -> [(&'static str, Duration); 2] {
-        [("half-close timeout", self.half_close_timeout), ("GOAWAY delay", self.goaway_delay)]
-    }
-
-    /// Nobody hears of a mistake here: see [`Server::check`](crate::Server::check).
-    fn bounded(self) -> DrainOptions {
-        let DrainOptions { half_close_timeout, goaway_delay } = self;
-        DrainOptions {
-            half_close_timeout: half_close_timeout.min(LONGEST),
-            goaway_delay: goaway_delay.min(LONGEST),
-        }
-    }
-}
-
-impl Default for DrainOptions {
-    fn default() -> DrainOptions {
-        DrainOptions { half_close_timeout: Duration::from_secs(2), goaway_delay: Duration::from_secs(5) }
-    }
 }
 
 impl Default for Drain {
@@ -202,7 +159,8 @@ impl Drain {
             closed_before: AtomicU64::new(0),
             requests_cut: AtomicU64::new(0),
             gone: Notify::new(),
-            limit,
+            rooms: Rooms::new(limit),
+            epoch: Instant::now(),
             senders: Semaphore::new(conn::SENDERS),
             #[cfg(feature = "tls")]
             told_of_names: AtomicBool::new(false),
@@ -212,9 +170,13 @@ impl Drain {
 
     /// Takes care of an accepted connection from now until it is dropped.
     pub fn conn(&self, stream: TcpStream, remote: std::net::SocketAddr) -> Conn {
+        self.conn_at(stream, remote, self.place_anyway(Room::Public))
+    }
+
+    pub(crate) fn conn_at(&self, stream: TcpStream, remote: std::net::SocketAddr, place: Place) -> Conn {
         // Fails only if the connection is dead by now; the first read will say so.
         let local = stream.local_addr().unwrap_or(remote);
-        Conn::new(stream, remote, local, self, conn::Means::tcp())
+        Conn::new(stream, remote, local, self, place, conn::Means::tcp())
     }
 
     /// The same for any stream, such as one from [`tokio::io::duplex`].
@@ -223,7 +185,7 @@ impl Drain {
         stream: T,
         remote: std::net::SocketAddr,
     ) -> Conn<T> {
-        Conn::new(stream, remote, remote, self, conn::Means::none())
+        Conn::new(stream, remote, remote, self, self.place_anyway(Room::Public), conn::Means::none())
     }
 
     /// From now on connections are lame ducks: HTTP/1 responses say `Connection: close`, an HTTP/1 connection without a
@@ -319,16 +281,6 @@ impl Drain {
         self.wait_until(|| self.open() == 0).await;
     }
 
-    /// Returns when one more connection may be accepted. A lame duck always may: its listener is steered away from or
-    /// will close, and what is in the queue of a listener when it closes is lost. Cancel safe.
-    pub(crate) async fn room(&self) {
-        self.wait_until(|| !self.is_full()).await;
-    }
-
-    pub(crate) fn is_full(&self) -> bool {
-        self.open() >= self.0.limit && self.is(NORMAL)
-    }
-
     async fn wait_until(&self, done: impl Fn() -> bool) {
         while !done() {
             let gone = self.0.gone.notified();
@@ -344,9 +296,15 @@ impl Drain {
         Retiring(self.0.mode.subscribe())
     }
 
-    fn count(&self, requests: &Arc<Requests>) -> Counted {
+    fn count(&self, requests: &Arc<Requests>, place: Place) -> Counted {
         self.0.open.fetch_add(1, Ordering::SeqCst);
-        Counted { shared: Arc::clone(&self.0), requests: Arc::clone(requests) }
+        let shared = Arc::clone(&self.0);
+        Counted { shared, requests: Arc::clone(requests), place: Some(place), leaving: None }
+    }
+
+    /// Milliseconds since this was made.
+    fn now(&self) -> u64 {
+        u64::try_from(self.0.epoch.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
     fn is(&self, kind: u8) -> bool {
@@ -359,6 +317,23 @@ impl Drain {
 struct Counted {
     shared: Arc<Shared>,
     requests: Arc<Requests>,
+    /// `None` once it has made room.
+    place: Option<Place>,
+    /// It has made room, and its client's end is waited for.
+    leaving: Option<Leaving>,
+}
+
+impl Counted {
+    /// It is closed in normal times: somebody else may have its place. What its client has not read yet of an earlier
+    /// response must not be destroyed.
+    fn leave(&mut self) {
+        self.requests.leave();
+        if let Some(place) = self.place.take()
+            && self.requests.total() > 0
+        {
+            self.leaving = self.requests.drain().leaving(place.room());
+        }
+    }
 }
 
 impl Drop for Counted {
@@ -369,10 +344,10 @@ impl Drop for Counted {
             shared.requests_cut.fetch_add(self.requests.in_flight(), Ordering::SeqCst);
         }
         shared.closed.fetch_add(1, Ordering::SeqCst);
-        let before = shared.open.fetch_sub(1, Ordering::SeqCst);
-        if before == 1 || before == shared.limit {
+        if shared.open.fetch_sub(1, Ordering::SeqCst) == 1 {
             shared.gone.notify_waiters();
         }
+        self.requests.leave();
     }
 }
 

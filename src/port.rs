@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::drain::Drain;
+use crate::drain::{Drain, Place, Room};
 use crate::error::{Error, Kind};
 use crate::generation::{Address, Predecessor};
 use crate::steering::Steering;
@@ -23,7 +23,7 @@ mod plan;
 use plan::Planned;
 
 /// What is done with an accepted connection.
-pub(crate) type Sink = Arc<dyn Fn(TcpStream, SocketAddr) + Send + Sync>;
+pub(crate) type Sink = Arc<dyn Fn(TcpStream, SocketAddr, Place) + Send + Sync>;
 
 #[derive(Debug)]
 pub(crate) struct Port {
@@ -84,10 +84,13 @@ impl Port {
 
     /// Starts the accept loops. A listener that can be steered to must always be accepted from: if it stops, its
     /// share of the connections waits in vain.
-    pub(crate) fn accept(&mut self, sink: &Sink, drain: &Drain) {
+    /// Connections to the addresses that are `reserved` take room of their own.
+    pub(crate) fn accept(&mut self, sink: &Sink, drain: &Drain, reserved: &[SocketAddr]) {
         for listener in &self.listeners {
+            let is_reserved = reserved.contains(&listener.address.asked);
             let task = accept::run(
                 Arc::clone(&listener.socket),
+                if is_reserved { Room::Reserved } else { Room::Public },
                 self.close.subscribe(),
                 drain.clone(),
                 Arc::clone(sink),
@@ -280,10 +283,10 @@ mod tests {
         let delivered = Arc::new(std::sync::Mutex::new(Vec::new()));
         let sink: Sink = Arc::new({
             let delivered = Arc::clone(&delivered);
-            move |stream, _| delivered.lock().expect("nobody panics with it").push(stream)
+            move |stream, _, _| delivered.lock().expect("nobody panics with it").push(stream)
         });
         // This test's runtime has one thread, so the accept loop first runs when it is told to close already.
-        port.accept(&sink, &Drain::new());
+        port.accept(&sink, &Drain::new(), &[]);
         port.begin_close();
         port.closed().await;
         assert_eq!(delivered.lock().expect("nobody panics with it").len(), queued.len());

@@ -65,6 +65,8 @@ pub struct Server {
 #[derive(Debug)]
 struct Config {
     addresses: io::Result<Vec<SocketAddr>>,
+    /// Those of them whose connections do not count for `max_connections`.
+    reserved: Vec<SocketAddr>,
     launch: Result<Launch, Error>,
     timings: Timings,
     idle_grace: Duration,
@@ -77,6 +79,9 @@ struct Config {
     #[cfg(feature = "tls")]
     tls: tls::Tls,
 }
+
+/// For all but connections: listeners, logs, pipes, whoever asks at a control socket.
+const OTHER_DESCRIPTORS: usize = 64;
 
 impl Config {
     /// The first mistake that can be found without listening.
@@ -105,7 +110,18 @@ impl Config {
 
     fn drain(&self) -> Drain {
         let descriptors = process::raise_descriptor_limit();
-        let limit = self.max_connections.unwrap_or_else(|| (descriptors / 2).max(1));
+        let most = (descriptors - OTHER_DESCRIPTORS.min(descriptors / 4)).max(1);
+        let limit = match self.max_connections {
+            Some(asked) if asked > most => {
+                tracing::warn!(
+                    "{asked} connections may be open, but only {descriptors} file descriptors: {most} is the limit; raise \
+                     that of descriptors (`ulimit -n`, LimitNOFILE=)"
+                );
+                most
+            }
+            Some(asked) => asked,
+            None => (descriptors / 2).max(1),
+        };
         Drain::with_limit(limit, self.drain)
     }
 }
@@ -121,6 +137,7 @@ impl Server {
         Server {
             config: Config {
                 addresses: address.to_socket_addrs().map(Iterator::collect),
+                reserved: vec![],
                 launch: Launch::capture(),
                 timings: Timings {
                     ready_timeout: Duration::from_secs(60),
@@ -153,6 +170,15 @@ impl Server {
                 Err(error) => self.config.addresses = Err(error),
             }
         }
+        self
+    }
+
+    /// The same for those who operate the server. Their connections do not count for
+    /// [`max_connections`](Server::max_connections): 64 at a time are served besides, so nobody else can lock them out.
+    pub fn also_bind_reserved(mut self, address: impl ToSocketAddrs) -> Server {
+        let before = self.config.addresses.as_ref().map_or(0, Vec::len);
+        self = self.also_bind(address);
+        self.config.reserved.extend(self.config.addresses.iter().flatten().skip(before));
         self
     }
 
@@ -201,6 +227,51 @@ impl Server {
         self
     }
 
+    /// How long a client may take for the head of its first request, from accept on, and for that of each later one from
+    /// its first byte on. Then its connection is closed. Zero: as long as it likes. Default 30 s.
+    pub fn header_timeout(mut self, timeout: Duration) -> Server {
+        self.config.drain = self.config.drain.header_timeout(timeout);
+        self
+    }
+
+    /// How long a connection may have no request in flight, after its first one. Then it is closed: with GOAWAY if it is
+    /// one of HTTP/2, which loses no request that is on its way. Zero: as long as the client likes. Default 75 s.
+    ///
+    /// A client that sends a request in the moment in which its HTTP/1 connection is closed has to send it again, so a load
+    /// balancer in front should close its idle connections sooner than this.
+    pub fn keep_alive_timeout(mut self, timeout: Duration) -> Server {
+        self.config.drain = self.config.drain.keep_alive_timeout(timeout);
+        self
+    }
+
+    /// How long a client may send nothing of the body that its HTTP/1 request has announced, while the handler waits for it
+    /// and has not answered. Then the body ends with an error. Zero: as long as it likes. Default 60 s.
+    pub fn body_timeout(mut self, timeout: Duration) -> Server {
+        self.config.drain = self.config.drain.body_timeout(timeout);
+        self
+    }
+
+    /// How long a client may take nothing of its response. Then the connection is ended, or on HTTP/2 the stream is
+    /// reset, if only that one does not get on. A client that reads slowly gets on; see
+    /// [`DrainOptions::send_timeout`]. Zero: as long as it likes. Default 60 s.
+    pub fn send_timeout(mut self, timeout: Duration) -> Server {
+        self.config.drain = self.config.drain.send_timeout(timeout);
+        self
+    }
+
+    /// After how long a client of HTTP/2 that has requests in flight and sends nothing gets a PING. If nothing comes for 20 s
+    /// more, its connection is ended. Zero: it is never asked. Default 60 s.
+    pub fn http2_ping_interval(mut self, interval: Duration) -> Server {
+        self.config.drain = self.config.drain.http2_ping_interval(interval);
+        self
+    }
+
+    /// So many requests at a time may a client send on one HTTP/2 connection, from 1 to 1000. Default 100.
+    pub fn http2_max_concurrent_streams(mut self, streams: u32) -> Server {
+        self.config.drain = self.config.drain.http2_max_concurrent_streams(streams);
+        self
+    }
+
     /// How long, from the moment a successor took over, connections may go on; then the rest is cut. Never less than
     /// standby. Default 5 min.
     pub fn drain_timeout(mut self, timeout: Duration) -> Server {
@@ -222,9 +293,14 @@ impl Server {
         self
     }
 
-    /// At so many open connections a new one waits in the accept queue until another has ended. Default: half of the file
-    /// descriptors that are free when the server starts, because a connection often needs a second one. For that the
-    /// soft limit of descriptors (RLIMIT_NOFILE) is raised to the hard one in any case.
+    /// So many connections may be open. For one more those make room that nobody would miss, a few at a time: of those that
+    /// have been silent for more than 1 s since they were accepted, that never sent a complete request, and that have been
+    /// idle for more than 1 s, in this order, the oldest. Where all are busy a new one waits in the accept queue. A client
+    /// that sends its next request in the moment in which its idle connection makes room has to send it again.
+    ///
+    /// Default: half of the file descriptors that are free when the server starts, because a connection often needs a second
+    /// one. For that the soft limit of descriptors (RLIMIT_NOFILE) is raised to the hard one in any case. It leaves
+    /// the rest of the process 64 descriptors, or a quarter of them if that is less.
     pub fn max_connections(mut self, connections: usize) -> Server {
         self.config.max_connections = Some(connections.max(1));
         self
@@ -301,8 +377,8 @@ impl Server {
         let tls = self.config.tls.enabled();
         let sink: Sink = Arc::new({
             let drain = drain.clone();
-            move |stream, remote| {
-                let (conn, service) = (drain.conn(stream, remote), service.clone());
+            move |stream, remote, place| {
+                let (conn, service) = (drain.conn_at(stream, remote, place), service.clone());
                 #[cfg(feature = "tls")]
                 if let Some((config, timeout)) = tls.clone() {
                     let served = async move { conn.tls(config, timeout).await?.serve(service).await };
@@ -345,13 +421,18 @@ mod tests {
     #[tokio::test]
     async fn a_time_that_cannot_be_reckoned_with_is_an_error_that_names_the_setting() {
         type Setter = fn(Server, Duration) -> Server;
-        let setters: [(&str, Setter); 9] = [
+        let setters: [(&str, Setter); 14] = [
             ("ready timeout", Server::ready_timeout),
             ("standby", Server::standby),
             ("idle grace", Server::idle_grace),
             ("idle grace when stopping", Server::stop_idle_grace),
             ("GOAWAY delay", Server::goaway_delay),
             ("half-close timeout", Server::half_close_timeout),
+            ("header timeout", Server::header_timeout),
+            ("keep-alive timeout", Server::keep_alive_timeout),
+            ("body timeout", Server::body_timeout),
+            ("send timeout", Server::send_timeout),
+            ("HTTP/2 PING interval", Server::http2_ping_interval),
             ("drain timeout", Server::drain_timeout),
             ("stop timeout", Server::stop_timeout),
             ("stop delay", Server::stop_delay),

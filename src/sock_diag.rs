@@ -30,8 +30,19 @@ pub(crate) fn listeners(is_ipv4: bool, port: u16, each: impl FnMut(InetResponse)
     ask(request, NLM_F_DUMP, each)
 }
 
-/// The shortest round trip of a connection in the last minutes, as the kernel measured it. `None` where it does not say.
-pub(crate) fn round_trip(local: SocketAddr, remote: SocketAddr) -> Option<Duration> {
+/// What the kernel knows of a connection.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Connection {
+    /// The shortest round trip in the last minutes, as it was measured.
+    pub(crate) round_trip: Duration,
+    /// How long ago data was last sent: as long as the client has taken none, if more of it waits.
+    pub(crate) last_sent: Duration,
+    /// The client's FIN or RST has arrived.
+    pub(crate) has_ended: bool,
+}
+
+/// `None` where the kernel does not say.
+pub(crate) fn connection(local: SocketAddr, remote: SocketAddr) -> Option<Connection> {
     let request = InetRequest {
         family: if local.is_ipv4() { AF_INET } else { AF_INET6 },
         protocol: IPPROTO_TCP,
@@ -50,16 +61,27 @@ pub(crate) fn round_trip(local: SocketAddr, remote: SocketAddr) -> Option<Durati
             cookie: [0xff; 8],
         },
     };
-    let mut round_trip = None;
+    let mut connection = None;
     let each = |found: InetResponse| {
         for nla in found.nlas {
             if let Nla::TcpInfo(info) = nla {
-                round_trip = Some(Duration::from_micros(info.min_rtt.into()));
+                connection = Some(Connection {
+                    round_trip: Duration::from_micros(info.min_rtt.into()),
+                    last_sent: Duration::from_millis(info.last_data_sent.into()),
+                    // Of the states, this is the first (`TCP_ESTABLISHED`).
+                    has_ended: found.header.state != 1,
+                });
             }
         }
     };
-    ask(request, 0, each).ok()?;
-    round_trip
+    match ask(request, 0, each) {
+        Ok(()) => connection,
+        // It has been reset.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Some(Connection { round_trip: Duration::ZERO, last_sent: Duration::MAX, has_ended: true })
+        }
+        Err(_) => None,
+    }
 }
 
 fn ask(request: InetRequest, flags: u16, mut each: impl FnMut(InetResponse)) -> io::Result<()> {
@@ -116,17 +138,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_round_trip_of_a_connection_on_loopback_is_short_and_that_of_none_is_not_known() {
+    fn a_connection_on_loopback_is_short_and_its_end_is_seen() {
         for address in ["127.0.0.1:0", "[::1]:0"] {
             let Ok(listener) = TcpListener::bind(address) else { continue };
             let near = listener.local_addr().expect("bound");
-            let _client = TcpStream::connect(near).expect("it listens");
+            let client = TcpStream::connect(near).expect("it listens");
             let (server, remote) = listener.accept().expect("it has connected");
             let local = server.local_addr().expect("connected");
-            let round_trip = round_trip(local, remote).expect("sock_diag answers");
-            assert!(round_trip < Duration::from_millis(10), "{round_trip:?}");
+            let found = connection(local, remote).expect("sock_diag answers");
+            assert!(found.round_trip < Duration::from_millis(10), "{found:?}");
+            assert!(!found.has_ended);
+            client.shutdown(std::net::Shutdown::Write).expect("it is open");
+            assert!(connection(local, remote).expect("sock_diag answers").has_ended);
+            drop((client, server));
         }
         let nobody = SocketAddr::from(([192, 0, 2, 1], 1));
-        assert_eq!(round_trip(nobody, nobody), None);
+        assert!(connection(nobody, nobody).expect("sock_diag answers").has_ended);
     }
 }

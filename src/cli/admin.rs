@@ -106,7 +106,7 @@ fn read_token(path: &Path) -> Result<String, String> {
 
 impl Admin {
     pub(crate) fn bind(&self, server: Server) -> Server {
-        server.also_bind(self.address)
+        server.also_bind_reserved(self.address)
     }
 
     /// Whether a connection came to this address; its port is known once the server listens.

@@ -42,7 +42,26 @@ pub(crate) struct ServerOptions {
     /// How long a response may make no progress once its client has closed its sending side; 0s drops it at once
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
     half_close_timeout: Duration,
-    /// At so many connections new ones wait [default: half of the descriptors that the hard limit allows]
+    /// How long a client may take for the head of a request, for the first one from accept on; 0s: as long as it likes
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
+    header_timeout: Duration,
+    /// How long a connection may have no request in flight, after its first one; 0s: as long as the client likes
+    #[arg(long, value_name = "TIME", default_value = "75s", value_parser = duration)]
+    keep_alive_timeout: Duration,
+    /// How long an HTTP/1 client may send nothing of a body that is waited for; 0s: as long as it likes
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
+    body_timeout: Duration,
+    /// How long a client may take nothing of its response; 0s: as long as it likes
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
+    send_timeout: Duration,
+    /// After how long an HTTP/2 client that waits for a response is asked whether it is there; 0s: never
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
+    http2_ping_interval: Duration,
+    /// How many requests at a time an HTTP/2 client may send on one connection
+    #[arg(long, value_name = "STREAMS", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    http2_max_concurrent_streams: u32,
+    /// At so many connections idle ones make room for new ones, or these wait [default: half of the descriptors that the hard
+    /// limit allows]
     #[arg(long, value_name = "CONNECTIONS")]
     max_connections: Option<usize>,
     /// Length of the accept queue of each address
@@ -71,6 +90,12 @@ impl ServerOptions {
             .stop_delay(self.stop_delay)
             .goaway_delay(self.goaway_delay)
             .half_close_timeout(self.half_close_timeout)
+            .header_timeout(self.header_timeout)
+            .keep_alive_timeout(self.keep_alive_timeout)
+            .body_timeout(self.body_timeout)
+            .send_timeout(self.send_timeout)
+            .http2_ping_interval(self.http2_ping_interval)
+            .http2_max_concurrent_streams(self.http2_max_concurrent_streams)
             .backlog(self.backlog);
         let server = match self.max_connections {
             Some(connections) => server.max_connections(connections),

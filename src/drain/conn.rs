@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::Drain;
+use super::Place;
 use super::farewell::Farewell;
 use super::request_framing::RequestFraming;
 use super::requests::{ConnectInfo, Protocol, Requests};
@@ -51,6 +52,8 @@ pub struct Conn<T = TcpStream> {
     /// A part of a TLS record has arrived, so a head has begun.
     part_of_record: bool,
     write_blocked: bool,
+    /// When the client must have taken something of what is blocked.
+    stalls: Option<Instant>,
     /// What is written before anything else.
     inserted: Vec<u8>,
     end: End,
@@ -62,10 +65,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Conn<T> {
         remote: SocketAddr,
         local: SocketAddr,
         drain: &Drain,
+        place: Place,
         means: Means<T>,
     ) -> Conn<T> {
-        let requests = Arc::new(Requests::new(drain, remote, local));
-        let socket = Socket::new(stream, drain.count(&requests), means);
+        let requests = Arc::new(Requests::new(drain, remote, local, place.room()));
+        let socket = Socket::new(stream, drain.count(&requests, place), means);
         Conn::over(socket, Farewell::new(drain, &requests), requests, Protocol::Http1)
     }
 
@@ -79,6 +83,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Conn<T> {
             otherwise,
             part_of_record: false,
             write_blocked: false,
+            stalls: None,
             inserted: Vec::new(),
             end: End::Open,
         }
@@ -99,6 +104,8 @@ impl<T> Conn<T> {
     pub(super) fn begin(&mut self, protocol: Protocol, mut bytes: Vec<u8>) {
         self.requests.set_protocol(protocol);
         if protocol == Protocol::Http2 {
+            // What was read so far looked like a head.
+            self.requests.received(0, false);
             self.farewell.expect_goaway().received(&mut bytes, !self.requests.is_normal());
         }
         self.received = bytes;
@@ -111,6 +118,7 @@ impl<T> Conn<T> {
     /// Returns how many of these bytes are left when those that hyper is not to see are taken out.
     fn note_received(&mut self, bytes: &mut [u8]) -> usize {
         self.farewell.note_byte(&self.requests);
+        self.farewell.note_received();
         if let Some(goaway) = self.farewell.goaway() {
             return goaway.received(bytes, !self.requests.is_normal());
         }
@@ -133,13 +141,16 @@ impl<T> Conn<T> {
         }
     }
 
-    fn wrote<R>(&mut self, result: Poll<R>) -> Poll<R> {
+    fn wrote<R>(&mut self, result: Poll<io::Result<R>>, cx: &mut Context<'_>) -> Poll<io::Result<R>> {
         self.write_blocked = result.is_pending();
-        if !self.write_blocked {
-            self.farewell.note_byte(&self.requests);
-            if let End::Held(progress) = &mut self.end {
-                *progress = Instant::now();
-            }
+        if self.write_blocked {
+            ready!(self.poll_stalled(cx))?;
+            return Poll::Pending;
+        }
+        self.stalls = None;
+        self.farewell.note_byte(&self.requests);
+        if let End::Held(progress) = &mut self.end {
+            *progress = Instant::now();
         }
         result
     }
@@ -200,7 +211,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Conn<T> {
             }
             return Poll::Ready(Ok(()));
         }
-        if buf.remaining() == 0 {
+        // For one that is closed from our side nothing comes any more.
+        if buf.remaining() == 0 || this.socket.ends.left {
             return Poll::Ready(Ok(()));
         }
         loop {
@@ -233,7 +245,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Conn<T> {
         if let Poll::Ready(Ok(n)) = result {
             self.note_sent(&buf[..n], cx);
         }
-        self.wrote(result)
+        self.wrote(result, cx)
     }
 
     fn poll_write_vectored(
@@ -255,7 +267,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Conn<T> {
                 left -= n;
             }
         }
-        self.wrote(result)
+        self.wrote(result, cx)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -267,12 +279,17 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Conn<T> {
         let mut flushed = self.socket.pin().poll_flush(cx);
         // Only a stream with a buffer of its own has something to flush.
         if flushed.is_pending() || self.write_blocked {
-            flushed = self.wrote(flushed);
+            flushed = self.wrote(flushed, cx);
         }
         if matches!(self.end, End::Held(_)) && flushed.is_ready() && !self.requests.are_in_flight() {
             // The last response is written, and the kernel does not announce the end a second time.
             self.end = End::Open;
             cx.waker().wake_by_ref();
+        }
+        if flushed.is_ready() && self.requests.is_normal() {
+            let unfinished = self.unfinished();
+            let this = &mut *self;
+            this.farewell.written(&this.requests, unfinished, cx);
         }
         flushed
     }

@@ -36,6 +36,8 @@ const MOST: usize = 1024;
 
 /// What our PINGs say, to know their answers.
 const PAYLOAD: &[u8; 8] = b"handover";
+/// The same of those that only ask whether the client is there.
+const ALIVE: &[u8; 8] = b"anybody?";
 
 #[derive(Debug)]
 pub(super) struct Goaway {
@@ -54,6 +56,8 @@ pub(super) struct Goaway {
     client: Client,
     /// hyper says GOAWAY, and a PING behind it.
     told: bool,
+    /// A response, or a part of one, was written, or a request came.
+    gets_on: bool,
     /// The answer to that PING, which hyper has not got yet, and when it came.
     withheld: Option<(Vec<u8>, Instant)>,
     acknowledged: bool,
@@ -77,7 +81,7 @@ enum Client {
 /// What is to be done next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
-    /// Find out whether the client reads: send [`ping`].
+    /// Find out whether the client reads: send [`probe`].
     Probe,
     /// Have hyper say it.
     Gracefully,
@@ -87,8 +91,12 @@ pub(super) enum Step {
     Acknowledge,
 }
 
-pub(super) fn ping() -> Vec<u8> {
-    [&[0, 0, 8, PING, 0, 0, 0, 0, 0][..], PAYLOAD].concat()
+fn ping(payload: &[u8; 8]) -> Vec<u8> {
+    [&[0, 0, 8, PING, 0, 0, 0, 0, 0][..], payload].concat()
+}
+
+pub(super) fn probe() -> Vec<u8> {
+    ping(PAYLOAD)
 }
 
 /// Returns how many bytes are left.
@@ -111,6 +119,7 @@ impl Goaway {
             probe: None,
             client: Client::Unknown(0),
             told: false,
+            gets_on: false,
             withheld: None,
             acknowledged: false,
         }
@@ -158,6 +167,7 @@ impl Goaway {
             PING if flags & ACK != 0 => answer = Some((whole, requested)),
             _ => {}
         });
+        self.gets_on |= requested;
         if requested && is_lame_duck {
             self.last_activity = Instant::now();
         }
@@ -170,6 +180,7 @@ impl Goaway {
                 self.answered();
                 take_out(bytes, whole)
             }
+            Some((Some(whole), _)) if bytes[whole.clone()].ends_with(ALIVE) => take_out(bytes, whole),
             Some((Some(whole), _)) if self.told && !self.acknowledged => {
                 self.withheld = Some((bytes[whole.clone()].to_vec(), Instant::now()));
                 take_out(bytes, whole)
@@ -200,16 +211,34 @@ impl Goaway {
         let Goaway { sent, open, has_begun, .. } = self;
         *has_begun = true;
         let before = open.len();
+        let mut gets_on = false;
         sent.read(bytes, |Frame { kind, flags, stream, .. }| {
+            gets_on |= matches!(kind, DATA | HEADERS);
             if kind == RST_STREAM || matches!(kind, DATA | HEADERS) && flags & END_STREAM != 0 {
                 open.retain(|one| *one != stream);
             }
         });
         let ended = open.len() < before && is_lame_duck;
+        self.gets_on |= gets_on;
         if ended {
             self.last_activity = Instant::now();
         }
         ended && self.is_idle()
+    }
+
+    /// Whether a response has been under way, or a request has come, since this was asked last.
+    pub(super) fn has_got_on(&mut self) -> bool {
+        std::mem::take(&mut self.gets_on)
+    }
+
+    /// The response to a request is not written completely, or a request has not come completely.
+    pub(super) fn has_open_streams(&self) -> bool {
+        !self.open.is_empty()
+    }
+
+    /// Asks whether the client is there, if something can be said between two frames now.
+    pub(super) fn ask(&self) -> Option<Vec<u8>> {
+        (self.has_begun && self.sent.is_between()).then(|| ping(ALIVE))
     }
 
     fn is_idle(&self) -> bool {

@@ -9,7 +9,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::options::DrainOptions;
+use super::room::{Gladness, Room};
 use super::{CUT, Drain, LAME_DUCK, NORMAL, Retiring};
+use crate::sock_diag;
 
 /// What a request says of its connection: an extension of every request that [`Server::serve`] and [`Conn::serve`] hand
 /// to the service.
@@ -34,11 +37,24 @@ impl ConnectInfo {
     pub fn retiring(&self) -> Retiring {
         self.0.drain.retiring()
     }
+
+    /// Whether the client has closed its sending side by now, or the connection is gone. The kernel is asked (sock_diag(7)),
+    /// which knows it before the server has read that far; where it does not say, the answer is no.
+    ///
+    /// Such a client may still wait for its answer (see [`Server::half_close_timeout`]), so this is for a request that had
+    /// better not be begun if nobody waits for it any more.
+    ///
+    /// [`Server::half_close_timeout`]: crate::Server::half_close_timeout
+    pub fn client_has_ended(&self) -> bool {
+        sock_diag::connection(self.0.local, self.0.remote).is_some_and(|found| found.has_ended)
+    }
 }
 
 /// What a connection speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Protocol {
+    /// Not known before the TLS handshake.
+    Handshake,
     /// Too little was received to tell HTTP/1 from HTTP/2.
     Unknown,
     Http1,
@@ -75,10 +91,19 @@ pub(super) struct Requests {
     unframed: AtomicBool,
     /// A lame duck with HTTP/2 may say GOAWAY.
     goaway: AtomicBool,
+    /// The response to the last request has begun.
+    answered: AtomicBool,
+    room: Room,
+    /// When it was accepted, or has last become idle, by the clock of the drain; [`BUSY`] while it is not.
+    idle_since: AtomicU64,
+    /// It is asked to make room.
+    asked: AtomicBool,
 }
 
+const BUSY: u64 = u64::MAX;
+
 impl Requests {
-    pub(super) fn new(drain: &Drain, remote: SocketAddr, local: SocketAddr) -> Requests {
+    pub(super) fn new(drain: &Drain, remote: SocketAddr, local: SocketAddr, room: Room) -> Requests {
         Requests {
             drain: drain.clone(),
             remote,
@@ -92,6 +117,10 @@ impl Requests {
             client_closes: AtomicBool::new(false),
             unframed: AtomicBool::new(false),
             goaway: AtomicBool::new(false),
+            answered: AtomicBool::new(false),
+            room,
+            idle_since: AtomicU64::new(drain.now()),
+            asked: AtomicBool::new(false),
         }
     }
 
@@ -111,16 +140,14 @@ impl Requests {
         self.drain.is(CUT)
     }
 
-    pub(super) fn half_close_timeout(&self) -> Duration {
-        self.drain.0.options.half_close_timeout
-    }
-
-    pub(super) fn goaway_delay(&self) -> Duration {
-        self.drain.0.options.goaway_delay
+    pub(super) fn options(&self) -> &DrainOptions {
+        &self.drain.0.options
     }
 
     pub(super) fn begin(self: &Arc<Self>) -> InFlight {
         self.begun.store(self.begun.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        self.idle_since.store(BUSY, Ordering::Relaxed);
+        self.answered.store(false, Ordering::Relaxed);
         InFlight(Arc::clone(self))
     }
 
@@ -174,6 +201,68 @@ impl Requests {
         self.client_closes.load(Ordering::Relaxed)
     }
 
+    /// The response to the request that has begun last is under way.
+    pub(super) fn set_answered(&self) {
+        self.answered.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_answered(&self) -> bool {
+        self.answered.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn room(&self) -> Room {
+        self.room
+    }
+
+    /// All that was asked is answered, and written.
+    pub(super) fn set_idle(&self) {
+        self.idle_since.store(self.drain.now(), Ordering::Relaxed);
+    }
+
+    pub(super) fn idle_since(&self) -> Option<Instant> {
+        let since = self.idle_since.load(Ordering::Relaxed);
+        (since != BUSY).then(|| self.drain.0.epoch + Duration::from_millis(since))
+    }
+
+    /// How gladly it makes room, and since when, if it may.
+    pub(super) fn candidate(&self) -> Option<(Gladness, u64)> {
+        let since = self.idle_since.load(Ordering::Relaxed);
+        let (begun, heads) = (self.begun.load(Ordering::Relaxed), self.heads.load(Ordering::Relaxed));
+        if since == BUSY || self.are_in_flight() || heads > begun {
+            return None;
+        }
+        let gladness = match self.protocol() {
+            Protocol::Other => return None,
+            Protocol::Handshake | Protocol::Unknown => Gladness::Silent,
+            Protocol::Http1 | Protocol::Http2 if begun == 0 => Gladness::Incomplete,
+            Protocol::Http1 | Protocol::Http2 => Gladness::Idle,
+        };
+        Some((gladness, since))
+    }
+
+    /// Returns whether it was not asked yet.
+    pub(super) fn ask_for_room(&self) -> bool {
+        !self.asked.swap(true, Ordering::SeqCst)
+    }
+
+    pub(super) fn is_asked_for_room(&self) -> bool {
+        self.asked.load(Ordering::Relaxed)
+    }
+
+    /// It was asked to make room, and something is under way by now.
+    pub(super) fn stay(&self) {
+        if self.asked.swap(false, Ordering::SeqCst) {
+            self.drain.answered(false);
+        }
+    }
+
+    /// It is closed. If it was asked to make room, it has.
+    pub(super) fn leave(&self) {
+        if self.asked.swap(false, Ordering::SeqCst) {
+            self.drain.answered(true);
+        }
+    }
+
     pub(super) fn set_unframed(&self, unframed: bool) {
         self.unframed.store(unframed, Ordering::Relaxed);
     }
@@ -195,10 +284,12 @@ impl Requests {
     }
 
     pub(super) fn protocol(&self) -> Protocol {
+        const HANDSHAKE: u8 = Protocol::Handshake as u8;
         const UNKNOWN: u8 = Protocol::Unknown as u8;
         const HTTP1: u8 = Protocol::Http1 as u8;
         const HTTP2: u8 = Protocol::Http2 as u8;
         match self.protocol.load(Ordering::Relaxed) {
+            HANDSHAKE => Protocol::Handshake,
             UNKNOWN => Protocol::Unknown,
             HTTP1 => Protocol::Http1,
             HTTP2 => Protocol::Http2,
@@ -217,6 +308,10 @@ impl Drop for InFlight {
         // Streams of HTTP/2 end on any thread: whoever is last there sees what the others saw begin.
         let ended = requests.ended.fetch_add(1, Ordering::AcqRel) + 1;
         let last = ended == requests.begun.load(Ordering::Relaxed);
+        if last && requests.protocol() == Protocol::Http2 {
+            // Its connection finds out whether all is written.
+            requests.set_idle();
+        }
         if last && !requests.is_normal() {
             let mut waiting = requests.waiting.lock().unwrap_or_else(PoisonError::into_inner);
             waiting.last_end = Some(Instant::now());

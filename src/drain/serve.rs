@@ -10,13 +10,14 @@ use hyper::body::{Body, Incoming};
 use hyper::server::conn::{http1, http2};
 use hyper::service::Service;
 use hyper::{Request, Response};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
 use super::Conn;
 use super::frames::PREFACE;
 use super::requests::Protocol;
 use super::service::Attended;
+use super::streams::{InPieces, Streams};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -85,14 +86,18 @@ where
         })
         .await;
     }
-    let mut builder = http2::Builder::new(TokioExecutor::new());
+    let options = *requests.options();
+    let streams = Streams::new(options.send_timeout);
+    let mut builder = http2::Builder::new(streams.clone());
     builder.timer(TokioTimer::new());
+    builder.max_concurrent_streams(options.http2_max_concurrent_streams);
     // What hyper has today, said here so that it stays: a client that opens and resets streams without end, or sends
-    // headers without end, is told to go.
-    builder.max_concurrent_streams(200).max_header_list_size(16 * 1024);
+    // headers without end, is told to go. Its own PING is not used, because it would not tell a client that is gone from one
+    // whose answer is withheld (see `goaway`).
+    builder.max_header_list_size(16 * 1024);
     builder.max_pending_accept_reset_streams(20).max_local_error_reset_streams(1024);
     // On the heap too: it is many times as large as what an HTTP/1 connection needs.
-    let mut conn = Box::pin(builder.serve_connection(io, service));
+    let mut conn = Box::pin(builder.serve_connection(io, InPieces { service, streams }));
     let mut told = false;
     poll_fn(|cx| {
         loop {

@@ -86,6 +86,7 @@ where
         if let Some(InFlight(requests)) = &in_flight
             && *this.version < Version::HTTP_2
         {
+            requests.set_answered();
             let status = response.status();
             if status == StatusCode::SWITCHING_PROTOCOLS || (*this.is_connect && status.is_success()) {
                 requests.set_protocol(Protocol::Other);

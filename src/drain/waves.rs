@@ -103,6 +103,12 @@ impl Waves {
         self.waves.iter().map(|wave| of(&wave.seats())).sum()
     }
 
+    pub(super) fn each(&self, mut each: impl FnMut(&Arc<Requests>, Option<&Waker>)) {
+        for wave in &self.waves {
+            wave.seats().taken.values().for_each(|one| each(&one.requests, one.waker.as_ref()));
+        }
+    }
+
     pub(super) fn tell_all(&self) {
         self.waves.iter().for_each(|wave| wave.tell());
     }

@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 use super::Sink;
-use crate::drain::Drain;
+use crate::drain::{Drain, Place, Room};
 
 /// How long accepting pauses when the process or the system is out of descriptors or memory. The connections wait
 /// in the queue meanwhile.
@@ -23,6 +23,7 @@ const EXHAUSTED_LOG: Duration = Duration::from_secs(10);
 /// what waits in its queue would be lost with it (and `room` returns at once for a lame duck).
 pub(super) async fn run(
     listener: Arc<TcpListener>,
+    room: Room,
     mut close: watch::Receiver<bool>,
     drain: Drain,
     sink: Sink,
@@ -30,31 +31,43 @@ pub(super) async fn run(
     let mut exhausted = Exhausted { logged: None };
     let mut full = Exhausted { logged: None };
     while !*close.borrow_and_update() {
-        if drain.is_full() {
-            full.log(|| tracing::warn!(open = drain.open(), "as many connections as allowed: new ones wait"));
+        if drain.is_full(room) {
+            full.log(|| {
+                let open = drain.open();
+                tracing::warn!(open, "as many connections as allowed: idle ones make room, or new ones wait");
+            });
         }
         let accepted = tokio::select! {
-            accepted = async { drain.room().await; listener.accept().await } => accepted,
+            accepted = async { drain.room(room).await; listener.accept().await } => accepted,
             _ = close.changed() => break,
         };
-        match accepted {
-            Ok((stream, peer)) => deliver(stream, peer, &sink),
-            Err(error) => exhausted.pause_if(&error).await,
-        }
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                exhausted.pause_if(&error).await;
+                continue;
+            }
+        };
+        let place = tokio::select! {
+            biased;
+            place = drain.place(room) => place,
+            _ = close.changed() => drain.place_anyway(room),
+        };
+        deliver(stream, peer, place, &sink);
     }
     loop {
         match accept_now(&listener) {
-            Ok((stream, peer)) => deliver(stream, peer, &sink),
+            Ok((stream, peer)) => deliver(stream, peer, drain.place_anyway(room), &sink),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
             Err(error) => exhausted.pause_if(&error).await,
         }
     }
 }
 
-fn deliver(stream: TcpStream, peer: SocketAddr, sink: &Sink) {
+fn deliver(stream: TcpStream, peer: SocketAddr, place: Place, sink: &Sink) {
     // Fails only on a connection that is dead already; whoever reads from it will find out.
     let _ = stream.set_nodelay(true);
-    sink(stream, peer);
+    sink(stream, peer, place);
 }
 
 /// Asks the kernel, not tokio's memory of the last readiness event: only EAGAIN says that the queue is empty.

@@ -88,7 +88,7 @@ impl Engine {
         let addresses = distinct(&config.addresses.map_err(Kind::NoAddress)?);
         let mut port = Port::open(&addresses, generation.predecessor.as_ref(), config.backlog)?;
         let steered = port.hold_own();
-        port.accept(sink, &drain);
+        port.accept(sink, &drain, &config.reserved);
         let notify = Notify::from_env(generation.predecessor.is_none());
         let mut engine = Engine {
             state: State::Starting { give_up: std_now() + config.timings.ready_timeout, queued: false },

@@ -52,7 +52,7 @@ impl Server {
         let sink: Sink = Arc::new({
             let drain = drain.clone();
             // The queue has no bound because its listener must never be left alone while connections are steered to it.
-            move |stream, peer| drop(accepted.send(drain.conn(stream, peer)))
+            move |stream, peer, place| drop(accepted.send(drain.conn_at(stream, peer, place)))
         });
         let retiring = drain.retiring();
         let engine = Engine::start(self.config, self.remote, drain, &sink)?;

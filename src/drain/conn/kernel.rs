@@ -9,7 +9,7 @@ use socket2::SockRef;
 use tokio::net::TcpStream;
 
 use super::socket::Means;
-use crate::sock_diag;
+use crate::sock_diag::{self, Connection};
 
 /// What has arrived on a connection that has nothing to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub(in crate::drain) enum Arrived {
 
 impl Means<TcpStream> {
     pub(in crate::drain) fn tcp() -> Means<TcpStream> {
-        Means { arrived, reset_at_end, round_trip }
+        Means { arrived, reset_at_end, ask }
     }
 }
 
@@ -44,6 +44,6 @@ pub(super) fn reset_at_end(stream: &TcpStream, reset: bool) {
     let _ = SockRef::from(stream).set_linger(reset.then_some(Duration::ZERO));
 }
 
-pub(super) fn round_trip(stream: &TcpStream) -> Option<Duration> {
-    sock_diag::round_trip(stream.local_addr().ok()?, stream.peer_addr().ok()?)
+pub(super) fn ask(stream: &TcpStream) -> Option<Connection> {
+    sock_diag::connection(stream.local_addr().ok()?, stream.peer_addr().ok()?)
 }

@@ -83,14 +83,16 @@ mod tests {
     use super::*;
     use crate::Drain;
     use crate::drain::requests::Requests;
+    use crate::drain::room::Room;
 
-    const SENT: Ends = Ends { received: false, sent: true, more: false, reset: false };
+    const SENT: Ends = Ends { received: false, sent: true, more: false, reset: false, left: false };
 
     /// How long it takes, in a time that passes only while everybody waits.
     async fn lingers(drain: &Drain, ours: DuplexStream, ends: Ends) -> Duration {
         let began = Instant::now();
         let nobody = SocketAddr::from(([192, 0, 2, 1], 1));
-        let counted = drain.count(&Arc::new(Requests::new(drain, nobody, nobody)));
+        let requests = Arc::new(Requests::new(drain, nobody, nobody, Room::Public));
+        let counted = drain.count(&requests, drain.place_anyway(Room::Public));
         linger(ours, counted, ends, Means::none()).await;
         began.elapsed()
     }

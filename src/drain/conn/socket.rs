@@ -11,6 +11,7 @@ use super::super::Counted;
 use super::super::requests::Protocol;
 use super::Arrived;
 use super::linger::linger;
+use crate::sock_diag::Connection;
 
 /// What is done with a stream beyond reading and writing.
 pub(in crate::drain) struct Means<T> {
@@ -18,8 +19,8 @@ pub(in crate::drain) struct Means<T> {
     pub(in crate::drain) arrived: fn(&T) -> Arrived,
     /// From now on, or no longer, the end of the socket is RST instead of FIN.
     pub(in crate::drain) reset_at_end: fn(&T, bool),
-    /// How far away the client is, if that is known.
-    pub(in crate::drain) round_trip: fn(&T) -> Option<Duration>,
+    /// What the kernel knows of it, if it says so.
+    pub(in crate::drain) ask: fn(&T) -> Option<Connection>,
 }
 
 impl<T> Clone for Means<T> {
@@ -33,7 +34,7 @@ impl<T> Copy for Means<T> {}
 impl<T> Means<T> {
     /// Of a stream that nothing more is known of.
     pub(in crate::drain) fn none() -> Means<T> {
-        Means { arrived: |_| Arrived::Nothing, reset_at_end: |_, _| {}, round_trip: |_| None }
+        Means { arrived: |_| Arrived::Nothing, reset_at_end: |_, _| {}, ask: |_| None }
     }
 }
 
@@ -48,6 +49,8 @@ pub(super) struct Ends {
     pub(super) more: bool,
     /// Until FIN is sent, RST is the end: see [`Means::reset_at_end`].
     pub(super) reset: bool,
+    /// It is closed in normal times. See [`Counted::leave`].
+    pub(super) left: bool,
 }
 
 pub(super) struct Socket<T> {
@@ -94,7 +97,20 @@ impl<T> Socket<T> {
     }
 
     pub(super) fn round_trip(&self) -> Option<Duration> {
-        (self.means.round_trip)(self.get())
+        (self.means.ask)(self.get()).map(|found| found.round_trip)
+    }
+
+    /// How long ago the kernel has last sent something that was written, which it does only if the client takes it.
+    pub(super) fn last_sent(&self) -> Option<Duration> {
+        (self.means.ask)(self.get()).map(|found| found.last_sent)
+    }
+
+    /// It is closed in normal times, because its client has been idle or too slow.
+    pub(super) fn leave(&mut self) {
+        self.ends.left = true;
+        if let Some((_, counted)) = &mut self.open {
+            counted.leave();
+        }
     }
 
     pub(super) fn set_reset(&mut self, reset: bool) {
@@ -129,12 +145,17 @@ fn must_linger(arrived: Arrived, counted: &Counted, ends: Ends) -> bool {
     if ends.received || ends.reset || requests.is_cut() {
         return false;
     }
+    if ends.left {
+        return counted.leaving.is_some();
+    }
     match arrived {
         Arrived::Something | Arrived::Part => true,
         Arrived::End => false,
         Arrived::Nothing if ends.more => true,
         Arrived::Nothing => match requests.protocol() {
-            Protocol::Http1 | Protocol::Unknown => !requests.is_normal() && !requests.client_closes(),
+            Protocol::Http1 | Protocol::Unknown | Protocol::Handshake => {
+                !requests.is_normal() && !requests.client_closes()
+            }
             Protocol::Http2 | Protocol::Other => true,
         },
     }

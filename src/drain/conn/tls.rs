@@ -19,6 +19,7 @@ use tokio_rustls::rustls::{self, PeerMisbehaved, ServerConfig};
 use super::super::farewell::Unfinished;
 use super::super::{Drain, PAUSED};
 use super::{Arrived, Conn, Means, Protocol, Socket, cut};
+use crate::sock_diag::Connection;
 
 /// What a client has sent in time, and the runtime has not seen yet, is read within this.
 const LAST_LOOK: Duration = Duration::from_secs(2);
@@ -32,6 +33,7 @@ impl Conn<TcpStream> {
     /// When the client does not speak TLS, cannot agree on anything with `config`, or takes too long.
     pub async fn tls(self, config: Arc<ServerConfig>, timeout: Duration) -> io::Result<Conn<TlsStream>> {
         let Conn { socket, requests, mut farewell, .. } = self;
+        requests.set_protocol(Protocol::Handshake);
         let (stream, counted) = socket.into_parts();
         let mut timer = pin!(sleep(timeout));
         let mut looked = false;
@@ -46,6 +48,10 @@ impl Conn<TcpStream> {
             }
             if let Poll::Ready(accepted) = accept.as_mut().poll(cx) {
                 return Poll::Ready(accepted.map_err(|error| explained(error, requests.drain())));
+            }
+            if requests.is_asked_for_room() {
+                requests.leave();
+                return Poll::Ready(Err(io::Error::other("closed to make room, within the handshake")));
             }
             let deadline = timer.deadline();
             ready!(timer.as_mut().poll(cx));
@@ -63,14 +69,14 @@ impl Conn<TcpStream> {
             timer.as_mut().poll(cx).map(|()| Err(late()))
         })
         .await?;
+        requests.set_protocol(Protocol::Other);
         // The grace of a lame duck begins now; its first request is on the way.
         farewell.note_byte(&requests);
         let otherwise = match stream.get_ref().1.alpn_protocol() {
             Some(b"h2") => Protocol::Http2,
             _ => Protocol::Http1,
         };
-        let socket =
-            Socket::new(TlsStream(Box::new(stream)), counted, Means { arrived, reset_at_end, round_trip });
+        let socket = Socket::new(TlsStream(Box::new(stream)), counted, Means { arrived, reset_at_end, ask });
         Ok(Conn::over(socket, farewell, requests, otherwise))
     }
 }
@@ -106,8 +112,8 @@ fn reset_at_end(stream: &TlsStream, reset: bool) {
     super::kernel::reset_at_end(&stream.0.get_ref().0.stream, reset);
 }
 
-fn round_trip(stream: &TlsStream) -> Option<Duration> {
-    super::kernel::round_trip(&stream.0.get_ref().0.stream)
+fn ask(stream: &TlsStream) -> Option<Connection> {
+    super::kernel::ask(&stream.0.get_ref().0.stream)
 }
 
 /// The stream of a connection with TLS: what is read and written is the plain text.

@@ -108,7 +108,7 @@ fn table() -> Vec<Row> {
         ("a byte at a time to a lame duck", 1, vec![LameDuck(30), Get("/1")], vec!["/1"], 4),
         ("a stream at the cut", ALL, vec![Get("/slow"), After(1), LameDuck(0), After(1), Cut], vec![CUT], 2),
         ("it came back before anything was told", ALL,
-            vec![After(1), LameDuck(30), Normal, After(50), Get("/1"), After(1), Cut], vec!["/1"], 52),
+            vec![After(1), LameDuck(30), Normal, After(20), Get("/1"), After(1), Cut], vec!["/1"], 22),
     ]
 }
 

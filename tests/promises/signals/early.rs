@@ -70,7 +70,9 @@ fn a_question_on_the_command_line_is_ended_by_a_hup_as_usual() {
     use std::os::unix::process::ExitStatusExt;
     let dir = tempfile::tempdir().expect("a directory");
     let fifo = Fifo::make(dir.path());
-    let mut checked = command(HANDOVER);
+    // These tests may have been started by nohup(1), which has it ignored.
+    let mut checked = command("env");
+    let checked = checked.args(["--default-signal=HUP", HANDOVER]);
     let mut checked = checked.arg("--check").arg("--config").arg(&fifo.0).spawn().expect("it starts");
     let _reading = fifo.is_read();
     signal(checked.id(), Signal::SIGHUP);

@@ -1,0 +1,209 @@
+//! Room for new connections. When there is none, those make it that nobody would miss: silent ones first, then those that
+//! never sent a complete request, then the one that has been idle longest, a few at a time, as nginx does it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::task::Waker;
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use super::requests::Requests;
+use super::{Drain, NORMAL};
+
+/// A connection that is younger, or has been idle for less, makes no room: its client is about to speak.
+pub(super) const YOUNG: Duration = Duration::from_secs(1);
+/// So many at most make room at a time.
+const MOST_AT_ONCE: usize = 32;
+/// How soon it is looked again where nobody could make room.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// Connections to addresses that have room of their own.
+const RESERVED: usize = 64;
+
+/// Which room a connection takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Room {
+    Public,
+    /// For those who operate the server.
+    Reserved,
+}
+
+#[derive(Debug)]
+pub(super) struct Rooms {
+    /// Open connections, in each room.
+    open: [AtomicUsize; 2],
+    /// At so many a new one has to wait.
+    limits: [usize; 2],
+    /// Those that were asked to make room and have not answered.
+    asked: AtomicUsize,
+    /// Those that have made room, and whose last bytes are waited for.
+    leaving: AtomicUsize,
+    pub(super) made: AtomicU64,
+}
+
+impl Rooms {
+    pub(super) fn new(limit: usize) -> Rooms {
+        Rooms {
+            open: Default::default(),
+            limits: [limit, RESERVED],
+            asked: AtomicUsize::new(0),
+            leaving: AtomicUsize::new(0),
+            made: AtomicU64::new(0),
+        }
+    }
+
+    fn is_full(&self, room: Room) -> bool {
+        self.open[room as usize].load(Ordering::SeqCst) >= self.limits[room as usize]
+    }
+
+    #[cfg(test)]
+    pub(super) fn open(&self, room: Room) -> usize {
+        self.open[room as usize].load(Ordering::SeqCst)
+    }
+
+    /// One more, if there is room.
+    fn take(&self, room: Room) -> bool {
+        let limit = self.limits[room as usize];
+        let taken = |open: usize| (open < limit).then(|| open + 1);
+        self.open[room as usize].fetch_update(Ordering::SeqCst, Ordering::SeqCst, taken).is_ok()
+    }
+
+    fn take_anyway(&self, room: Room) {
+        self.open[room as usize].fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Returns whether somebody may have waited for it.
+    fn give_back(&self, room: Room) -> bool {
+        self.open[room as usize].fetch_sub(1, Ordering::SeqCst) == self.limits[room as usize]
+    }
+}
+
+/// The place of one connection in a room, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Place {
+    drain: Drain,
+    room: Room,
+}
+
+impl Place {
+    pub(super) fn room(&self) -> Room {
+        self.room
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if self.drain.0.rooms.give_back(self.room) {
+            self.drain.0.gone.notify_waiters();
+        }
+    }
+}
+
+/// Counts a connection that has made room and whose client may still be sending.
+#[derive(Debug)]
+pub(super) struct Leaving(Drain);
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        self.0.0.rooms.leaving.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// How gladly a connection is asked to make room, and since when it could be.
+type Candidate = (Gladness, u64);
+
+/// In this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Gladness {
+    Silent,
+    Incomplete,
+    Idle,
+}
+
+impl Drain {
+    /// A place whether there is room or not.
+    pub(crate) fn place_anyway(&self, room: Room) -> Place {
+        self.0.rooms.take_anyway(room);
+        Place { drain: self.clone(), room }
+    }
+
+    /// A place as soon as there is one. A lame duck always has one: its listener is steered away from or will close, and what
+    /// is in the queue of a listener when it closes is lost. Cancel safe.
+    pub(crate) async fn place(&self, room: Room) -> Place {
+        loop {
+            self.room(room).await;
+            if !self.is(NORMAL) {
+                return self.place_anyway(room);
+            }
+            // Another accept loop may have been faster.
+            if self.0.rooms.take(room) {
+                return Place { drain: self.clone(), room };
+            }
+        }
+    }
+
+    /// Returns when one more connection may be accepted. Cancel safe.
+    pub(crate) async fn room(&self, room: Room) {
+        while self.is_full(room) {
+            let gone = self.0.gone.notified();
+            if !self.is_full(room) {
+                return;
+            }
+            if self.0.rooms.asked.load(Ordering::SeqCst) == 0 {
+                self.ask_for_room(room);
+            }
+            // Those who were asked may take long to answer on a busy machine, and others become old enough.
+            let _ = timeout(LOOK_AGAIN, gone).await;
+        }
+    }
+
+    pub(crate) fn is_full(&self, room: Room) -> bool {
+        self.is(NORMAL) && self.0.rooms.is_full(room)
+    }
+
+    /// Asks a few of those that can make room.
+    fn ask_for_room(&self, room: Room) {
+        let now = self.now();
+        let most = (self.0.rooms.limits[room as usize] / 8).clamp(1, MOST_AT_ONCE);
+        let mut best: Vec<(Candidate, Arc<Requests>, Waker)> = Vec::with_capacity(most + 1);
+        self.0.waves.each(|requests, waker| {
+            let Some(waker) = waker.filter(|_| requests.room() == room) else { return };
+            let Some(candidate) =
+                requests.candidate().filter(|(_, since)| now >= since + YOUNG.as_millis() as u64)
+            else {
+                return;
+            };
+            let at = best.partition_point(|(other, ..)| *other <= candidate);
+            if at < most {
+                best.insert(at, (candidate, Arc::clone(requests), waker.clone()));
+                best.truncate(most);
+            }
+        });
+        for (_, requests, waker) in best {
+            if requests.ask_for_room() {
+                self.0.rooms.asked.fetch_add(1, Ordering::SeqCst);
+                waker.wake();
+            }
+        }
+    }
+
+    /// One that was asked has answered: it leaves, or something has arrived on it.
+    pub(super) fn answered(&self, leaves: bool) {
+        self.0.rooms.asked.fetch_sub(1, Ordering::SeqCst);
+        if leaves {
+            self.0.rooms.made.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.0.gone.notify_waiters();
+        }
+    }
+
+    /// Whether one more connection that has made room may be waited for until its client has ended: as many as an eighth of
+    /// those that may be open.
+    pub(super) fn leaving(&self, room: Room) -> Option<Leaving> {
+        let most = (self.0.rooms.limits[room as usize] / 8).max(1);
+        let one_more = |leaving: usize| (leaving < most).then(|| leaving + 1);
+        let leaving = &self.0.rooms.leaving;
+        leaving.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more).ok()?;
+        Some(Leaving(self.clone()))
+    }
+}

@@ -1,0 +1,275 @@
+//! Normal times: how long a client may keep a connection that gets nowhere, and who makes room for whom. A time of the paused
+//! clock is exact, so "closed by then" also means "and not before".
+
+use std::task::Poll;
+
+use h2::RecvStream;
+use tokio::task::JoinHandle;
+
+use super::super::conn::Means;
+use super::super::{Conn, Place};
+use super::*;
+
+const GET: &str = "GET /1 HTTP/1.1\r\n\r\n";
+
+/// A row of the table for one connection of HTTP/1.
+type Row = (&'static str, Vec<Step>, u64);
+
+enum Step {
+    Send(&'static str),
+    Repeat(&'static str, u64, u32),
+    After(u64),
+}
+
+use Step::{After, Repeat, Send};
+
+fn table() -> Vec<Row> {
+    vec![
+        ("silent", vec![], 30),
+        ("empty lines", vec![Repeat("\r\n", 1, 60)], 30),
+        ("half a head", vec![Send("GET / HTTP/1.1\r\na: b\r\n")], 30),
+        ("a head, byte by byte", vec![Repeat("a", 1, 60)], 30),
+        ("half a preface of HTTP/2", vec![Send("PRI * HT")], 30),
+        ("a preface of HTTP/2", vec![Send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")], 30),
+        ("half a frame", vec![Send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\x10")], 30),
+        (
+            "HEADERS without an end",
+            vec![Send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0\0\0\x01\x01\0\0\0\0\x01\x02")],
+            30,
+        ),
+        ("idle after a request", vec![Send(GET)], 75),
+        ("idle after two requests", vec![Send(GET), After(50), Send(GET)], 125),
+        ("empty lines after a request", vec![Send(GET), Repeat("\r\n", 1, 100)], 75),
+        ("half a head after a request", vec![Send(GET), After(40), Send("GET / HTTP")], 70),
+        (
+            "a body that stops",
+            vec![Send("POST /upload HTTP/1.1\r\ncontent-length: 9\r\n\r\nab"), After(20)],
+            60,
+        ),
+        (
+            "a body that goes on, and stops",
+            vec![Send("POST /upload HTTP/1.1\r\ncontent-length: 9\r\n\r\nab"), Repeat("c", 50, 3)],
+            210,
+        ),
+        ("a request that takes its time", vec![Send("GET /hours HTTP/1.1\r\n\r\n")], 7275),
+    ]
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_connection_that_gets_nowhere_is_closed_in_time_and_not_before() {
+    let mut failed = vec![];
+    for (name, steps, expected) in table() {
+        let (drain, began) = (Drain::new(), Instant::now());
+        let (mut reader, mut writer) = tokio::io::split(connect(&drain));
+        let writes = tokio::spawn(async move {
+            for step in steps {
+                match step {
+                    Send(text) => drop(writer.write_all(text.as_bytes()).await),
+                    After(time) => sleep(secs(time)).await,
+                    Repeat(text, pause, times) => {
+                        for _ in 0..times {
+                            sleep(secs(pause)).await;
+                            drop(writer.write_all(text.as_bytes()).await);
+                        }
+                    }
+                }
+            }
+            // It is the server that ends it.
+            std::future::pending::<()>().await;
+            drop(writer);
+        });
+        let _ = timeout(secs(9000), reader.read_to_end(&mut vec![])).await;
+        let actual = rounded(began);
+        if actual != expected {
+            failed.push(format!("{name}: after {actual} s, not {expected}"));
+        }
+        writes.abort();
+    }
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn zero_is_no_limit() {
+    let zero = Duration::ZERO;
+    let options = DrainOptions::default().header_timeout(zero).keep_alive_timeout(zero).body_timeout(zero);
+    let drain = Drain::with_options(options.send_timeout(zero).http2_ping_interval(zero));
+    let mut silent = connect(&drain);
+    let mut idle = connect(&drain);
+    idle.write_all(GET.as_bytes()).await.expect("it is read");
+    let mut unread = connect(&drain);
+    unread.write_all(b"GET /large HTTP/1.1\r\n\r\n").await.expect("it is read");
+    sleep(secs(100_000)).await;
+    assert_eq!(drain.open(), 3);
+    for client in [&mut silent, &mut idle] {
+        client.write_all(GET.as_bytes()).await.expect("it is read");
+    }
+    let mut answer = [0; 16];
+    assert!(unread.read(&mut answer).await.expect("it goes on") > 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_response_that_nobody_reads_ends_and_one_that_is_read_slowly_does_not() {
+    let (drain, began) = (Drain::new(), Instant::now());
+    let mut client = connect(&drain);
+    client.write_all(b"GET /large HTTP/1.1\r\n\r\n").await.expect("it is read");
+    drain.empty().await;
+    assert_eq!(rounded(began), 60);
+    let mut client = connect(&drain);
+    client.write_all(b"GET /large HTTP/1.1\r\nconnection: close\r\n\r\n").await.expect("it is read");
+    let mut all = 0;
+    let mut some = [0; 4096];
+    loop {
+        sleep(secs(50)).await;
+        match client.read(&mut some).await.expect("it goes on") {
+            0 => break,
+            n => all += n,
+        }
+    }
+    assert!(all > 100_000);
+}
+
+/// A client of HTTP/2 that gives each stream so large a window, and its connection.
+async fn http2(drain: &Drain, window: u32) -> (h2::client::SendRequest<Bytes>, JoinHandle<()>) {
+    let mut builder = h2::client::Builder::new();
+    builder.initial_window_size(window);
+    let (sender, conn) = builder.handshake(connect(drain)).await.expect("writing into a pipe does not fail");
+    (sender, tokio::spawn(async move { drop(conn.await) }))
+}
+
+async fn get(sender: &mut h2::client::SendRequest<Bytes>, path: &str) -> RecvStream {
+    let request = Request::get(format!("http://host{path}")).body(()).expect("a valid request");
+    let (response, _) = sender.send_request(request, true).expect("the connection is open");
+    response.await.expect("a head").into_body()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_nobody_reads_is_reset_and_the_others_live_on() {
+    let drain = Drain::new();
+    let (mut sender, _conn) = http2(&drain, 1).await;
+    let began = Instant::now();
+    let mut stuck = get(&mut sender, "/large").await;
+    let first = stuck.data().await.expect("some").expect("it is sent");
+    assert_eq!(first.len(), 1);
+    let error = stuck.data().await.expect("not the end").expect_err("it is reset");
+    assert!(error.is_reset(), "{error}");
+    assert_eq!(rounded(began), 60);
+    // A client that takes a little now and then gets on.
+    let mut slow = get(&mut sender, "/chunks").await;
+    let mut all = 0;
+    while let Some(data) = slow.data().await {
+        let data = data.expect("it goes on");
+        all += data.len();
+        sleep(secs(40)).await;
+        slow.flow_control().release_capacity(data.len()).expect("it was received");
+    }
+    assert_eq!(all, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_left_of_a_response_in_h2_does_not_keep_its_connection() {
+    let drain = Drain::new();
+    let (mut sender, conn) = http2(&drain, 1).await;
+    let began = Instant::now();
+    // All of its body is with h2 after the first byte.
+    let _stuck = get(&mut sender, "/123456").await;
+    conn.await.expect("no panic");
+    assert_eq!(rounded(began), 60);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_connection_of_http2_gets_goaway_and_one_that_waits_does_not() {
+    let drain = Drain::new();
+    let (mut sender, conn) = http2(&drain, 1000).await;
+    let began = Instant::now();
+    drop(get(&mut sender, "/1").await);
+    // The PINGs of the server are answered.
+    drop(get(&mut sender, "/hours").await);
+    assert_eq!(rounded(began), 7200);
+    conn.await.expect("no panic");
+    assert_eq!(rounded(began), 7275);
+    let ended = std::future::poll_fn(|cx| match sender.poll_ready(cx) {
+        Poll::Ready(ready) => Poll::Ready(ready.expect_err("it is closed")),
+        Poll::Pending => panic!("it is open"),
+    });
+    assert!(ended.await.is_go_away());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_of_http2_that_does_not_answer_a_ping_is_gone() {
+    let (drain, began) = (Drain::new(), Instant::now());
+    let mut client = connect(&drain);
+    // The preface, empty SETTINGS, and GET /hours: indexed fields of HPACK and one path.
+    let head = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0\
+                 \0\0\x0a\x01\x05\0\0\0\x01\x82\x86\x04\x06/hours";
+    client.write_all(head).await.expect("it is read");
+    drain.empty().await;
+    assert_eq!(rounded(began), 80);
+    let mut all = vec![];
+    client.read_to_end(&mut all).await.expect("a pipe has no errors");
+    assert!(all.windows(8).any(|eight| eight == b"anybody?"), "{all:?}");
+}
+
+/// A connection in a room of its own size, if there is room.
+async fn enter(drain: &Drain, room: Room) -> Option<DuplexStream> {
+    let place: Place = timeout(secs(5), drain.place(room)).await.ok()?;
+    let (client, server) = duplex(16 * 1024);
+    let nobody = SocketAddr::from(([192, 0, 2, 1], 1));
+    let conn = Conn::new(server, nobody, nobody, drain, place, Means::none());
+    tokio::spawn(conn.serve(service_fn(answer)));
+    Some(client)
+}
+
+async fn is_open(client: &mut DuplexStream) -> bool {
+    let mut all = [0; 4096];
+    loop {
+        match timeout(secs(1), client.read(&mut all)).await {
+            Ok(Ok(0) | Err(_)) => return false,
+            Ok(Ok(_)) => {}
+            Err(_) => return true,
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn room_is_made_by_the_silent_then_the_incomplete_then_the_idle_and_never_by_the_busy() {
+    let drain = Drain::with_limit(5, DrainOptions::default());
+    let mut clients = vec![];
+    for text in ["GET /hours HTTP/1.1\r\n\r\n", GET, GET, "GET / HT", ""] {
+        let mut client = enter(&drain, Room::Public).await.expect("there is room");
+        client.write_all(text.as_bytes()).await.expect("it is read");
+        clients.push(client);
+        sleep(Duration::from_millis(10)).await;
+    }
+    // Nobody is missed who came a moment ago.
+    assert!(timeout(Duration::from_millis(900), drain.room(Room::Public)).await.is_err());
+    sleep(secs(2)).await;
+    let mut order = vec![];
+    for _ in 0..4 {
+        let mut client = enter(&drain, Room::Public).await.expect("room is made");
+        client.write_all(b"GET /hours HTTP/1.1\r\n\r\n").await.expect("it is read");
+        clients.push(client);
+        for (number, client) in clients.iter_mut().enumerate().take(5) {
+            if !order.contains(&number) && !is_open(client).await {
+                order.push(number);
+            }
+        }
+        assert_eq!(drain.0.rooms.open(Room::Public), 5);
+    }
+    assert_eq!(order, [4, 3, 1, 2]);
+    assert!(enter(&drain, Room::Public).await.is_none(), "all are busy");
+    assert!(enter(&drain, Room::Reserved).await.is_some(), "there is room for those who operate it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_of_http2_makes_room_with_goaway() {
+    let drain = Drain::with_limit(1, DrainOptions::default());
+    let mut client = enter(&drain, Room::Public).await.expect("there is room");
+    let head = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0\0\0\x0a\x01\x05\0\0\0\x01\x82\x86\x04\x06/23456";
+    client.write_all(head).await.expect("it is read");
+    sleep(secs(2)).await;
+    assert!(enter(&drain, Room::Public).await.is_some());
+    let mut all = vec![];
+    client.read_to_end(&mut all).await.expect("a pipe has no errors");
+    let goaway = b"\0\0\x08\x07\0\0\0\0\0\0\0\0\x01\0\0\0\0";
+    assert!(all.ends_with(goaway), "{all:?}");
+}
