@@ -149,9 +149,7 @@ impl Drain {
             if !self.is_full(room) {
                 return;
             }
-            if self.0.rooms.asked.load(Ordering::SeqCst) == 0 {
-                self.ask_for_room(room);
-            }
+            self.make_room(room);
             // Those who were asked may take long to answer on a busy machine, and others become old enough.
             let _ = timeout(LOOK_AGAIN, gone).await;
         }
@@ -161,8 +159,11 @@ impl Drain {
         self.is(NORMAL) && self.0.rooms.is_full(room)
     }
 
-    /// Asks a few of those that can make room.
-    fn ask_for_room(&self, room: Room) {
+    /// Asks a few of those that can make room, unless some have been asked that have not answered.
+    pub(crate) fn make_room(&self, room: Room) {
+        if self.0.rooms.asked.load(Ordering::SeqCst) > 0 {
+            return;
+        }
         let now = self.now();
         let most = (self.0.rooms.limits[room as usize] / 8).clamp(1, MOST_AT_ONCE);
         let mut best: Vec<(Candidate, Arc<Requests>, Waker)> = Vec::with_capacity(most + 1);

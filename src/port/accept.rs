@@ -44,7 +44,9 @@ pub(super) async fn run(
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
-                exhausted.pause_if(&error).await;
+                if exhausted.pause_if(&error).await {
+                    drain.make_room(room);
+                }
                 continue;
             }
         };
@@ -59,7 +61,9 @@ pub(super) async fn run(
         match accept_now(&listener) {
             Ok((stream, peer)) => deliver(stream, peer, drain.place_anyway(room), &sink),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-            Err(error) => exhausted.pause_if(&error).await,
+            Err(error) => {
+                exhausted.pause_if(&error).await;
+            }
         }
     }
 }
@@ -85,17 +89,19 @@ struct Exhausted {
 
 impl Exhausted {
     /// accept(2) reports errors of the connection that it would have returned (ECONNABORTED and network errors:
-    /// the next call is about the next connection) and exhaustion, which would return at once for ever.
-    async fn pause_if(&mut self, error: &io::Error) {
+    /// the next call is about the next connection) and exhaustion, which would return at once for ever. Returns whether it was
+    /// that.
+    async fn pause_if(&mut self, error: &io::Error) -> bool {
         use nix::libc::{EMFILE, ENFILE, ENOBUFS, ENOMEM};
         if !matches!(error.raw_os_error(), Some(EMFILE | ENFILE | ENOBUFS | ENOMEM)) {
             tracing::debug!(%error, "a connection was gone before it was accepted");
-            return;
+            return false;
         }
         self.log(|| {
             tracing::error!(%error, "cannot accept: connections wait until descriptors or memory are free again");
         });
         tokio::time::sleep(EXHAUSTED_PAUSE).await;
+        true
     }
 
     fn log(&mut self, line: impl Fn()) {
