@@ -47,6 +47,7 @@ const BATCH: Duration = Duration::from_millis(20);
 /// As many as the server allows on a connection.
 pub(crate) const STREAMS: u32 = 100;
 const RANGES: usize = 25_000;
+pub(crate) const CONTINUATIONS: &str = "CONTINUATION once in a while";
 
 /// Connections on which nothing is ever asked to the end.
 pub(crate) const WITHOUT_REQUEST: &[Attack] = &[
@@ -63,7 +64,7 @@ pub(crate) const WITHOUT_REQUEST: &[Attack] = &[
     quiet("a bare preface of HTTP/2", 20, || PREFACE.to_vec()),
     quiet("HEADERS without END_HEADERS", 20, || hello(&frame(HEADERS, END_STREAM, 1, &get("/")))),
     drip(
-        "CONTINUATION once in a while",
+        CONTINUATIONS,
         5,
         || hello(&floods::continuation(0)),
         |_| frame(CONTINUATION, 0, 1, b"\x00\x01x\x01y"),

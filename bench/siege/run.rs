@@ -38,8 +38,9 @@ const FLAGS: [&str; 10] = [
     "--compression",
     "--directory-listing",
     "--standby=1s",
-    "--idle-grace=5s",
-    "--drain-timeout=30s",
+    // Short, so that the attackers soon find the generation that serves.
+    "--idle-grace=2s",
+    "--drain-timeout=5s",
     CONNECTIONS,
 ];
 

@@ -10,6 +10,8 @@ use super::honest::{Answers, Asked};
 
 /// How many times as long as otherwise one answer in a hundred may take.
 const RATIO: f64 = 10.0;
+/// What a generation may take, whatever its clients do.
+const MEMORY_MIB: f64 = 300.0;
 
 #[derive(Debug, Serialize)]
 pub(crate) struct Tally {
@@ -93,6 +95,9 @@ impl Tally {
             if !course.is_flat(slack) {
                 broken.push(format!("{name} grew: {course:?}"));
             }
+        }
+        if self.rss_mib.highest > MEMORY_MIB {
+            broken.push(format!("it took {:.0} MiB", self.rss_mib.highest));
         }
         broken
     }

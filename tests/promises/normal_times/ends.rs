@@ -6,7 +6,7 @@ use super::{Row, Site, attack};
 use crate::frames::PREFACE;
 use crate::harness::start;
 use crate::resources::descriptors;
-use crate::siege_run::attacks::{Attack, IDLE, TAKING_NOTHING, WITHOUT_REQUEST, hello, quiet};
+use crate::siege_run::attacks::{Attack, CONTINUATIONS, IDLE, TAKING_NOTHING, WITHOUT_REQUEST, hello, quiet};
 use crate::siege_run::floods::request;
 
 const HEADER: Duration = Duration::from_secs(3);
@@ -116,7 +116,9 @@ fn without_limits_every_connection_stays() {
         "--http2-ping-interval=0s",
     ];
     let site = Site::start(&none);
-    let all = [WITHOUT_REQUEST, IDLE, TAKING_NOTHING].concat();
+    let mut all = [WITHOUT_REQUEST, IDLE, TAKING_NOTHING].concat();
+    // h2 takes only so many of these frames, whatever the limits are.
+    all.retain(|attack| attack.name != CONTINUATIONS);
     let rows: Vec<_> = all.iter().map(|attack| row(*attack, KEEP_ALIVE, KEEP_ALIVE)).collect();
     let mut still: Vec<_> = attack(site.address(), &rows);
     still.retain(|line| line.contains("still there"));
