@@ -164,9 +164,10 @@ async fn get(addr: SocketAddr, target: &str) -> Result<(), String> {
 async fn status(mut command: Command) -> Result<(), String> {
     let output = command.stdin(Stdio::null()).output().await.map_err(|error| error.to_string())?;
     let all: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).unwrap_or_default();
-    if all.iter().any(|one| one["phase"] == "serving") {
-        Ok(())
-    } else {
-        Err(String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).trim().to_owned())
+    // It may be asked in the middle of a handover.
+    if all.iter().any(|one| one["phase"].is_string()) {
+        return Ok(());
     }
+    let why = all.first().and_then(|one| one["error"].as_str()).map(str::to_owned);
+    Err(why.unwrap_or_else(|| String::from_utf8_lossy(&output.stderr).trim().to_owned()))
 }

@@ -1,9 +1,10 @@
 //! Nobody can lock the others out, all the time and not only during a handover: no connection stays for nothing, nobody
 //! who does something is hurt by that, and a server that is full makes room.
 
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::harness::{HANDOVER, QUICK};
 use crate::process::{Server, command};
@@ -15,6 +16,10 @@ use crate::siege_run::wage::wage;
 mod ends;
 mod full;
 mod harmless;
+mod work;
+
+/// What nobody honest waits longer than.
+const SOON: Duration = Duration::from_secs(2);
 
 /// `handover ROOT`, and the site that attacks ask for.
 struct Site {
@@ -24,9 +29,19 @@ struct Site {
 
 impl Site {
     fn start(args: &[&str]) -> Site {
+        Site::of(command(HANDOVER), args)
+    }
+
+    /// With so few descriptors.
+    fn narrow(descriptors: u32, args: &[&str]) -> Site {
+        let mut limited = command("sh");
+        limited.arg("-c").arg(format!("ulimit -n {descriptors}; exec \"$@\"")).arg("sh").arg(HANDOVER);
+        Site::of(limited, args)
+    }
+
+    fn of(mut started: Command, args: &[&str]) -> Site {
         let dir = tempfile::tempdir().expect("a directory");
         site::make(dir.path());
-        let mut started: Command = command(HANDOVER);
         started.args(QUICK).args(["--admin=127.0.0.1:0", "--probes", "--compression", "--directory-listing"]);
         started.args(args).arg(dir.path());
         Site { server: Server::start(started), _dir: dir }
@@ -38,6 +53,26 @@ impl Site {
 
     fn admin(&self) -> SocketAddr {
         self.server.addresses(1)[1]
+    }
+}
+
+/// One request on a connection of its own, which is not left waiting; gives how long it took.
+fn ask(addr: SocketAddr, target: &str) -> Result<Duration, String> {
+    let began = Instant::now();
+    let exchange = || {
+        let mut stream = TcpStream::connect(addr)?;
+        stream.set_read_timeout(Some(SOON))?;
+        let request = format!("GET {target} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes())?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).map(|_| answer)
+    };
+    let answer = exchange().map_err(|error| format!("{target}: {error} after {:?}", began.elapsed()))?;
+    let took = began.elapsed();
+    if answer.starts_with("HTTP/1.1 200") && took < SOON {
+        Ok(took)
+    } else {
+        Err(format!("{target}: {answer:?} after {took:?}"))
     }
 }
 

@@ -1,15 +1,15 @@
 //! A server with as many connections as it may have makes room: for a new client, for a probe, for its operator.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io::Read;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use super::Site;
+use super::{Site, ask};
 use crate::frames::PREFACE;
 use crate::harness::{Client, start, wait_until};
 use crate::process::{Server, signal};
@@ -19,7 +19,6 @@ use crate::siege_run::sockets::accepted_by;
 
 const LIMIT: usize = 20;
 const FULL: &str = "--max-connections=20";
-const SOON: Duration = Duration::from_secs(2);
 
 /// Opens a connection and says this on it; waits for the first bytes of an answer, if there is to be one.
 fn open(addr: SocketAddr, opening: &[u8], answered: bool) -> Client {
@@ -35,24 +34,6 @@ fn fill(server: &Server, addr: SocketAddr, opening: &[u8], answered: bool) -> Ve
     let all = (0..LIMIT).map(|_| open(addr, opening, answered)).collect();
     wait_until("it is full", server, || accepted_by(addr).len() == LIMIT);
     all
-}
-
-/// One request on a connection of its own, which is not left waiting.
-fn ask(addr: SocketAddr, target: &str) -> Result<(), String> {
-    let began = Instant::now();
-    let exchange = || {
-        let mut stream = TcpStream::connect(addr)?;
-        stream.set_read_timeout(Some(SOON))?;
-        let request = format!("GET {target} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
-        stream.write_all(request.as_bytes())?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).map(|_| answer)
-    };
-    let answer = exchange().map_err(|error| format!("{target}: {error} after {:?}", began.elapsed()))?;
-    match answer.starts_with("HTTP/1.1 200") && began.elapsed() < SOON {
-        true => Ok(()),
-        false => Err(format!("{target}: {answer:?} after {:?}", began.elapsed())),
-    }
 }
 
 /// The most connections that a server has had at a time, those left out that it is closing.
