@@ -18,6 +18,9 @@ mod bed;
 mod chaos;
 mod compare;
 mod contestants;
+#[allow(dead_code, reason = "the tests need more of it")]
+#[path = "../tests/promises/frames.rs"]
+mod frames;
 mod growth;
 mod idle;
 mod load;
@@ -28,6 +31,8 @@ mod process;
 mod progress;
 mod resources;
 mod restarts;
+#[path = "siege/run.rs"]
+mod siege;
 mod standby;
 mod startup;
 mod steering;
@@ -38,13 +43,13 @@ use workloads::{Run, Workload, playground};
 
 #[derive(Debug, Parser)]
 struct Cli {
-    /// What to run; without any, all but standby (5 minutes) and chaos (10 minutes)
+    /// What to run; without any, all but standby (5 minutes), chaos (10 minutes) and siege (an hour)
     #[arg(value_parser = what, value_name = "WORKLOAD")]
     workloads: Vec<What>,
     /// Say what there is to run, and run nothing
     #[arg(long)]
     list: bool,
-    /// 3 handovers instead of 20, and less of all else; chaos for 1 minute instead of 10; with --compare 1 restart and 2 loads
+    /// 3 handovers instead of 20, and less of all else; chaos for 1 minute instead of 10, siege for 1 instead of 60; with --compare 1 restart and 2 loads
     #[arg(long)]
     quick: bool,
     /// Restart this server and others under the same loads: those named, or six of them
@@ -84,6 +89,8 @@ enum Other {
     Standby,
     /// Restarts, bad releases, SIGKILL, SIGSTOP and changing load at random
     Chaos,
+    /// Hostile clients of every kind at once, beside honest ones and handovers
+    Siege,
 }
 
 /// All figures of a run.
@@ -97,6 +104,7 @@ struct Figures {
     comparisons: Vec<compare::Comparison>,
     standby: Vec<standby::Cell>,
     chaos: Option<Chaos>,
+    siege: Option<siege::Tally>,
 }
 
 #[derive(Debug, Serialize)]
@@ -198,6 +206,11 @@ async fn bench(cli: &Cli) -> u64 {
         failed += u64::from(chaos.outcome.is_err());
         figures.chaos = Some(chaos);
     }
+    if named(What::Other(Other::Siege)) {
+        let (tally, broken) = besiege(cli.quick).await;
+        failed += tally.failed().max(broken.len() as u64);
+        figures.siege = Some(tally);
+    }
     if let Some(path) = &cli.json {
         let text = serde_json::to_string_pretty(&figures).expect("they are plain data");
         std::fs::write(path, text).unwrap_or_else(|e| panic!("cannot write {}: {e}", path.display()));
@@ -213,6 +226,17 @@ async fn chaos(seed: u64, time: Duration) -> Chaos {
         Err(broken) => println!("  {broken}"),
     }
     Chaos { seed, seconds: time.as_secs(), outcome }
+}
+
+/// Gives also the promises that were broken.
+async fn besiege(quick: bool) -> (siege::Tally, Vec<String>) {
+    let plan = siege::Plan::of(quick);
+    println!("\nsiege: {:?}, a handover every {:?}", plan.siege, plan.apart);
+    let tally = siege::run(env!("CARGO_BIN_EXE_handover").as_ref(), plan).await;
+    let broken = tally.broken(0.0);
+    println!("{tally}");
+    broken.iter().for_each(|promise| println!("  broken: {promise}"));
+    (tally, broken)
 }
 
 /// `cargo bench` builds no examples.

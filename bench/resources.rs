@@ -1,4 +1,6 @@
-//! What a process takes, as proc_pid_status(5) and proc_pid_stat(5) say.
+//! What a process takes, as proc_pid_status(5) and proc_pid_stat(5) say. The bench and the tests share it.
+
+#![allow(dead_code, reason = "the tests need less of it than the bench")]
 
 use std::fs;
 
@@ -14,6 +16,11 @@ pub(crate) fn pss_mib(pid: u32) -> f64 {
     let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
     let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:")).unwrap_or_default();
     line.trim().trim_end_matches(" kB").parse::<f64>().unwrap_or(0.0) / 1024.0
+}
+
+/// The files and sockets that a process has open; NaN when it is gone. They are few enough for a float.
+pub(crate) fn descriptors(pid: u32) -> f64 {
+    fs::read_dir(format!("/proc/{pid}/fd")).map_or(f64::NAN, |all| all.count() as f64)
 }
 
 /// User and system time of a process so far, in ticks of 10 ms.

@@ -7,6 +7,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use handover::ConnectInfo;
+use http_body_util::BodyExt;
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
 use hyper::header::{HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
@@ -47,7 +48,11 @@ pub(crate) async fn answer(
         }
         (&Method::GET, "/ws") => return Ok(named(lasting::websocket(request), generation)),
         (&Method::POST, "/echo") => Reply::Echo(request.into_body()),
-        (_, "/" | "/addresses" | "/slow" | "/bytes" | "/stream" | "/events" | "/ws" | "/echo") => {
+        (&Method::POST, "/count") => match request.into_body().collect().await {
+            Ok(body) => Reply::text(format!("{} bytes\n", body.to_bytes().len())),
+            Err(_) => return Ok(status(StatusCode::BAD_REQUEST)),
+        },
+        (_, "/" | "/addresses" | "/slow" | "/bytes" | "/stream" | "/events" | "/ws" | "/echo" | "/count") => {
             return Ok(status(StatusCode::METHOD_NOT_ALLOWED));
         }
         _ => return Ok(status(StatusCode::NOT_FOUND)),

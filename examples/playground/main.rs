@@ -13,6 +13,7 @@
 //! | `GET /events?ms=` | server-sent events, so far apart (100 ms), until this generation retires |
 //! | `GET /ws` | a WebSocket that echoes, closed with 1001 (going away) when this generation retires |
 //! | `POST /echo` | what was sent |
+//! | `POST /count` | how many bytes were sent, once all of them have come |
 //!
 //! Where the body does not say which generation answers, the header `generation` does.
 //!

@@ -6,16 +6,12 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::frames::{ACK, END_HEADERS, END_STREAM, Frame, GOAWAY, HEADERS, PING, PREFACE, SETTINGS};
+use crate::frames::{ACK, END_HEADERS, END_STREAM, Frame, GOAWAY, HEADERS, PING, PREFACE, SETTINGS, frame};
 use crate::harness::{Client, start};
 use crate::process::{PATIENCE, Server, signal};
 
 /// A GOAWAY that names it covers every stream.
 const ALL: u32 = (1 << 31) - 1;
-
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    Frame { kind, flags, stream, payload: payload.to_vec() }.to_bytes()
-}
 
 /// GET `/`.
 fn get(stream: u32) -> Vec<u8> {

@@ -29,12 +29,18 @@ mod launch;
 mod load;
 mod lossless;
 mod manual;
+mod normal_times;
 mod notify;
 mod own_loop;
 #[path = "../../bench/process.rs"]
 mod process;
 mod relay;
+#[path = "../../bench/resources.rs"]
+mod resources;
 mod sandbox;
+mod siege;
+#[path = "../../bench/siege/run.rs"]
+mod siege_run;
 mod signals;
 mod supervise;
 mod tls;

@@ -10,7 +10,7 @@ use h2::client::SendRequest;
 use hyper::body::Bytes;
 
 use crate::frames::{
-    ACK, END_HEADERS, END_STREAM, Frame, GOAWAY, HEADERS, PING, PREFACE, RST_STREAM, SETTINGS,
+    ACK, END_HEADERS, END_STREAM, Frame, GOAWAY, HEADERS, PING, PREFACE, RST_STREAM, SETTINGS, frame,
 };
 use crate::harness::Client;
 
@@ -48,9 +48,6 @@ async fn requests(client: SendRequest<Bytes>, addr: SocketAddr, stop: Arc<Atomic
 /// A client that never acknowledges the PING behind GOAWAY, which says that nothing more is on its way: requests one
 /// after another until GOAWAY comes. Then the server waits for the acknowledgement, but not for ever.
 pub(crate) fn unacknowledged(addr: SocketAddr) -> u64 {
-    let frame = |kind, flags, stream, payload: &[u8]| {
-        Frame { kind, flags, stream, payload: payload.to_vec() }.to_bytes()
-    };
     let mut client = Client::connect(addr);
     client.write([PREFACE, &frame(SETTINGS, 0, 0, &[])].concat());
     let (mut answered, mut told, mut asked) = (0, None, false);

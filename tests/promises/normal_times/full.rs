@@ -1,0 +1,187 @@
+//! A server with as many connections as it may have makes room: for a new client, for a probe, for its operator.
+
+use std::io::Read;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use super::{Site, ask};
+use crate::frames::PREFACE;
+use crate::harness::{Client, start, wait_until};
+use crate::process::{Server, signal};
+use crate::siege_run::attacks::hello;
+use crate::siege_run::floods::request;
+use crate::siege_run::sockets::accepted_by;
+
+const LIMIT: usize = 20;
+const FULL: &str = "--max-connections=20";
+
+/// Opens a connection and says this on it; waits for the first bytes of an answer, if there is to be one.
+fn open(addr: SocketAddr, opening: &[u8], answered: bool) -> Client {
+    let mut client = Client::connect(addr);
+    client.write(opening);
+    if answered {
+        client.0.read_exact(&mut [0; 9]).expect("an answer");
+    }
+    client
+}
+
+fn fill(server: &Server, addr: SocketAddr, opening: &[u8], answered: bool) -> Vec<Client> {
+    let all = (0..LIMIT).map(|_| open(addr, opening, answered)).collect();
+    wait_until("it is full", server, || accepted_by(addr).len() == LIMIT);
+    all
+}
+
+/// The most connections that a server has had at a time, those left out that it is closing.
+struct Most {
+    stop: Arc<AtomicBool>,
+    watcher: JoinHandle<()>,
+    most: Arc<AtomicUsize>,
+}
+
+impl Most {
+    fn watch(addr: SocketAddr) -> Most {
+        let (stop, most) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let (stopped, seen) = (Arc::clone(&stop), Arc::clone(&most));
+        let watcher = std::thread::spawn(move || {
+            while !stopped.load(Ordering::SeqCst) {
+                seen.fetch_max(accepted_by(addr).len(), Ordering::SeqCst);
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+        Most { stop, watcher, most }
+    }
+
+    fn stop(self) -> usize {
+        self.stop.store(true, Ordering::SeqCst);
+        self.watcher.join().expect("reading /proc does not panic");
+        self.most.load(Ordering::SeqCst)
+    }
+}
+
+#[test]
+fn full_of_connections_that_do_nothing_it_answers_everybody_else() {
+    let plain = b"GET / HTTP/1.1\r\nhost: t\r\n\r\n";
+    let mut wrong = vec![];
+    for (who, opening, answered) in [
+        ("silent", vec![], false),
+        ("half of a head", plain[..20].to_vec(), false),
+        ("a bare preface", PREFACE.to_vec(), false),
+        ("idle after a request", plain.to_vec(), true),
+        ("idle HTTP/2", hello(&request(1, "/")), true),
+    ] {
+        let site = Site::start(&[FULL]);
+        let most = Most::watch(site.address());
+        let _all = fill(&site.server, site.address(), &opening, answered);
+        let questions = [
+            (site.address(), "/"),
+            (site.address(), "/healthz"),
+            (site.admin(), "/metrics"),
+            (site.address(), "/"),
+        ];
+        // At the same time: what one waits for, the other may have got.
+        let asked = questions.map(|(addr, target)| std::thread::spawn(move || ask(addr, target)));
+        let answers = asked.into_iter().map(|asked| asked.join().expect("it does not panic"));
+        wrong.extend(answers.filter_map(Result::err).map(|error| format!("full of {who}: {error}")));
+        let most = most.stop();
+        if most > LIMIT {
+            wrong.push(format!("full of {who}: {most} connections"));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn many_new_clients_at_once_do_not_make_it_exceed_its_limit() {
+    let site = Site::start(&[FULL]);
+    let (addr, most) = (site.address(), Most::watch(site.address()));
+    let _all = fill(&site.server, addr, b"", false);
+    // Fewer at a time than there may be, so that none has to make room for another.
+    let client = |_| std::thread::spawn(move || (0..20).find_map(|_| ask(addr, "/").err()));
+    let asked: Vec<_> = (0..LIMIT / 2).map(client).collect();
+    let wrong: Vec<_> =
+        asked.into_iter().flat_map(|asked| asked.join().expect("it does not panic")).collect();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert!(most.stop() <= LIMIT);
+}
+
+#[test]
+fn a_connection_with_a_request_under_way_is_never_closed_for_another() {
+    let server = start(&[FULL]);
+    let addr = server.address();
+    let slow = b"GET /slow?ms=3000 HTTP/1.1\r\nhost: t\r\n\r\n";
+    let mut busy = fill(&server, addr, slow, false);
+    let mut waiting = Client::connect(addr);
+    waiting.send("/");
+    for client in &mut busy {
+        assert!(client.answer().contains("generation=1 "));
+    }
+    // Now all are idle, and one of them makes room.
+    assert!(waiting.answer().contains("generation=1 "));
+}
+
+#[test]
+fn the_only_idle_connection_makes_room_and_those_at_work_do_not() {
+    let server = start(&[FULL]);
+    let addr = server.address();
+    let mut idle = Client::connect(addr);
+    idle.get("/");
+    let slow = b"GET /slow?ms=3000 HTTP/1.1\r\nhost: t\r\n\r\n";
+    let mut busy: Vec<_> = (1..LIMIT).map(|_| open(addr, slow, false)).collect();
+    wait_until("it is full", &server, || accepted_by(addr).len() == LIMIT);
+    ask(addr, "/").expect("there is room");
+    idle.wait_closed();
+    busy.iter_mut().for_each(|client| assert!(client.answer().contains("generation=1 ")));
+}
+
+#[test]
+fn silent_connections_make_room_before_idle_ones() {
+    let server = start(&[FULL]);
+    let addr = server.address();
+    let mut idle: Vec<_> = (0..LIMIT / 2).map(|_| Client::connect(addr)).collect();
+    idle.iter_mut().for_each(|client| drop(client.get("/")));
+    let _silent: Vec<_> = (0..LIMIT / 2).map(|_| Client::connect(addr)).collect();
+    wait_until("it is full", &server, || accepted_by(addr).len() == LIMIT);
+    let mut new: Vec<_> = (0..LIMIT / 2).map(|_| Client::connect(addr)).collect();
+    for client in new.iter_mut().chain(&mut idle) {
+        assert!(client.get("/").contains("generation=1 "));
+    }
+}
+
+#[test]
+fn the_connection_that_has_been_idle_longest_makes_room() {
+    let server = start(&[FULL]);
+    let addr = server.address();
+    let mut idle: Vec<_> = (0..LIMIT).map(|_| Client::connect(addr)).collect();
+    for client in &mut idle {
+        client.get("/");
+        // So that nobody has been idle as long as the one before.
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // The first one is no longer that.
+    idle[0].get("/");
+    Client::connect(addr).get("/");
+    idle[1].wait_closed();
+    for (n, client) in idle.iter_mut().enumerate().filter(|(n, _)| *n != 1) {
+        assert!(client.get("/").contains("generation=1 "), "number {n}");
+    }
+}
+
+#[test]
+fn a_request_that_has_come_is_answered_before_its_connection_makes_room() {
+    let server = start(&[FULL]);
+    let addr = server.address();
+    let mut idle: Vec<_> = (0..LIMIT).map(|_| Client::connect(addr)).collect();
+    idle.iter_mut().for_each(|client| drop(client.get("/")));
+    signal(server.first_pid(), Signal::SIGSTOP);
+    idle[0].send("/");
+    let mut new: Vec<_> = (0..LIMIT / 2).map(|_| Client::connect(addr)).collect();
+    new.iter_mut().for_each(|client| client.send("/"));
+    signal(server.first_pid(), Signal::SIGCONT);
+    assert!(idle[0].answer().contains("generation=1 "));
+    new.iter_mut().for_each(|client| assert!(client.answer().contains("generation=1 ")));
+}

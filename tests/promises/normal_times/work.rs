@@ -1,0 +1,92 @@
+//! What a few clients can make a server do and keep is bounded, and the others do not wait for it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{Site, ask};
+use crate::harness::wait_until;
+use crate::process::{PATIENCE, Server};
+use crate::resources::{descriptors, rss_mib};
+use crate::siege_run::attacks::{Attack, FLOODS, TAKING_NOTHING};
+use crate::siege_run::sockets::Sockets;
+use crate::siege_run::wage::wage;
+
+/// Debug builds are slower, and other tests run beside this one; a release build takes less than 200 ms.
+const PROMPT: Duration = Duration::from_millis(700);
+
+fn named(attacks: &[Attack], name: &str) -> Attack {
+    *attacks.iter().find(|attack| attack.name.contains(name)).expect("it is one of them")
+}
+
+/// Does `meanwhile` while so many connections attack.
+#[tokio::main(flavor = "multi_thread", worker_threads = 1)]
+async fn beside<T: Send + 'static>(
+    attack: Attack,
+    connections: usize,
+    addr: SocketAddr,
+    meanwhile: impl FnOnce() -> T + Send + 'static,
+) -> T {
+    let sockets = Arc::new(Sockets::watch(addr));
+    let mut attackers = tokio::task::JoinSet::new();
+    for _ in 0..connections {
+        let sockets = Arc::clone(&sockets);
+        attackers.spawn(async move { wage(&attack, addr, &sockets).await });
+    }
+    // They are gone when this returns.
+    tokio::task::spawn_blocking(meanwhile).await.expect("it does not panic")
+}
+
+#[test]
+fn listings_of_a_large_directory_do_not_keep_a_small_file_waiting() {
+    let site = Site::start(&[]);
+    let addr = site.address();
+    let listings = named(FLOODS, "listings");
+    let took = beside(listings, 60, addr, move || {
+        std::thread::sleep(Duration::from_millis(500));
+        (0..10).map(|_| ask(addr, "/")).collect::<Result<Vec<_>, _>>()
+    });
+    let slowest = took.map(|took| took.into_iter().max());
+    assert!(slowest.as_ref().is_ok_and(|slowest| *slowest < Some(PROMPT)), "{slowest:?}");
+}
+
+/// Waits until the server takes no more memory for what attackers have asked, but not for ever; gives how much it takes.
+fn settle(server: &Server) -> f64 {
+    let (pid, until) = (server.first_pid(), Instant::now() + PATIENCE);
+    let mut taken = rss_mib(pid);
+    loop {
+        std::thread::sleep(Duration::from_secs(1));
+        let now = rss_mib(pid);
+        if now - taken < 1.0 || Instant::now() > until {
+            return now.max(taken);
+        }
+        taken = now;
+    }
+}
+
+#[test]
+fn stalled_streams_with_brotli_take_bounded_memory_which_is_given_back() {
+    let site = Arc::new(Site::start(&[]));
+    let (addr, pid) = (site.address(), site.server.first_pid());
+    let brotli = named(TAKING_NOTHING, "brotli");
+    let watched = Arc::clone(&site);
+    let taken = beside(brotli, 5, addr, move || settle(&watched.server));
+    println!("{taken:.0} MiB");
+    assert!(taken < 300.0, "{taken:.0} MiB for 5 connections");
+    wait_until("it is given back", &site.server, || rss_mib(pid) < 100.0);
+}
+
+#[test]
+fn streams_that_hold_files_leave_descriptors_for_everybody_else() {
+    let site = Arc::new(Site::narrow(1024, &[]));
+    let (addr, admin) = (site.address(), site.admin());
+    let plain = named(TAKING_NOTHING, "100 stalled streams");
+    let watched = Arc::clone(&site);
+    let wrong = beside(plain, 12, addr, move || {
+        settle(&watched.server);
+        println!("{} descriptors", descriptors(watched.server.first_pid()));
+        let questions = [(addr, "/"), (addr, "/healthz"), (admin, "/metrics")];
+        questions.into_iter().filter_map(|(addr, target)| ask(addr, target).err()).collect::<Vec<_>>()
+    });
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
