@@ -324,14 +324,21 @@ struct Counted {
 }
 
 impl Counted {
-    /// It is closed in normal times: somebody else may have its place. What its client has not read yet of an earlier
-    /// response must not be destroyed.
+    /// It is closed in normal times. What its client has not read yet of an earlier response must not be destroyed, so it may
+    /// linger, and once it has sent its end somebody else has its place.
     fn leave(&mut self) {
-        self.requests.leave();
-        if let Some(place) = self.place.take()
+        if let Some(place) = &self.place
             && self.requests.total() > 0
         {
             self.leaving = self.requests.drain().leaving(place.room());
+        }
+    }
+
+    /// Its end is sent.
+    fn sent_end(&mut self) {
+        if self.leaving.is_some() {
+            self.place = None;
+            self.requests.leave();
         }
     }
 }
@@ -347,6 +354,8 @@ impl Drop for Counted {
         if shared.open.fetch_sub(1, Ordering::SeqCst) == 1 {
             shared.gone.notify_waiters();
         }
+        // In this order: nobody else is asked to make room that is there.
+        drop(self.place.take());
         self.requests.leave();
     }
 }

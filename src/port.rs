@@ -3,11 +3,13 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use rustix::fs::fstat;
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::unix::AsyncFd;
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -39,7 +41,7 @@ struct Listener {
     /// The predecessor listens here too.
     joined: bool,
     inode: u64,
-    socket: Arc<TcpListener>,
+    socket: Arc<AsyncFd<OwnedFd>>,
 }
 
 impl Listener {
@@ -118,7 +120,7 @@ impl Port {
 
     /// The first refusal is returned, the other addresses are still tried.
     fn steer(&self, how: impl Fn(&Listener) -> Option<Steering>) -> io::Result<()> {
-        let attach = |l: &Listener| how(l).map_or(Ok(()), |steering| steering.attach(&*l.socket));
+        let attach = |l: &Listener| how(l).map_or(Ok(()), |steering| steering.attach(l.socket.get_ref()));
         self.listeners.iter().map(attach).fold(Ok(()), Result::and)
     }
 
@@ -251,8 +253,10 @@ fn listen(socket: &Socket, backlog: u32) -> io::Result<()> {
 
 fn finish(socket: Socket, address: impl Fn(SocketAddr) -> Address, joined: bool) -> io::Result<Listener> {
     let inode = fstat(&socket)?.st_ino;
-    let socket = TcpListener::from_std(socket.into())?;
-    let address = address(socket.local_addr()?);
+    let local = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
+    #[allow(deprecated, reason = "sound for an OwnedFd; its replacement cannot be called in this crate")]
+    let socket = AsyncFd::new(OwnedFd::from(socket))?;
+    let address = address(local);
     Ok(Listener { address, joined, inode, socket: Arc::new(socket) })
 }
 

@@ -13,7 +13,7 @@ use super::{Drain, NORMAL};
 
 /// A connection that is younger, or has been idle for less, makes no room: its client is about to speak.
 pub(super) const YOUNG: Duration = Duration::from_secs(1);
-/// So many at most make room at a time.
+/// So many at most make room at a time, and a 64th of all that may be open.
 const MOST_AT_ONCE: usize = 32;
 /// How soon it is looked again where nobody could make room.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
@@ -165,7 +165,7 @@ impl Drain {
             return;
         }
         let now = self.now();
-        let most = (self.0.rooms.limits[room as usize] / 8).clamp(1, MOST_AT_ONCE);
+        let most = (self.0.rooms.limits[room as usize] / 64).clamp(1, MOST_AT_ONCE);
         let mut best: Vec<(Candidate, Arc<Requests>, Waker)> = Vec::with_capacity(most + 1);
         self.0.waves.each(|requests, waker| {
             let Some(waker) = waker.filter(|_| requests.room() == room) else { return };

@@ -2,11 +2,14 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use socket2::SockRef;
-use tokio::net::{TcpListener, TcpStream};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{SocketFlags, acceptfrom_with};
+use tokio::io::unix::AsyncFd;
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 
 use super::Sink;
@@ -20,9 +23,9 @@ const EXHAUSTED_LOG: Duration = Duration::from_secs(10);
 
 /// Accepts as long as there is room. A pause lets connections wait in the queue, and that is safe while this generation
 /// serves, because it is the one that accepts again. A listener that was flipped away from, or closes, is never paused:
-/// what waits in its queue would be lost with it (and `room` returns at once for a lame duck).
+/// what waits in its queue would be lost with it (and a lame duck has a place for everybody).
 pub(super) async fn run(
-    listener: Arc<TcpListener>,
+    listener: Arc<AsyncFd<OwnedFd>>,
     room: Room,
     mut close: watch::Receiver<bool>,
     drain: Drain,
@@ -31,34 +34,46 @@ pub(super) async fn run(
     let mut exhausted = Exhausted { logged: None };
     let mut full = Exhausted { logged: None };
     while !*close.borrow_and_update() {
-        if drain.is_full(room) {
-            full.log(|| {
-                let open = drain.open();
-                tracing::warn!(open, "as many connections as allowed: idle ones make room, or new ones wait");
-            });
-        }
-        let accepted = tokio::select! {
-            accepted = async { drain.room(room).await; listener.accept().await } => accepted,
+        // Nobody is asked to make room before somebody waits for it.
+        let next = async {
+            let mut ready = listener.readable().await?;
+            if drain.is_full(room) {
+                // The event may be about one that was accepted since.
+                if !is_waited_for(listener.get_ref()) {
+                    ready.clear_ready();
+                    return Ok(None);
+                }
+                full.log(|| {
+                    let open = drain.open();
+                    tracing::warn!(
+                        open,
+                        "as many connections as allowed: idle ones make room, or new ones wait"
+                    );
+                });
+            }
+            Ok::<_, io::Error>(Some((ready, drain.place(room).await)))
+        };
+        let next = tokio::select! {
+            next = next => next,
             _ = close.changed() => break,
         };
-        let (stream, peer) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                if exhausted.pause_if(&error).await {
-                    drain.make_room(room);
-                }
-                continue;
-            }
+        let accepted = match next {
+            Ok(None) => Ok(()),
+            Ok(Some((mut ready, place))) => match ready.try_io(|listener| accept(listener.get_ref())) {
+                Ok(accepted) => accepted.map(|(stream, peer)| deliver(stream, peer, place, &sink)),
+                Err(_nobody_waits) => Ok(()),
+            },
+            Err(error) => Err(error),
         };
-        let place = tokio::select! {
-            biased;
-            place = drain.place(room) => place,
-            _ = close.changed() => drain.place_anyway(room),
-        };
-        deliver(stream, peer, place, &sink);
+        if let Err(error) = accepted
+            && exhausted.pause_if(&error).await
+        {
+            drain.make_room(room);
+        }
     }
     loop {
-        match accept_now(&listener) {
+        // The kernel is asked, not tokio's memory of the last readiness event: only EAGAIN says that the queue is empty.
+        match accept(listener.get_ref()) {
             Ok((stream, peer)) => deliver(stream, peer, drain.place_anyway(room), &sink),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
             Err(error) => {
@@ -74,12 +89,15 @@ fn deliver(stream: TcpStream, peer: SocketAddr, place: Place, sink: &Sink) {
     sink(stream, peer, place);
 }
 
-/// Asks the kernel, not tokio's memory of the last readiness event: only EAGAIN says that the queue is empty.
-fn accept_now(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
-    let (socket, peer) = SockRef::from(listener).accept()?;
-    socket.set_nonblocking(true)?;
+/// Whether the queue is not empty.
+fn is_waited_for(listener: &OwnedFd) -> bool {
+    poll(&mut [PollFd::new(listener, PollFlags::IN)], Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+}
+
+fn accept(listener: &OwnedFd) -> io::Result<(TcpStream, SocketAddr)> {
+    let (socket, peer) = acceptfrom_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
     // A listener on an internet address accepts from nothing else.
-    let peer = peer.as_socket().ok_or(io::ErrorKind::ConnectionAborted)?;
+    let peer = peer.and_then(|peer| peer.try_into().ok()).ok_or(io::ErrorKind::ConnectionAborted)?;
     Ok((TcpStream::from_std(socket.into())?, peer))
 }
 

@@ -2,12 +2,11 @@
 
 use std::io::Read;
 use std::net::SocketAddr;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::harness::{Client, QUICK, get, start, wait_until};
+use crate::harness::{Client, QUICK, get, leave_descriptors, start, wait_until};
 use crate::process::{Server, command, signal};
 use crate::websocket::WebSocket;
 
@@ -156,11 +155,7 @@ fn a_stop_waits_for_requests_under_way_and_a_second_one_does_not() {
 fn running_out_of_descriptors_delays_connections_and_loses_none() {
     let server = start(&["--max-connections", "1000"]);
     let pid = server.first_pid();
-    let open = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("it lives").count();
-    // Something else in the process takes them, which no limit of connections knows of.
-    let limited =
-        Command::new("prlimit").args([format!("--pid={pid}"), format!("--nofile={}", open + 10)]).status();
-    assert!(limited.expect("util-linux is there").success());
+    leave_descriptors(pid, 10);
     let idle: Vec<_> = (0..40).map(|_| Client::connect(server.address())).collect();
     server.log().wait_for("cannot accept");
     let mut waiting = Client::connect(server.address());

@@ -213,6 +213,15 @@ pub(crate) fn wait_until(what: &str, server: &Server, mut done: impl FnMut() -> 
     }
 }
 
+/// Leaves a process so many descriptors, as if something else in it had taken the others: no limit of connections knows of
+/// that.
+pub(crate) fn leave_descriptors(pid: u32, free: usize) {
+    let open = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("it lives").count();
+    let mut prlimit = Command::new("prlimit");
+    let limited = prlimit.args([format!("--pid={pid}"), format!("--nofile={}", open + free)]).status();
+    assert!(limited.expect("util-linux is there").success());
+}
+
 pub(crate) fn is_alive(pid: u32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
 }

@@ -20,13 +20,13 @@ const SENDING: Duration = Duration::from_secs(30);
 pub(in crate::drain) const SENDERS: usize = 1024;
 
 /// Returns when the client has ended, sends nothing more, or has sent for too long, and at the cut.
-pub(super) async fn linger<T>(mut stream: T, counted: Counted, ends: Ends, means: Means<T>)
+pub(super) async fn linger<T>(mut stream: T, mut counted: Counted, ends: Ends, means: Means<T>)
 where
     T: AsyncRead + AsyncWrite + Unpin,
 {
     let mut mode = counted.shared.mode.subscribe();
     tokio::select! {
-        () = read_on(&mut stream, &counted, ends, means) => {}
+        () = read_on(&mut stream, &mut counted, ends, means) => {}
         _ = mode.wait_for(|mode| *mode == Mode::Cut) => {}
     }
     // In this order: one that is not counted any more is closed.
@@ -34,7 +34,7 @@ where
     drop(counted);
 }
 
-async fn read_on<T>(stream: &mut T, counted: &Counted, ends: Ends, means: Means<T>)
+async fn read_on<T>(stream: &mut T, counted: &mut Counted, ends: Ends, means: Means<T>)
 where
     T: AsyncRead + AsyncWrite + Unpin,
 {
@@ -44,6 +44,7 @@ where
     if !ends.sent && !matches!(timeout_at(limit, stream.shutdown()).await, Ok(Ok(()))) {
         return;
     }
+    counted.sent_end();
     let mut permit: Option<SemaphorePermit<'_>> = None;
     let mut discarded = [0; 4096];
     loop {

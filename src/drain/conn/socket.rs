@@ -129,11 +129,13 @@ impl<T> Socket<T> {
 
 impl<T> Drop for Socket<T> {
     fn drop(&mut self) {
-        if let Some((stream, counted)) = self.open.take()
-            && must_linger((self.means.arrived)(&stream), &counted, self.ends)
-        {
-            (self.linger)(stream, counted, self.ends, self.means);
+        let Some((stream, counted)) = self.open.take() else { return };
+        if must_linger((self.means.arrived)(&stream), &counted, self.ends) {
+            return (self.linger)(stream, counted, self.ends, self.means);
         }
+        // In this order: whoever gets its place comes after it.
+        drop(stream);
+        drop(counted);
     }
 }
 

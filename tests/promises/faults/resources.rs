@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use nix::sys::signal::Signal;
 
 use crate::faults::{assert_next_restart, restart, wait_buried, wait_is, wait_said};
-use crate::harness::{Client, HANDOVER, QUICK, Traffic, example, install, skip, wait_until};
+use crate::harness::{
+    Client, HANDOVER, QUICK, Traffic, example, install, leave_descriptors, skip, start, wait_until,
+};
 use crate::process::{Server, command, signal};
 
 fn works(program: &str, args: &[&str]) -> bool {
@@ -85,10 +87,8 @@ fn a_pid_file_for_which_there_is_no_room_at_all_is_right_as_soon_as_there_is() {
 
 #[test]
 fn a_handover_without_free_descriptors_succeeds_and_what_waits_is_answered() {
-    let mut limited = command("sh");
-    limited.args(["-c", "ulimit -n 24; exec \"$@\"", "sh"]).arg(example("playground")).args(QUICK);
-    limited.args(["--max-connections", "1000"]);
-    let server = Server::start(limited);
+    let server = start(&["--max-connections", "1000"]);
+    leave_descriptors(server.first_pid(), 10);
     let idle: Vec<_> = (0..30).map(|_| Client::connect(server.address())).collect();
     server.log().wait_for("cannot accept");
     let traffic = Traffic::fresh(&server);

@@ -142,7 +142,7 @@ fn generations_whose_front_is_killed_finish_their_requests_and_leave() {
 fn where_no_process_can_be_held_a_front_does_not_start_and_says_why() {
     let mut server = sandbox::launch(supervised(&[]), Refused::PidfdOpen);
     assert_eq!(server.first_exit().code(), Some(1));
-    assert!(server.log().history().contains("Pidfd"), "{}", server.log().history());
+    server.log().wait_for("Pidfd");
     let dir = tempfile::tempdir().expect("a directory");
     let mut server = sandbox::launch(site(command(HANDOVER), &dir, &["--supervise"]), Refused::PidfdOpen);
     assert_eq!(server.first_exit().code(), Some(1));
