@@ -23,6 +23,7 @@ mod lines;
 mod listing;
 mod log;
 mod metrics;
+mod open_files;
 mod options;
 mod release;
 mod reopen;

@@ -1,7 +1,6 @@
 //! What the binary serves: the files of ROOT, or a page that says who answers.
 
 use std::convert::Infallible;
-use std::fs::Metadata;
 use std::io;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -11,15 +10,15 @@ use http_body_util::{Either, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::service::Service;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode, Version};
 use tower_http::services::ServeDir;
-use tower_http::services::fs::{
-    Backend, DefaultServeDirFallback, ServeFileSystemResponseBody, TokioBackend, TokioFile,
-};
+use tower_http::services::fs::{DefaultServeDirFallback, ServeFileSystemResponseBody};
+
+use super::open_files::Files;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Site {
-    files: Option<ServeDir<DefaultServeDirFallback, Files>>,
+    files: Option<Dir>,
     probes: bool,
     handle: Handle,
 }
@@ -30,10 +29,7 @@ pub(crate) type Body = Either<ServeFileSystemResponseBody, Page>;
 
 impl Site {
     pub(crate) fn new(root: Option<PathBuf>, probes: bool, handle: Handle) -> Site {
-        let files = |root| {
-            ServeDir::with_backend(root, Files).precompressed_br().precompressed_gzip().precompressed_zstd()
-        };
-        Site { files: root.map(files), probes, handle }
+        Site { files: root.map(Dir::of), probes, handle }
     }
 }
 
@@ -54,28 +50,24 @@ impl Site {
     }
 }
 
-/// Regular files only: to open a FIFO waits for its writer, for ever if need be, and takes a thread as long.
+/// The files of ROOT. For each stream of an HTTP/2 client that does not read hyper keeps two pieces of what was read, so they
+/// are small where there are many; in HTTP/1 there is one response at a time for each connection.
 #[derive(Debug, Clone)]
-struct Files;
+struct Dir {
+    files: Files,
+    served: ServeDir<DefaultServeDirFallback, Files>,
+}
 
-impl Backend for Files {
-    type File = TokioFile;
-    type Metadata = Metadata;
-    type OpenFuture = Pin<Box<dyn Future<Output = io::Result<TokioFile>> + Send>>;
-    type MetadataFuture = Pin<Box<dyn Future<Output = io::Result<Metadata>> + Send>>;
-
-    fn open(&self, path: PathBuf) -> Self::OpenFuture {
-        let metadata = self.metadata(path.clone());
-        Box::pin(async {
-            match metadata.await?.is_file() {
-                true => TokioBackend.open(path).await,
-                false => Err(io::ErrorKind::NotFound.into()),
-            }
-        })
+impl Dir {
+    fn of(root: PathBuf) -> Dir {
+        let files = Files::default();
+        let served = ServeDir::with_backend(root, files.clone());
+        Dir { files, served: served.precompressed_br().precompressed_gzip().precompressed_zstd() }
     }
 
-    fn metadata(&self, path: PathBuf) -> Self::MetadataFuture {
-        TokioBackend.metadata(path)
+    fn service(&self, version: Version) -> ServeDir<DefaultServeDirFallback, Files> {
+        let served = self.served.clone();
+        if version < Version::HTTP_2 { served } else { served.with_buf_chunk_size(self.files.chunk()) }
     }
 }
 
@@ -88,7 +80,7 @@ impl Service<Request<Incoming>> for Site {
         if let Some(probe) = self.probe(&request) {
             return Box::pin(async { Ok(probe.map(Either::Right)) });
         }
-        let Some(mut files) = self.files.clone() else {
+        let Some(files) = &self.files else {
             let page = page(&request, &self.handle);
             return Box::pin(async { Ok(page.map(Either::Right)) });
         };
@@ -96,6 +88,7 @@ impl Service<Request<Incoming>> for Site {
         if request.uri().path().is_empty() && matches!(*request.method(), Method::GET | Method::HEAD) {
             return Box::pin(async { Ok(status(StatusCode::BAD_REQUEST)) });
         }
+        let mut files = files.service(request.version());
         Box::pin(async move {
             let found: io::Result<_> = files.try_call(request).await;
             Ok(found.map_or_else(|error| status(status_of(&error)), |response| response.map(Either::Left)))
@@ -149,8 +142,8 @@ fn plain(text: String) -> Response<Page> {
 }
 
 /// The next answer may come from another generation.
-pub(crate) fn uncached(body: String, kind: &'static str) -> Response<Page> {
-    let mut response = Response::new(Full::from(body));
+pub(crate) fn uncached(body: impl Into<Bytes>, kind: &'static str) -> Response<Page> {
+    let mut response = Response::new(Full::new(body.into()));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -25,6 +25,7 @@ mod hostile;
 mod kinds;
 mod lasting;
 mod launch;
+mod limits;
 #[path = "../../bench/load.rs"]
 mod load;
 mod lossless;

@@ -1,0 +1,138 @@
+//! The files of ROOT as tower-http reads them. A client that stops reading keeps no descriptor: the table takes it away
+//! when others need it, and the file is opened again at its next read. Nothing here blocks a thread of the runtime.
+
+use std::fs::{self, Metadata};
+use std::io::{self, SeekFrom};
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncSeek, ReadBuf};
+use tokio::task::{JoinHandle, spawn_blocking};
+use tower_http::services::fs::{Backend, File};
+
+mod table;
+
+use table::{Held, Table};
+
+/// Regular files only: to open a FIFO waits for its writer, for ever if need be, and takes a thread as long.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Files(Arc<Table>);
+
+/// With more responses under way each keeps less in memory.
+const MANY: usize = 128;
+/// With more than these, as little as possible.
+const VERY_MANY: usize = 1024;
+
+impl Files {
+    /// How much a response that begins now should read at once.
+    pub(crate) fn chunk(&self) -> usize {
+        match under_way(&self.0) {
+            ..MANY => 64 * 1024,
+            MANY..=VERY_MANY => 16 * 1024,
+            _ => 8 * 1024,
+        }
+    }
+}
+
+/// About: each response has a reference to the table, and some have two.
+fn under_way(table: &Arc<Table>) -> usize {
+    Arc::strong_count(table)
+}
+
+impl Backend for Files {
+    type File = OpenFile;
+    type Metadata = Metadata;
+    type OpenFuture = Pin<Box<dyn Future<Output = io::Result<OpenFile>> + Send>>;
+    type MetadataFuture = Pin<Box<dyn Future<Output = io::Result<Metadata>> + Send>>;
+
+    fn open(&self, path: PathBuf) -> Self::OpenFuture {
+        let table = Arc::clone(&self.0);
+        Box::pin(async {
+            spawn_blocking(move || {
+                let held = table.open(path)?;
+                Ok(OpenFile { held, table, position: 0, reading: None, buffer: Vec::new() })
+            })
+            .await?
+        })
+    }
+
+    fn metadata(&self, path: PathBuf) -> Self::MetadataFuture {
+        Box::pin(async { spawn_blocking(move || fs::metadata(path)).await? })
+    }
+}
+
+/// A file from the first byte to the length that it had when it was opened, which is the length that was announced.
+#[derive(Debug)]
+pub(crate) struct OpenFile {
+    held: Arc<Held>,
+    table: Arc<Table>,
+    position: u64,
+    reading: Option<JoinHandle<io::Result<Vec<u8>>>>,
+    /// Of the last read, for the next one: to allocate one for each costs a fifth of the throughput.
+    buffer: Vec<u8>,
+}
+
+impl File for OpenFile {
+    type Metadata = Metadata;
+    type MetadataFuture<'a> = std::future::Ready<io::Result<Metadata>>;
+
+    fn metadata(&self) -> Self::MetadataFuture<'_> {
+        std::future::ready(Ok(self.held.metadata.clone()))
+    }
+}
+
+impl AsyncRead for OpenFile {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let left = this.held.metadata.len().saturating_sub(this.position);
+        let most = buf.remaining().min(usize::try_from(left).unwrap_or(usize::MAX));
+        if most == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        let reading = this.reading.get_or_insert_with(|| {
+            let (held, table, position) = (Arc::clone(&this.held), Arc::clone(&this.table), this.position);
+            let buffer = std::mem::take(&mut this.buffer);
+            spawn_blocking(move || table.read(&held, position, most, buffer))
+        });
+        let read = ready!(Pin::new(reading).poll(cx));
+        this.reading = None;
+        let read = read??;
+        // The buffer may have more room than was asked for.
+        let length = read.len().min(most);
+        buf.put_slice(&read[..length]);
+        this.position += length as u64;
+        if under_way(&this.table) <= VERY_MANY {
+            this.buffer = read;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncSeek for OpenFile {
+    fn start_seek(mut self: Pin<&mut Self>, to: SeekFrom) -> io::Result<()> {
+        let position = match to {
+            SeekFrom::Start(position) => Some(position),
+            SeekFrom::End(from) => self.held.metadata.len().checked_add_signed(from),
+            SeekFrom::Current(from) => self.position.checked_add_signed(from),
+        };
+        self.position = position.ok_or(io::ErrorKind::InvalidInput)?;
+        self.reading = None;
+        Ok(())
+    }
+
+    fn poll_complete(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<u64>> {
+        Poll::Ready(Ok(self.position))
+    }
+}
+
+impl Drop for OpenFile {
+    fn drop(&mut self) {
+        self.table.forget(&self.held);
+    }
+}
