@@ -17,6 +17,7 @@ mod check;
 mod command;
 mod config;
 mod control;
+mod encoders;
 mod extras;
 mod files;
 mod lines;

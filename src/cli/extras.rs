@@ -3,12 +3,13 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use clap::{ArgAction, Args};
+use handover::ConnectInfo;
 use http_body_util::Either;
 use hyper::body::Incoming;
 use hyper::header::{
@@ -18,13 +19,13 @@ use hyper::service::Service;
 use hyper::{Method, Request, Response, StatusCode};
 use percent_encoding::percent_decode_str;
 use tower_http::CompressionLevel;
-use tower_http::compression::predicate::Predicate;
 use tower_http::compression::{Compression, CompressionBody};
 use tower_service::Service as _;
 
 use super::access::{AccessLog, Record, Recorded};
 use super::config::Tables;
-use super::listing;
+use super::encoders::{Encoders, IsPermitted, Permitted, permitted};
+use super::listing::Listings;
 use super::site::{Body, Site};
 
 #[derive(Debug, Args)]
@@ -41,15 +42,15 @@ pub(crate) struct ExtraOptions {
 
 /// Where both encoders are quick; higher ones make pages hardly smaller.
 const LEVEL: CompressionLevel = CompressionLevel::Precise(4);
-/// Less than this fits a packet as it is.
-const WORTH_IT: u64 = 1024;
 
+/// A response body as it is, or as it is compressed.
+type Sent = Either<Body, Permitted<CompressionBody<Body>>>;
 type Answer<B> = Pin<Box<dyn Future<Output = Result<Response<B>, Infallible>> + Send>>;
 
 #[derive(Clone)]
 pub(crate) struct Extras {
     found: Found,
-    compressed: Option<Compression<Found, Worth>>,
+    compressed: Option<Compression<Found, IsPermitted>>,
     headers: Arc<HeaderMap>,
     access: Option<Arc<AccessLog>>,
 }
@@ -68,17 +69,21 @@ impl Extras {
         if plain && !options.compression && access.is_none() {
             return None;
         }
-        let found = Found { site: site.clone(), listed: listed.map(Arc::from), mime: Arc::new(tables.mime) };
-        let compressed =
-            options.compression.then(|| Compression::new(found.clone()).quality(LEVEL).compress_when(Worth));
+        let listings = listed.map(Listings::of);
+        let found = Found { site: site.clone(), listings, mime: Arc::new(tables.mime), encoders: None };
+        let encoders = Some(Encoders::default());
+        let compressed = options.compression.then(|| {
+            let found = Found { encoders, ..found.clone() };
+            Compression::new(found).quality(LEVEL).compress_when(IsPermitted)
+        });
         Some(Extras { found, compressed, headers: Arc::new(tables.headers), access })
     }
 }
 
 impl Service<Request<Incoming>> for Extras {
-    type Response = Response<Recorded<Either<Body, CompressionBody<Body>>>>;
+    type Response = Response<Recorded<Sent>>;
     type Error = Infallible;
-    type Future = Answer<Recorded<Either<Body, CompressionBody<Body>>>>;
+    type Future = Answer<Recorded<Sent>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let mut record = self.access.as_ref().map(|log| Record::begin(log, &request));
@@ -92,7 +97,11 @@ impl Service<Request<Incoming>> for Extras {
         };
         Box::pin(async move {
             let mut response = match answer {
-                Either::Left(answer) => weakly_tagged(answer.await?).map(Either::Right),
+                Either::Left(answer) => {
+                    let mut response = answer.await?;
+                    let permit = response.extensions_mut().remove().filter(|_| is_compressed(&response));
+                    weakly_tagged(response).map(|body| Either::Right(Permitted::new(body, permit)))
+                }
                 Either::Right(answer) => answer.await?.map(Either::Left),
             };
             for (name, value) in &*headers {
@@ -106,31 +115,15 @@ impl Service<Request<Incoming>> for Extras {
     }
 }
 
-/// Text that is long enough. A part of a file is never compressed, nor what is compressed already: tower-http sees to it.
-#[derive(Debug, Clone, Copy)]
-struct Worth;
-
-impl Predicate for Worth {
-    fn should_compress<B: hyper::body::Body>(&self, response: &Response<B>) -> bool {
-        let text = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
-        // Of a file, also when only its head is asked for; the size of a page is not in a header yet.
-        let length = text(CONTENT_LENGTH).and_then(|length| length.parse().ok());
-        let long =
-            length.or(response.body().size_hint().exact()).is_none_or(|length: u64| length >= WORTH_IT);
-        let kind = text(CONTENT_TYPE).unwrap_or_default().split(';').next().unwrap_or_default().trim();
-        let is_text = kind.starts_with("text/") || kind.ends_with("+json") || kind.ends_with("+xml");
-        let like_text = ["json", "javascript", "xml", "wasm", "toml", "yaml"];
-        let is_like_text = kind.strip_prefix("application/").is_some_and(|kind| like_text.contains(&kind));
-        long && (is_text || is_like_text)
-    }
+/// tower-http takes the length away.
+fn is_compressed<B>(response: &Response<B>) -> bool {
+    response.headers().contains_key(CONTENT_ENCODING) && !response.headers().contains_key(CONTENT_LENGTH)
 }
 
 /// What was compressed on its way is the same page but not the same bytes, so its tag must not be strong (RFC 9110, section
 /// 8.8.1). Nor that of the answer that such a page has not changed.
 fn weakly_tagged<B>(mut response: Response<B>) -> Response<B> {
-    let headers = response.headers();
-    let compressed = headers.contains_key(CONTENT_ENCODING) && !headers.contains_key(CONTENT_LENGTH);
-    if (compressed || response.status() == StatusCode::NOT_MODIFIED)
+    if (is_compressed(&response) || response.status() == StatusCode::NOT_MODIFIED)
         && let Some(tag) = response.headers_mut().get_mut(ETAG)
         && !tag.as_bytes().starts_with(b"W/")
         && let Ok(weak) = HeaderValue::from_bytes(&[b"W/", tag.as_bytes()].concat())
@@ -140,20 +133,22 @@ fn weakly_tagged<B>(mut response: Response<B>) -> Response<B> {
     response
 }
 
-/// The site, with listings and media types.
+/// The site, with listings and media types, and with permits where there is something to compress.
 #[derive(Debug, Clone)]
 struct Found {
     site: Site,
-    /// The ROOT whose directories are listed.
-    listed: Option<Arc<Path>>,
+    listings: Option<Listings>,
     mime: Arc<HashMap<String, HeaderValue>>,
+    encoders: Option<Encoders>,
 }
 
 impl Found {
     fn answer(&self, request: Request<Incoming>) -> Answer<Body> {
         let path = request.uri().path().to_owned();
         let reads = matches!(*request.method(), Method::GET | Method::HEAD);
-        let (listed, mime) = (self.listed.clone(), Arc::clone(&self.mime));
+        let client = request.extensions().get::<ConnectInfo>().map(ConnectInfo::remote);
+        let (listings, mime, encoders) =
+            (self.listings.clone(), Arc::clone(&self.mime), self.encoders.clone());
         let answer = self.site.call(request);
         Box::pin(async move {
             let mut response = answer.await?;
@@ -163,17 +158,18 @@ impl Found {
             {
                 *found = kind.clone();
             }
-            if let Some(root) = listed
+            if let Some(listings) = listings
                 && reads
                 && path.ends_with('/')
                 && response.status() == StatusCode::NOT_FOUND
+                && let Some(page) = listings.page(&path).await
             {
-                let page = tokio::task::spawn_blocking(move || listing::page(&root, &path)).await;
-                if let Ok(Some(page)) = page {
-                    return Ok(page.map(Either::Right));
-                }
+                response = page.map(Either::Right);
             }
-            Ok(response)
+            Ok(match encoders {
+                Some(encoders) => permitted(response, &encoders, client),
+                None => response,
+            })
         })
     }
 }

@@ -12,7 +12,9 @@ use crate::frames::{DATA, END_HEADERS, END_STREAM, Frame, HEADERS, PREFACE, RST_
 use crate::harness::{HANDOVER, QUICK};
 use crate::process::{PATIENCE, Server, command};
 
+mod compression;
 mod files;
+mod listings;
 
 /// Each connection of a client that wants all there is has so many streams.
 const STREAMS: u32 = 100;
