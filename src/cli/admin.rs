@@ -201,7 +201,11 @@ where
 async fn answer(admin: &(Admin, Api), request: Request<Incoming>) -> Response<control::Body> {
     let (admin, api) = admin;
     match admin.refusal(&request) {
-        None => api.answer(request.map(|_| Bytes::new()), Via::Admin).await,
+        None => {
+            let client = request.extensions().get::<ConnectInfo>().cloned();
+            let gave_up = || client.as_ref().is_some_and(ConnectInfo::client_has_ended);
+            api.answer(request.map(|_| Bytes::new()), Via::Admin, gave_up).await
+        }
         Some((status, why)) => {
             let mut response = control::error(status, why);
             if status == StatusCode::UNAUTHORIZED {

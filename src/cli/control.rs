@@ -16,6 +16,7 @@ use tokio::sync::{Mutex, mpsc};
 use tokio::task::spawn_blocking;
 
 mod describe;
+mod descriptors;
 pub(crate) mod listening;
 pub(crate) mod place;
 pub(crate) mod socket;
@@ -75,7 +76,14 @@ impl Api {
         drop(self.upgrading.lock().await);
     }
 
-    pub(crate) async fn answer(&self, request: Request<Bytes>, via: Via) -> Response<Body> {
+    /// `gave_up` tells whether whoever asks has closed the connection. Then nothing is begun: a process that was stopped or
+    /// starved for a while would do what nobody wants any more, and twice if it was asked again elsewhere.
+    pub(crate) async fn answer(
+        &self,
+        request: Request<Bytes>,
+        via: Via,
+        gave_up: impl Fn() -> bool,
+    ) -> Response<Body> {
         let lines = accepts(&request, LINES);
         let (method, path) = (request.method(), request.uri().path());
         let allowed: &[Method] = match path {
@@ -93,6 +101,15 @@ impl Api {
             let mut response = error(StatusCode::METHOD_NOT_ALLOWED, &format!("{path} wants {allowed}"));
             response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
             return response;
+        }
+        // Counters stay true.
+        if *method == Method::POST && path != "/counters" && gave_up() {
+            tracing::info!(
+                pid = std::process::id(),
+                path,
+                "not begun: who asked for it has closed the connection"
+            );
+            return error(StatusCode::REQUEST_TIMEOUT, "the connection was closed before this was begun");
         }
         let query = request.uri().query().unwrap_or_default().to_owned();
         let says = |what: &str| query.split('&').any(|q| q == what);

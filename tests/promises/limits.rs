@@ -13,7 +13,9 @@ use crate::harness::{HANDOVER, QUICK};
 use crate::process::{PATIENCE, Server, command};
 
 mod compression;
+mod descriptors;
 mod files;
+mod gave_up;
 mod listings;
 
 /// Each connection of a client that wants all there is has so many streams.

@@ -3,8 +3,9 @@
 
 use std::convert::Infallible;
 use std::ffi::OsString;
+use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,12 +16,14 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use rustix::io::Errno;
 use rustix::process::{geteuid, getppid};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
+use super::descriptors::{Client, Spare};
 use super::listening::{self, At, Bound};
 use super::place::{ControlOptions, Place, Problem, key, network_namespace};
 use super::{Api, Body, Via, error};
@@ -51,6 +54,7 @@ struct Inner {
     closing: watch::Sender<bool>,
     slots: Arc<Semaphore>,
     spare: Arc<Semaphore>,
+    descriptors: Spare,
 }
 
 impl Control {
@@ -63,6 +67,7 @@ impl Control {
             closing: watch::Sender::new(false),
             slots: Arc::new(Semaphore::new(CONNECTIONS.into())),
             spare: Arc::new(Semaphore::new(CONNECTIONS.into())),
+            descriptors: Spare::default(),
         }))
     }
 
@@ -77,6 +82,7 @@ impl Control {
         };
         match listen_in(places).await {
             Ok((listener, at)) => {
+                self.0.descriptors.fill();
                 self.joined(at, predecessor).await;
                 tokio::spawn(self.accept(listener));
                 Ok(())
@@ -140,6 +146,7 @@ impl Control {
                 accepted = listener.accept() => accepted,
                 () = told(&mut closing) => return,
                 _ = look.tick() => {
+                    self.0.descriptors.fill();
                     match self.again().await {
                         Some(Ok(again)) => (listener, warned) = (again, false),
                         Some(Err(problem)) if !std::mem::replace(&mut warned, true) => {
@@ -156,7 +163,7 @@ impl Control {
                     let slot = Arc::clone(&self.0.slots).try_acquire_owned();
                     drop(tokio::spawn(self.clone().connection(stream, slot.ok())));
                 }
-                // No descriptors, most likely. One will be free.
+                Err(error) if is_full(&error) && self.0.descriptors.give_up_one() => {}
                 Err(_) => sleep(Duration::from_millis(100)).await,
             }
         }
@@ -195,22 +202,24 @@ impl Control {
         };
         // Whoever has got no slot is told so; of these, too, there are only so many.
         let spare = || Arc::clone(&self.0.spare).try_acquire_owned().ok();
-        let Some(_slot) = slot.or_else(spare) else { return };
+        let Some(_slot) = slot.or_else(spare) else { return self.0.descriptors.take(stream) };
         let patience = if refused.is_some() { LAST_WORDS } else { PATIENCE };
+        let client = Arc::new(Client::of(&stream));
         let api = self.0.api.clone();
         let answer = service_fn(move |request| {
-            let api = api.clone();
+            let (api, client) = (api.clone(), Arc::clone(&client));
             async move {
                 Ok::<_, Infallible>(match refused {
                     Some((status, reason)) => error(status, reason),
-                    None => answer(&api, request).await,
+                    None => answer(&api, request, &client).await,
                 })
             }
         });
         let mut http = http1::Builder::new();
         http.keep_alive(false).timer(TokioTimer::new()).header_read_timeout(patience).max_buf_size(MAX_HEAD);
-        let mut served = pin!(http.serve_connection(TokioIo::new(stream), answer));
+        let mut connection = http.serve_connection(TokioIo::new(stream), answer);
         let mut closing = self.0.closing.subscribe();
+        let mut served = Pin::new(&mut connection);
         let served = tokio::select! {
             served = &mut served => served,
             () = told(&mut closing) => {
@@ -222,6 +231,7 @@ impl Control {
         if let Err(error) = served {
             tracing::debug!(%error, "a control connection ended early");
         }
+        self.0.descriptors.take(connection.into_parts().io.into_inner());
     }
 
     /// The generation has left: waits a moment for the answers that say so, and takes its socket away.
@@ -243,6 +253,11 @@ fn lock(open: &Mutex<Option<At>>) -> MutexGuard<'_, Option<At>> {
     open.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// No descriptor is free.
+fn is_full(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
+}
+
 async fn listen_in(places: Vec<Place>) -> Result<(UnixListener, At), Problem> {
     let best = places.first().map(|place| place.dir.clone()).unwrap_or_default();
     let listening = spawn_blocking(move || listening::listen_in(&places));
@@ -262,7 +277,7 @@ async fn told(closing: &mut watch::Receiver<bool>) {
 }
 
 /// Only counters need a body; another one that is small does no harm.
-async fn answer(api: &Api, request: Request<Incoming>) -> Response<Body> {
+async fn answer(api: &Api, request: Request<Incoming>, client: &Client) -> Response<Body> {
     let (head, body) = request.into_parts();
     let too_large = || error(StatusCode::PAYLOAD_TOO_LARGE, "a control request needs no body");
     let most = if head.uri.path() == "/counters" { siblings::MOST_BYTES } else { MAX_BODY };
@@ -270,7 +285,10 @@ async fn answer(api: &Api, request: Request<Incoming>) -> Response<Body> {
         return too_large();
     }
     match timeout(PATIENCE, Limited::new(body, most).collect()).await {
-        Ok(Ok(body)) => api.answer(Request::from_parts(head, body.to_bytes()), Via::Socket).await,
+        Ok(Ok(body)) => {
+            let request = Request::from_parts(head, body.to_bytes());
+            api.answer(request, Via::Socket, || client.gave_up()).await
+        }
         Ok(Err(_)) => too_large(),
         Err(_) => error(StatusCode::REQUEST_TIMEOUT, "the body of the request does not come"),
     }
