@@ -1,13 +1,26 @@
 //! Every descriptor is taken, and whoever operates the server still gets an answer.
 
-use super::Bed;
+use super::{Bed, text};
 use crate::harness::Client;
+use crate::process::command;
 
 #[test]
 fn the_control_socket_answers_although_every_descriptor_is_taken() {
     let bed = Bed::make();
-    let server = bed.start(64, &["--max-connections", "1000"]);
-    let _idle: Vec<_> = (0..100).map(|_| Client::connect(server.address())).collect();
+    bed.file("large", text(8 << 20));
+    let server = bed.start(1024, &["--max-connections", "500"]);
+    // Later than the server looks how many connections it can have.
+    let pid = server.first_pid().to_string();
+    let limited = command("prlimit").args(["--pid", &pid, "--nofile=64:64"]).status();
+    assert!(limited.is_ok_and(|status| status.success()), "prlimit is part of util-linux");
+    // None of them is idle, so none makes room: they do not read.
+    let _stalled: Vec<_> = (0..100)
+        .map(|_| {
+            let mut client = Client::connect(server.address());
+            client.send("/large");
+            client
+        })
+        .collect();
     server.log().wait_for("cannot accept");
     // More often than there are descriptors in reserve.
     for _ in 0..20 {
