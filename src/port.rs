@@ -88,8 +88,12 @@ impl Port {
     /// share of the connections waits in vain.
     /// Connections to the addresses that are `reserved` take room of their own.
     pub(crate) fn accept(&mut self, sink: &Sink, drain: &Drain, reserved: &[SocketAddr]) {
-        for listener in &self.listeners {
-            let is_reserved = reserved.contains(&listener.address.asked);
+        let asked = |listener: &Listener| listener.address.asked;
+        for (number, listener) in self.listeners.iter().enumerate() {
+            // Several may have been asked for as port 0, and those that are reserved come last.
+            let is_same = |other: &&Listener| asked(other) == asked(listener);
+            let left = self.listeners[number..].iter().filter(is_same).count();
+            let is_reserved = reserved.iter().filter(|one| **one == asked(listener)).count() >= left;
             let task = accept::run(
                 Arc::clone(&listener.socket),
                 if is_reserved { Room::Reserved } else { Room::Public },

@@ -294,8 +294,8 @@ impl Server {
     }
 
     /// So many connections may be open. For one more those make room that nobody would miss, a few at a time: of those that
-    /// have been silent for more than 1 s since they were accepted, that never sent a complete request, and that have been
-    /// idle for more than 1 s, in this order, the oldest. Where all are busy a new one waits in the accept queue. A client
+    /// have been silent since they were accepted, that never sent a complete request (both for more than 0.1 s), and that have
+    /// been idle for more than 1 s, in this order, the oldest. Where all are busy a new one waits in the accept queue. A client
     /// that sends its next request in the moment in which its idle connection makes room has to send it again.
     ///
     /// Default: half of the file descriptors that are free when the server starts, because a connection often needs a second

@@ -233,7 +233,9 @@ impl Requests {
         }
         let gladness = match self.protocol() {
             Protocol::Other => return None,
-            Protocol::Handshake | Protocol::Unknown => Gladness::Silent,
+            Protocol::Unknown => Gladness::Silent,
+            // A handshake takes a client that is far away some time.
+            Protocol::Handshake => Gladness::Incomplete,
             Protocol::Http1 | Protocol::Http2 if begun == 0 => Gladness::Incomplete,
             Protocol::Http1 | Protocol::Http2 => Gladness::Idle,
         };

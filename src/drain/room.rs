@@ -11,12 +11,14 @@ use tokio::time::timeout;
 use super::requests::Requests;
 use super::{Drain, NORMAL};
 
-/// A connection that is younger, or has been idle for less, makes no room: its client is about to speak.
-pub(super) const YOUNG: Duration = Duration::from_secs(1);
+/// A connection that has been idle for less makes no room: its client may pause for so long between two requests.
+const PAUSE: Duration = Duration::from_secs(1);
+/// One that is younger makes none either: its first request follows the handshake at once.
+const YOUNG: Duration = Duration::from_millis(100);
 /// So many at most make room at a time, and a 64th of all that may be open.
 const MOST_AT_ONCE: usize = 32;
 /// How soon it is looked again where nobody could make room.
-const LOOK_AGAIN: Duration = Duration::from_millis(100);
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// Connections to addresses that have room of their own.
 const RESERVED: usize = 64;
 
@@ -120,6 +122,14 @@ pub(super) enum Gladness {
     Idle,
 }
 
+impl Gladness {
+    /// After how many milliseconds.
+    fn waits(self) -> u64 {
+        let time = if self == Gladness::Idle { PAUSE } else { YOUNG };
+        time.as_millis() as u64
+    }
+}
+
 impl Drain {
     /// A place whether there is room or not.
     pub(crate) fn place_anyway(&self, room: Room) -> Place {
@@ -169,11 +179,8 @@ impl Drain {
         let mut best: Vec<(Candidate, Arc<Requests>, Waker)> = Vec::with_capacity(most + 1);
         self.0.waves.each(|requests, waker| {
             let Some(waker) = waker.filter(|_| requests.room() == room) else { return };
-            let Some(candidate) =
-                requests.candidate().filter(|(_, since)| now >= since + YOUNG.as_millis() as u64)
-            else {
-                return;
-            };
+            let old_enough = |(gladness, since): &Candidate| now >= since + gladness.waits();
+            let Some(candidate) = requests.candidate().filter(old_enough) else { return };
             let at = best.partition_point(|(other, ..)| *other <= candidate);
             if at < most {
                 best.insert(at, (candidate, Arc::clone(requests), waker.clone()));

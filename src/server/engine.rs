@@ -85,10 +85,15 @@ impl Engine {
         let generation = Generation::from_env().map_err(Kind::Pidfd)?;
         let launch = config.launch?;
         let identity = Identity::prepare(config.pid_file.as_deref(), generation.supervisor)?;
-        let addresses = distinct(&config.addresses.map_err(Kind::NoAddress)?);
+        let asked = config.addresses.map_err(Kind::NoAddress)?;
+        let addresses = distinct(&asked);
+        // One that is public too is public.
+        let is_public = |address: &SocketAddr| asked.iter().filter(|one| *one == address).count() > 1;
+        let reserved: Vec<_> =
+            config.reserved.into_iter().filter(|one| one.port() == 0 || !is_public(one)).collect();
         let mut port = Port::open(&addresses, generation.predecessor.as_ref(), config.backlog)?;
         let steered = port.hold_own();
-        port.accept(sink, &drain, &config.reserved);
+        port.accept(sink, &drain, &reserved);
         let notify = Notify::from_env(generation.predecessor.is_none());
         let mut engine = Engine {
             state: State::Starting { give_up: std_now() + config.timings.ready_timeout, queued: false },
