@@ -37,12 +37,15 @@ impl Turn {
     }
 }
 
+/// Of the request that is handed over on this thread.
+type Next = (ThreadId, Arc<Turn>);
+
 /// Makes the tasks of one connection, and knows for which request the next one is.
 #[derive(Debug, Clone)]
 pub(super) struct Streams {
     /// hyper calls the service and makes the task right after it, on the same thread. The task of an upgraded stream is made
     /// on any.
-    next: Arc<Mutex<Option<(ThreadId, Arc<Turn>)>>>,
+    next: Arc<Mutex<Option<Next>>>,
     send_timeout: Duration,
 }
 
@@ -58,7 +61,7 @@ impl Streams {
         turn
     }
 
-    fn next(&self) -> MutexGuard<'_, Option<(ThreadId, Arc<Turn>)>> {
+    fn next(&self) -> MutexGuard<'_, Option<Next>> {
         self.next.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
