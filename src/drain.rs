@@ -1,7 +1,7 @@
 //! Connections from accept to drop: how many there are, and how each is treated once a successor serves.
 //!
 //! [`Drain`] is the one place that decides; `conn` counts and is the I/O of a connection, with TLS or without, to its last byte;
-//! `farewell` knows when it may be closed, `goaway` when one of HTTP/2 may be told; `requests` what it has in flight,
+//! `farewell` knows when it may be closed, by its `progress` in normal times, `goaway` when one of HTTP/2 may be told; `requests` what it has in flight,
 //! `request_framing` and `frames` where requests begin and end in its bytes; `service` says `Connection: close`; `serve`
 //! speaks HTTP on it, `streams` sees to it that each stream of HTTP/2 gets on; `waves` tells them when the treatment turns;
 //! `room` lets new ones in. Nothing here knows processes or states.
@@ -23,12 +23,14 @@ mod farewell;
 mod frames;
 mod goaway;
 mod options;
+mod progress;
 mod request_framing;
 mod requests;
 mod room;
 mod serve;
 mod service;
 mod streams;
+mod timer;
 mod waves;
 
 pub use conn::Conn;
@@ -266,6 +268,7 @@ impl Drain {
         Connections {
             open,
             accepted: open + shared.closed.load(Ordering::SeqCst),
+            evicted: shared.rooms.evicted(),
             requests: shared.waves.requests(),
             in_flight: shared.waves.in_flight(),
             finished: if self.is(NORMAL) { 0 } else { self.finished() },
@@ -302,9 +305,9 @@ impl Drain {
         Counted { shared, requests: Arc::clone(requests), place: Some(place), leaving: None }
     }
 
-    /// Milliseconds since this was made.
-    fn now(&self) -> u64 {
-        u64::try_from(self.0.epoch.elapsed().as_millis()).unwrap_or(u64::MAX)
+    /// A time in milliseconds since this was made.
+    fn millis(&self, time: Instant) -> u64 {
+        u64::try_from((time - self.0.epoch).as_millis()).unwrap_or(u64::MAX)
     }
 
     fn is(&self, kind: u8) -> bool {

@@ -72,6 +72,8 @@ pub struct Connections {
     pub open: u64,
     /// Connections since it began to listen.
     pub accepted: u64,
+    /// Connections that made room for others, see [`Server::max_connections`](crate::Server::max_connections).
+    pub evicted: u64,
     /// HTTP requests since it began to listen.
     pub requests: u64,
     /// HTTP requests in flight: handed to the service, and the response has not ended.

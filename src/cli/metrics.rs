@@ -118,6 +118,7 @@ impl Metrics {
     fn count(&self, connections: &Connections) {
         let mut own = lock(&self.0.own);
         own.connections = own.connections.max(connections.accepted);
+        own.evicted = own.evicted.max(connections.evicted);
         own.finished = own.finished.max(connections.finished);
     }
 
@@ -214,6 +215,7 @@ impl Collector for Snapshot {
         let Snapshot { status, total } = self;
         let counters = [
             ("connections", "Connections accepted", total.connections),
+            ("connections_evicted", "Connections that made room for others", total.evicted),
             (
                 "drained_connections_finished",
                 "Connections that ended by themselves in a drain",

@@ -118,7 +118,7 @@ impl<T> Conn<T> {
     /// Returns how many of these bytes are left when those that hyper is not to see are taken out.
     fn note_received(&mut self, bytes: &mut [u8]) -> usize {
         self.farewell.note_byte(&self.requests);
-        self.farewell.note_received();
+        self.farewell.progress().received();
         if let Some(goaway) = self.farewell.goaway() {
             return goaway.received(bytes, !self.requests.is_normal());
         }

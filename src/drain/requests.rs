@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::options::DrainOptions;
-use super::room::{Gladness, Room};
+use super::room::{Gladness, Room, Tenancy};
 use super::{CUT, Drain, LAME_DUCK, NORMAL, Retiring};
 use crate::sock_diag;
 
@@ -93,14 +93,8 @@ pub(super) struct Requests {
     goaway: AtomicBool,
     /// The response to the last request has begun.
     answered: AtomicBool,
-    room: Room,
-    /// When it was accepted, or has last become idle, by the clock of the drain; [`BUSY`] while it is not.
-    idle_since: AtomicU64,
-    /// It is asked to make room.
-    asked: AtomicBool,
+    tenancy: Tenancy,
 }
-
-const BUSY: u64 = u64::MAX;
 
 impl Requests {
     pub(super) fn new(drain: &Drain, remote: SocketAddr, local: SocketAddr, room: Room) -> Requests {
@@ -118,9 +112,7 @@ impl Requests {
             unframed: AtomicBool::new(false),
             goaway: AtomicBool::new(false),
             answered: AtomicBool::new(false),
-            room,
-            idle_since: AtomicU64::new(drain.now()),
-            asked: AtomicBool::new(false),
+            tenancy: Tenancy::new(room, drain.millis(Instant::now())),
         }
     }
 
@@ -146,7 +138,7 @@ impl Requests {
 
     pub(super) fn begin(self: &Arc<Self>) -> InFlight {
         self.begun.store(self.begun.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-        self.idle_since.store(BUSY, Ordering::Relaxed);
+        self.tenancy.set_busy();
         self.answered.store(false, Ordering::Relaxed);
         InFlight(Arc::clone(self))
     }
@@ -210,25 +202,24 @@ impl Requests {
         self.answered.load(Ordering::Relaxed)
     }
 
-    pub(super) fn room(&self) -> Room {
-        self.room
+    pub(super) fn tenancy(&self) -> &Tenancy {
+        &self.tenancy
     }
 
     /// All that was asked is answered, and written.
-    pub(super) fn set_idle(&self) {
-        self.idle_since.store(self.drain.now(), Ordering::Relaxed);
+    pub(super) fn set_idle(&self, now: Instant) {
+        self.tenancy.set_idle(self.drain.millis(now));
     }
 
     pub(super) fn idle_since(&self) -> Option<Instant> {
-        let since = self.idle_since.load(Ordering::Relaxed);
-        (since != BUSY).then(|| self.drain.0.epoch + Duration::from_millis(since))
+        self.tenancy.idle_since().map(|since| self.drain.0.epoch + Duration::from_millis(since))
     }
 
     /// How gladly it makes room, and since when, if it may.
     pub(super) fn candidate(&self) -> Option<(Gladness, u64)> {
-        let since = self.idle_since.load(Ordering::Relaxed);
+        let since = self.tenancy.idle_since()?;
         let (begun, heads) = (self.begun.load(Ordering::Relaxed), self.heads.load(Ordering::Relaxed));
-        if since == BUSY || self.are_in_flight() || heads > begun {
+        if self.are_in_flight() || heads > begun {
             return None;
         }
         let gladness = match self.protocol() {
@@ -242,25 +233,18 @@ impl Requests {
         Some((gladness, since))
     }
 
-    /// Returns whether it was not asked yet.
-    pub(super) fn ask_for_room(&self) -> bool {
-        !self.asked.swap(true, Ordering::SeqCst)
-    }
-
-    pub(super) fn is_asked_for_room(&self) -> bool {
-        self.asked.load(Ordering::Relaxed)
-    }
-
     /// It was asked to make room, and something is under way by now.
     pub(super) fn stay(&self) {
-        if self.asked.swap(false, Ordering::SeqCst) {
+        if self.tenancy.answer() {
+            // It is not asked again at once.
+            self.set_idle(Instant::now());
             self.drain.answered(false);
         }
     }
 
     /// It is closed. If it was asked to make room, it has.
     pub(super) fn leave(&self) {
-        if self.asked.swap(false, Ordering::SeqCst) {
+        if self.tenancy.answer() {
             self.drain.answered(true);
         }
     }
@@ -312,7 +296,7 @@ impl Drop for InFlight {
         let last = ended == requests.begun.load(Ordering::Relaxed);
         if last && requests.protocol() == Protocol::Http2 {
             // Its connection finds out whether all is written.
-            requests.set_idle();
+            requests.set_idle(Instant::now());
         }
         if last && !requests.is_normal() {
             let mut waiting = requests.waiting.lock().unwrap_or_else(PoisonError::into_inner);

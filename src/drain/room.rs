@@ -2,11 +2,11 @@
 //! never sent a complete request, then the one that has been idle longest, a few at a time, as nginx does it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::Waker;
 use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::requests::Requests;
 use super::{Drain, NORMAL};
@@ -19,6 +19,8 @@ const YOUNG: Duration = Duration::from_millis(100);
 const MOST_AT_ONCE: usize = 32;
 /// How soon it is looked again where nobody could make room.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// So many milliseconds is an answer waited for before others are asked.
+const ANSWERS: u64 = 50;
 /// Connections to addresses that have room of their own.
 const RESERVED: usize = 64;
 
@@ -38,9 +40,11 @@ pub(super) struct Rooms {
     limits: [usize; 2],
     /// Those that were asked to make room and have not answered.
     asked: AtomicUsize,
+    /// When some were last asked, by the clock of the drain.
+    asked_at: AtomicU64,
     /// Those that have made room, and whose last bytes are waited for.
     leaving: AtomicUsize,
-    pub(super) made: AtomicU64,
+    evicted: AtomicU64,
 }
 
 impl Rooms {
@@ -49,9 +53,15 @@ impl Rooms {
             open: Default::default(),
             limits: [limit, RESERVED],
             asked: AtomicUsize::new(0),
+            asked_at: AtomicU64::new(0),
             leaving: AtomicUsize::new(0),
-            made: AtomicU64::new(0),
+            evicted: AtomicU64::new(0),
         }
+    }
+
+    /// Connections that have made room.
+    pub(super) fn evicted(&self) -> u64 {
+        self.evicted.load(Ordering::Relaxed)
     }
 
     fn is_full(&self, room: Room) -> bool {
@@ -108,6 +118,54 @@ pub(super) struct Leaving(Drain);
 impl Drop for Leaving {
     fn drop(&mut self) {
         self.0.0.rooms.leaving.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// What a connection knows of its place.
+#[derive(Debug)]
+pub(super) struct Tenancy {
+    room: Room,
+    /// When it was accepted, or has last become idle, by the clock of the drain; [`BUSY`] while it is not.
+    idle_since: AtomicU64,
+    /// It is asked to make room, and has not answered.
+    asked: AtomicBool,
+}
+
+const BUSY: u64 = u64::MAX;
+
+impl Tenancy {
+    pub(super) fn new(room: Room, now: u64) -> Tenancy {
+        Tenancy { room, idle_since: AtomicU64::new(now), asked: AtomicBool::new(false) }
+    }
+
+    pub(super) fn set_busy(&self) {
+        self.idle_since.store(BUSY, Ordering::Relaxed);
+    }
+
+    pub(super) fn set_idle(&self, now: u64) {
+        self.idle_since.store(now, Ordering::Relaxed);
+    }
+
+    pub(super) fn idle_since(&self) -> Option<u64> {
+        Some(self.idle_since.load(Ordering::Relaxed)).filter(|since| *since != BUSY)
+    }
+
+    fn may_be_asked(&self, room: Room) -> bool {
+        self.room == room && !self.is_asked()
+    }
+
+    /// Returns whether it was not asked yet.
+    fn ask(&self) -> bool {
+        !self.asked.swap(true, Ordering::SeqCst)
+    }
+
+    pub(super) fn is_asked(&self) -> bool {
+        self.asked.load(Ordering::Relaxed)
+    }
+
+    /// Returns whether it was asked.
+    pub(super) fn answer(&self) -> bool {
+        self.asked.swap(false, Ordering::SeqCst)
     }
 }
 
@@ -171,14 +229,16 @@ impl Drain {
 
     /// Asks a few of those that can make room, unless some have been asked that have not answered.
     pub(crate) fn make_room(&self, room: Room) {
-        if self.0.rooms.asked.load(Ordering::SeqCst) > 0 {
+        let (rooms, now) = (&self.0.rooms, self.millis(Instant::now()));
+        let waits = now < rooms.asked_at.load(Ordering::SeqCst) + ANSWERS;
+        if rooms.asked.load(Ordering::SeqCst) > 0 && waits {
             return;
         }
-        let now = self.now();
-        let most = (self.0.rooms.limits[room as usize] / 64).clamp(1, MOST_AT_ONCE);
+        rooms.asked_at.store(now, Ordering::SeqCst);
+        let most = (rooms.limits[room as usize] / 64).clamp(1, MOST_AT_ONCE);
         let mut best: Vec<(Candidate, Arc<Requests>, Waker)> = Vec::with_capacity(most + 1);
         self.0.waves.each(|requests, waker| {
-            let Some(waker) = waker.filter(|_| requests.room() == room) else { return };
+            let Some(waker) = waker.filter(|_| requests.tenancy().may_be_asked(room)) else { return };
             let old_enough = |(gladness, since): &Candidate| now >= since + gladness.waits();
             let Some(candidate) = requests.candidate().filter(old_enough) else { return };
             let at = best.partition_point(|(other, ..)| *other <= candidate);
@@ -188,9 +248,12 @@ impl Drain {
             }
         });
         for (_, requests, waker) in best {
-            if requests.ask_for_room() {
-                self.0.rooms.asked.fetch_add(1, Ordering::SeqCst);
+            // In this order, because it may answer at once.
+            rooms.asked.fetch_add(1, Ordering::SeqCst);
+            if requests.tenancy().ask() {
                 waker.wake();
+            } else {
+                rooms.asked.fetch_sub(1, Ordering::SeqCst);
             }
         }
     }
@@ -199,7 +262,7 @@ impl Drain {
     pub(super) fn answered(&self, leaves: bool) {
         self.0.rooms.asked.fetch_sub(1, Ordering::SeqCst);
         if leaves {
-            self.0.rooms.made.fetch_add(1, Ordering::Relaxed);
+            self.0.rooms.evicted.fetch_add(1, Ordering::Relaxed);
         } else {
             self.0.gone.notify_waiters();
         }

@@ -39,6 +39,7 @@ pub(crate) fn status(status: &Status, service: Option<&str>) -> Value {
         "connections": {
             "open": connections.open,
             "accepted": connections.accepted,
+            "evicted": connections.evicted,
             "finished": connections.finished,
         },
         "requests": { "total": connections.requests, "in_flight": connections.in_flight },

@@ -19,6 +19,7 @@ pub(crate) struct Counts {
     /// By status.
     pub(crate) requests: BTreeMap<u16, u64>,
     pub(crate) connections: u64,
+    pub(crate) evicted: u64,
     /// By outcome.
     pub(crate) handovers: BTreeMap<String, u64>,
     /// How many took at most as long as each of the [`BOUNDS`] and longer than the one before; then longer ones.
@@ -50,6 +51,7 @@ impl Counts {
         }
         self.took_seconds = time(self.took_seconds, other.took_seconds);
         self.connections = one(self.connections, other.connections);
+        self.evicted = one(self.evicted, other.evicted);
         self.finished = one(self.finished, other.finished);
         self.cut = one(self.cut, other.cut);
         self.requests_cut = one(self.requests_cut, other.requests_cut);

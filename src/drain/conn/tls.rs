@@ -49,7 +49,7 @@ impl Conn<TcpStream> {
             if let Poll::Ready(accepted) = accept.as_mut().poll(cx) {
                 return Poll::Ready(accepted.map_err(|error| explained(error, requests.drain())));
             }
-            if requests.is_asked_for_room() {
+            if requests.tenancy().is_asked() {
                 requests.leave();
                 return Poll::Ready(Err(io::Error::other("closed to make room, within the handshake")));
             }

@@ -82,7 +82,7 @@ impl<T: AsyncWrite + Unpin> Conn<T> {
                     // What cannot be written now is written before anything else.
                     let _ = self.poll_insert(cx);
                 }
-                self.farewell.pinged();
+                self.farewell.progress().pinged();
                 self.poll_wait(cx)
             }
             Verdict::Late | Verdict::Gone if self.socket.arrived() == Arrived::Something => Poll::Pending,
@@ -119,7 +119,10 @@ impl<T: AsyncWrite + Unpin> Conn<T> {
 
     /// It was asked to go because it seemed to be idle. What has arrived meanwhile is served.
     fn poll_make_room(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let is_idle = self.requests.candidate().is_some() && !self.write_blocked && self.requests.is_normal();
+        let is_idle = self.requests.candidate().is_some()
+            && self.requests.is_normal()
+            && !self.write_blocked
+            && !self.farewell.goaway().is_some_and(|goaway| goaway.has_open_streams());
         if !is_idle || matches!(self.socket.arrived(), Arrived::Something | Arrived::Part) {
             self.requests.stay();
             return self.poll_wait(cx);
