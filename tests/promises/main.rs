@@ -39,7 +39,7 @@ mod relay;
 #[path = "../../bench/resources.rs"]
 mod resources;
 mod sandbox;
-mod siege;
+#[allow(dead_code, reason = "its attacks are made one by one here")]
 #[path = "../../bench/siege/run.rs"]
 mod siege_run;
 mod signals;
