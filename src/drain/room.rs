@@ -18,9 +18,9 @@ const YOUNG: Duration = Duration::from_millis(100);
 /// So many at most make room at a time, and a 64th of all that may be open.
 const MOST_AT_ONCE: usize = 32;
 /// How soon it is looked again where nobody could make room.
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// So many milliseconds is an answer waited for before others are asked.
-const ANSWERS: u64 = 50;
+const ANSWERS: u64 = 20;
 /// Connections to addresses that have room of their own.
 const RESERVED: usize = 64;
 

@@ -273,3 +273,24 @@ async fn a_connection_of_http2_makes_room_with_goaway() {
     let goaway = b"\0\0\x08\x07\0\0\0\0\0\0\0\0\x01\0\0\0\0";
     assert!(all.ends_with(goaway), "{all:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn headers_without_an_end_make_room_and_a_response_that_is_not_read_does_not() {
+    let head = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    let drain = Drain::with_limit(2, DrainOptions::default());
+    // A window of one byte, and a request; the response has more.
+    let stuck = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\x06\x04\0\0\0\0\0\0\x04\0\0\0\x01\
+                  \0\0\x0a\x01\x05\0\0\0\x01\x82\x86\x04\x06/23456";
+    let mut busy = enter(&drain, Room::Public).await.expect("there is room");
+    busy.write_all(stuck).await.expect("it is read");
+    let mut unfinished = enter(&drain, Room::Public).await.expect("there is room");
+    unfinished
+        .write_all(&[&head[..], b"\0\0\x02\x01\x01\0\0\0\x01\x82\x86"].concat())
+        .await
+        .expect("it is read");
+    sleep(secs(2)).await;
+    let mut third = enter(&drain, Room::Public).await.expect("room is made");
+    third.write_all(b"GET /hours HTTP/1.1\r\n\r\n").await.expect("it is read");
+    assert!(!is_open(&mut unfinished).await && is_open(&mut busy).await);
+    assert!(enter(&drain, Room::Public).await.is_none());
+}
