@@ -174,7 +174,10 @@ impl Farewell {
         let quiet_since = || self.since.max(self.last_byte).max(requests.last_end().unwrap_or(self.since));
         let is_idle = !requests.are_in_flight();
         let mode = match self.mode {
-            Mode::Normal if self.retires => Mode::LameDuck { since: self.since, idle_grace: Duration::ZERO },
+            // Its client is told as one of a lame duck is: see `goaway`.
+            Mode::Normal if self.retires => {
+                Mode::LameDuck { since: self.since, idle_grace: requests.options().goaway_delay }
+            }
             mode => mode,
         };
         match (&self.goaway, mode) {

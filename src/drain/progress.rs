@@ -124,6 +124,7 @@ impl Progress {
                 _ => after(self.idle.1, options.keep_alive_timeout, Verdict::Close),
             };
         };
+        let in_flight = in_flight || requests.has_tunnel() && goaway.has_open_streams();
         match self.pinged {
             _ if !in_flight && goaway.has_open_streams() => {
                 // What was in flight until now may be reset in this moment.

@@ -93,6 +93,8 @@ pub(super) struct Requests {
     goaway: AtomicBool,
     /// The response to the last request has begun.
     answered: AtomicBool,
+    /// A stream of HTTP/2 is a tunnel (CONNECT), which nobody but its ends knows the end of.
+    tunnel: AtomicBool,
     tenancy: Tenancy,
 }
 
@@ -112,6 +114,7 @@ impl Requests {
             unframed: AtomicBool::new(false),
             goaway: AtomicBool::new(false),
             answered: AtomicBool::new(false),
+            tunnel: AtomicBool::new(false),
             tenancy: Tenancy::new(room, drain.millis(Instant::now())),
         }
     }
@@ -200,6 +203,14 @@ impl Requests {
 
     pub(super) fn is_answered(&self) -> bool {
         self.answered.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_tunnel(&self) {
+        self.tunnel.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn has_tunnel(&self) -> bool {
+        self.tunnel.load(Ordering::Relaxed)
     }
 
     pub(super) fn tenancy(&self) -> &Tenancy {

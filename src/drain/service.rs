@@ -84,6 +84,13 @@ where
         let mut response = ready!(this.future.poll(cx))?;
         let in_flight = this.in_flight.take();
         if let Some(InFlight(requests)) = &in_flight
+            && *this.version >= Version::HTTP_2
+            && *this.is_connect
+            && response.status().is_success()
+        {
+            requests.set_tunnel();
+        }
+        if let Some(InFlight(requests)) = &in_flight
             && *this.version < Version::HTTP_2
         {
             requests.set_answered();

@@ -11,7 +11,7 @@ use http_body_util::{BodyExt, Either, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{CONNECTION, HeaderValue, UPGRADE};
 use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::time::{Instant, sleep, timeout};
@@ -42,10 +42,11 @@ fn connect(drain: &Drain) -> DuplexStream {
     client
 }
 
-/// `/hours`, `/slow`, `/large`, `/chunks`, `/echo` (upgrade), `/keep` (upgrade), `/upload` and `/closes` do what they say; anything
+/// `/hours`, `/slow`, `/large`, `/chunks`, `/echo` (upgrade, and what CONNECT gets), `/keep` (upgrade), `/upload` and `/closes` do what they say; anything
 /// else answers at once. The response repeats the path.
 async fn answer(mut request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
-    let path = request.uri().path().to_owned();
+    let is_tunnel = request.method() == Method::CONNECT;
+    let path = if is_tunnel { "/echo".to_owned() } else { request.uri().path().to_owned() };
     let mut text = path.clone();
     match path.as_str() {
         "/hours" => sleep(secs(7200)).await,
@@ -76,6 +77,9 @@ async fn answer(mut request: Request<Incoming>) -> Result<Response<Body>, Infall
                 }
             });
             let mut response = Response::new(Either::Left(Full::default()));
+            if is_tunnel {
+                return Ok(response);
+            }
             *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
             response.headers_mut().insert(CONNECTION, UPGRADE.into());
             response.headers_mut().insert(UPGRADE, UPGRADE.into());

@@ -209,6 +209,18 @@ async fn a_client_of_http2_that_does_not_answer_a_ping_is_gone() {
     assert!(all.windows(8).any(|eight| eight == b"anybody?"), "{all:?}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_quiet_tunnel_over_http2_stays_open() {
+    let drain = Drain::new();
+    let (mut sender, _conn) = http2(&drain, 1000).await;
+    let request = Request::connect("host:80").body(()).expect("a valid request");
+    let (response, mut to_server) = sender.send_request(request, false).expect("the connection is open");
+    let mut from_server = response.await.expect("a head").into_body();
+    sleep(secs(3600)).await;
+    to_server.send_data(Bytes::from_static(b"still there?"), false).expect("it is open");
+    assert_eq!(from_server.data().await.expect("not the end").expect("it is open"), "still there?");
+}
+
 /// A connection in a room of its own size, if there is room.
 async fn enter(drain: &Drain, room: Room) -> Option<DuplexStream> {
     let place: Place = timeout(secs(5), drain.place(room)).await.ok()?;
