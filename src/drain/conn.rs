@@ -287,9 +287,13 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Conn<T> {
             cx.waker().wake_by_ref();
         }
         if flushed.is_ready() && self.requests.is_normal() {
-            let unfinished = self.unfinished();
             let this = &mut *self;
-            this.farewell.written(&this.requests, unfinished, cx);
+            if this.farewell.goaway().is_none() {
+                this.farewell.written(&this.requests, cx);
+            } else {
+                let unfinished = this.unfinished();
+                this.farewell.written_http2(&this.requests, unfinished, cx);
+            }
         }
         flushed
     }

@@ -147,11 +147,24 @@ impl Farewell {
         self.timer.wait_until(deadline, cx)
     }
 
-    /// All is written. hyper may not read again, where this would be asked what comes next.
-    pub(super) fn written(&mut self, requests: &Requests, unfinished: Unfinished, cx: &mut Context<'_>) {
-        if self.goaway.is_none() && !self.progress.note_idle(requests, None) {
-            return;
+    /// All is written to a client of HTTP/1. hyper may not read again, where this would be asked what comes next.
+    pub(super) fn written(&mut self, requests: &Requests, cx: &mut Context<'_>) {
+        if self.progress.note_idle(requests, None)
+            && self.mode == Mode::Normal
+            && let Some(timeout) = limit(requests.options().keep_alive_timeout)
+        {
+            // It has just begun, so this is never over.
+            let _ = self.timer.wait_until(self.progress.idle_since() + timeout, cx);
         }
+    }
+
+    /// The same for HTTP/2.
+    pub(super) fn written_http2(
+        &mut self,
+        requests: &Requests,
+        unfinished: Unfinished,
+        cx: &mut Context<'_>,
+    ) {
         self.progress.note(requests, unfinished, self.goaway.as_deref_mut());
         if self.mode == Mode::Normal
             && !self.retires

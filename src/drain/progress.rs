@@ -73,6 +73,10 @@ impl Progress {
         has_become
     }
 
+    pub(super) fn idle_since(&self) -> Instant {
+        self.idle.1
+    }
+
     /// Learns the times that matter. A request of HTTP/1 needs none but the end of its response.
     pub(super) fn note(&mut self, requests: &Requests, unfinished: Unfinished, goaway: Option<&mut Goaway>) {
         // It is not idle before all is written.
@@ -85,12 +89,17 @@ impl Progress {
             }
             return;
         };
-        if std::mem::take(&mut self.received) {
-            self.last_received = Instant::now();
+        let (received, got_on) = (std::mem::take(&mut self.received), goaway.has_got_on());
+        if !received && !got_on {
+            return;
+        }
+        let now = Instant::now();
+        if received {
+            self.last_received = now;
             self.pinged = None;
         }
-        if goaway.has_got_on() {
-            self.got_on = Instant::now();
+        if got_on {
+            self.got_on = now;
         }
     }
 

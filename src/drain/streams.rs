@@ -75,14 +75,7 @@ where
         let next = self.next().take_if(|(thread, _)| *thread == here);
         match (next, options::limit(self.send_timeout)) {
             (Some((_, turn)), Some(timeout)) => {
-                tokio::spawn(Timed {
-                    stream,
-                    turn,
-                    seen: ITS_TURN,
-                    since: Instant::now(),
-                    timer: None,
-                    timeout,
-                });
+                tokio::spawn(Timed { stream, turn, seen: ITS_TURN, since: None, timer: None, timeout });
             }
             // Nobody is waited for, or it is an upgraded stream.
             _ => {
@@ -100,7 +93,7 @@ pin_project! {
         turn: Arc<Turn>,
         // The turn that lasts, and since when.
         seen: u64,
-        since: Instant,
+        since: Option<Instant>,
         timer: Option<Pin<Box<Sleep>>>,
         timeout: Duration,
     }
@@ -120,9 +113,9 @@ impl<F: Future<Output = ()>> Future for Timed<F> {
             return Poll::Pending;
         }
         if turn != *this.seen {
-            (*this.seen, *this.since) = (turn, Instant::now());
+            (*this.seen, *this.since) = (turn, None);
         }
-        let deadline = *this.since + *this.timeout;
+        let deadline = *this.since.get_or_insert_with(Instant::now) + *this.timeout;
         let timer = this.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
         loop {
             // It is set anew only when it has expired.
@@ -130,8 +123,9 @@ impl<F: Future<Output = ()>> Future for Timed<F> {
             let late = Instant::now().saturating_duration_since(deadline);
             if late > super::PAUSED {
                 // This process did not run, so the client could not get on.
-                *this.since = Instant::now();
-                timer.as_mut().reset(*this.since + *this.timeout);
+                let now = Instant::now();
+                *this.since = Some(now);
+                timer.as_mut().reset(now + *this.timeout);
             } else if timer.deadline() >= deadline {
                 tracing::debug!(timeout = ?this.timeout, "a stream whose client takes nothing is reset");
                 return Poll::Ready(());
