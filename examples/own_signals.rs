@@ -30,7 +30,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         async move { Ok::<_, Infallible>(Response::new(format!("generation={generation} hello\n"))) }
     });
     let outcome = server.serve(hello).await?;
-    // After a handover nobody has said it.
+    // After a handover it is never said.
     if outcome.end == handover::End::Stopped {
         told_to_stop.await?;
     }

@@ -328,7 +328,7 @@ struct Counted {
 
 impl Counted {
     /// It is closed in normal times. What its client has not read yet of an earlier response must not be destroyed, so it may
-    /// linger, and once it has sent its end somebody else has its place.
+    /// linger, and once it has sent its end another connection has its place.
     fn leave(&mut self) {
         if let Some(place) = &self.place
             && self.requests.total() > 0
@@ -357,7 +357,7 @@ impl Drop for Counted {
         if shared.open.fetch_sub(1, Ordering::SeqCst) == 1 {
             shared.gone.notify_waiters();
         }
-        // In this order: nobody else is asked to make room that is there.
+        // In this order: no other connection is asked to make room that is there.
         drop(self.place.take());
         self.requests.leave();
     }

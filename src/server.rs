@@ -80,7 +80,7 @@ struct Config {
     tls: tls::Tls,
 }
 
-/// For all but connections: listeners, logs, pipes, whoever asks at a control socket.
+/// For all but connections: listeners, logs, pipes, clients of a control socket.
 const OTHER_DESCRIPTORS: usize = 64;
 
 impl Config {
@@ -174,7 +174,7 @@ impl Server {
     }
 
     /// The same for those who operate the server. Their connections do not count for
-    /// [`max_connections`](Server::max_connections): 64 at a time are served besides, so nobody else can lock them out.
+    /// [`max_connections`](Server::max_connections): 64 at a time are served besides, so other clients cannot lock them out.
     pub fn also_bind_reserved(mut self, address: impl ToSocketAddrs) -> Server {
         let before = self.config.addresses.as_ref().map_or(0, Vec::len);
         self = self.also_bind(address);
@@ -293,7 +293,7 @@ impl Server {
         self
     }
 
-    /// So many connections may be open. For one more those make room that nobody would miss, a few at a time: of those that
+    /// So many connections may be open. For one more, the connections that would be missed least make room, a few at a time: of those that
     /// have been silent since they were accepted, that never sent a complete request (both for more than 0.1 s), and that have
     /// been idle for more than 1 s, in this order, the oldest. Where all are busy a new one waits in the accept queue. A client
     /// that sends its next request in the moment in which its idle connection makes room has to send it again.

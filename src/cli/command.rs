@@ -112,7 +112,7 @@ impl Command {
             Err(Trouble::NotRunning(text)) => (text, ExitCode::from(3)),
             Err(Trouble::Failed(text)) => (text, ExitCode::FAILURE),
         };
-        // At once, because a server may write its lines to the same file. Whoever reads may be gone, and that is no reason to
+        // At once, because a server may write its lines to the same file. The reader may be gone, and that is no reason to
         // panic.
         let _ = io::stderr().write_all(harmless(&format!("error: {text}\n")).as_bytes());
         code

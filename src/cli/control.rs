@@ -76,8 +76,8 @@ impl Api {
         drop(self.upgrading.lock().await);
     }
 
-    /// `gave_up` tells whether whoever asks has closed the connection. Then nothing is begun: a process that was stopped or
-    /// starved for a while would do what nobody wants any more, and twice if it was asked again elsewhere.
+    /// `gave_up` tells whether the client has closed the connection. Then nothing is begun: a process that was stopped or
+    /// starved for a while would do what is not wanted any more, and twice if it was asked again elsewhere.
     pub(crate) async fn answer(
         &self,
         request: Request<Bytes>,

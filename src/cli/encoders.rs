@@ -17,7 +17,7 @@ use tower_http::compression::predicate::Predicate;
 
 /// An encoder for brotli takes 2 MiB with what it has read (measured, at the level used here), one for gzip an eighth of it.
 const MOST: usize = 48;
-/// A page has so many texts at once; more of them are small, or wait for nobody.
+/// A page has so many texts at once; more of them are small, or are sent at once.
 const FOR_EACH: usize = 8;
 /// Less than this fits a packet as it is.
 const WORTH_IT: u64 = 1024;

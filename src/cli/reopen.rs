@@ -113,7 +113,7 @@ impl Asked {
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The processes that this one is in front of, as far as they have a handler for the signal: without one they would be ended
-/// by it. They are held, so that nobody else gets it who has the same pid later.
+/// by it. They are held, so that no other process gets it that has the same pid later.
 fn generations() -> impl Iterator<Item = OwnedFd> {
     let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok());

@@ -102,7 +102,7 @@ impl DrainOptions {
         ]
     }
 
-    /// Nobody hears of a mistake here: see [`Server::check`](crate::Server::check).
+    /// A mistake is not reported here: see [`Server::check`](crate::Server::check).
     pub(super) fn bounded(self) -> DrainOptions {
         DrainOptions {
             half_close_timeout: self.half_close_timeout.min(LONGEST),

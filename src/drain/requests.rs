@@ -42,7 +42,7 @@ impl ConnectInfo {
     /// which knows it before the server has read that far; where it does not say, the answer is no.
     ///
     /// Such a client may still wait for its answer (see [`Server::half_close_timeout`]), so this is for a request that had
-    /// better not be begun if nobody waits for it any more.
+    /// better not be begun if its client does not wait for it any more.
     ///
     /// [`Server::half_close_timeout`]: crate::Server::half_close_timeout
     pub fn client_has_ended(&self) -> bool {
@@ -93,7 +93,7 @@ pub(super) struct Requests {
     goaway: AtomicBool,
     /// The response to the last request has begun.
     answered: AtomicBool,
-    /// A stream of HTTP/2 is a tunnel (CONNECT), which nobody but its ends knows the end of.
+    /// A stream of HTTP/2 is a tunnel (CONNECT), whose end only its two ends know.
     tunnel: AtomicBool,
     tenancy: Tenancy,
 }

@@ -1,4 +1,4 @@
-//! Room for new connections. When there is none, those make it that nobody would miss: silent ones first, then those that
+//! Room for new connections. When there is none, the connections that would be missed least make it: silent ones first, then those that
 //! never sent a complete request, then the one that has been idle longest, a few at a time, as nginx does it.
 
 use std::sync::Arc;
@@ -17,7 +17,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 const YOUNG: Duration = Duration::from_millis(100);
 /// So many at most make room at a time, and a 64th of all that may be open.
 const MOST_AT_ONCE: usize = 32;
-/// How soon it is looked again where nobody could make room.
+/// How soon it is looked again where no connection could make room.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// So many milliseconds is an answer waited for before others are asked.
 const ANSWERS: u64 = 20;
@@ -84,7 +84,7 @@ impl Rooms {
         self.open[room as usize].fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Returns whether somebody may have waited for it.
+    /// Returns whether a new connection may have waited for it.
     fn give_back(&self, room: Room) -> bool {
         self.open[room as usize].fetch_sub(1, Ordering::SeqCst) == self.limits[room as usize]
     }

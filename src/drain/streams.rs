@@ -19,7 +19,7 @@ use super::options;
 
 /// What hyper gets at a time, so that a client that takes a little shows that it gets on: one frame of the usual size.
 const PIECE: usize = 16 * 1024;
-/// The body has nothing to send yet, or there is none: nobody waits for the client.
+/// The body has nothing to send yet, or there is none: hyper does not wait for the client.
 const ITS_TURN: u64 = 0;
 
 /// Whose turn it is in the response to one request.
@@ -77,7 +77,7 @@ where
             (Some((_, turn)), Some(timeout)) => {
                 tokio::spawn(Timed { stream, turn, seen: ITS_TURN, since: None, timer: None, timeout });
             }
-            // Nobody is waited for, or it is an upgraded stream.
+            // There is no timeout, or it is an upgraded stream.
             _ => {
                 tokio::spawn(stream);
             }

@@ -34,7 +34,7 @@ pub(super) async fn run(
     let mut exhausted = Exhausted { logged: None };
     let mut full = Exhausted { logged: None };
     while !*close.borrow_and_update() {
-        // Nobody is asked to make room before somebody waits for it.
+        // No connection is asked to make room before another one waits for it.
         let next = async {
             let mut ready = listener.readable().await?;
             if drain.is_full(room) {
@@ -61,7 +61,7 @@ pub(super) async fn run(
             Ok(None) => Ok(()),
             Ok(Some((mut ready, place))) => match ready.try_io(|listener| accept(listener.get_ref())) {
                 Ok(accepted) => accepted.map(|(stream, peer)| deliver(stream, peer, place, &sink)),
-                Err(_nobody_waits) => Ok(()),
+                Err(_queue_is_empty) => Ok(()),
             },
             Err(error) => Err(error),
         };

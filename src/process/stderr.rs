@@ -154,7 +154,7 @@ pub(crate) fn restore(predecessor: Option<u32>) -> io::Result<()> {
         let _ = File::from(truth.try_clone()?).write_all(&left[..n]);
     }
     dup2_stderr(truth)?;
-    // Where there is no /dev, a pipe that nobody writes to is as empty.
+    // Where there is no /dev, a pipe without a writer is as empty.
     let nothing = File::open("/dev/null").map(OwnedFd::from);
     Ok(dup2_stdin(nothing.or_else(|_| io::pipe().map(|(reader, _)| reader.into()))?)?)
 }
@@ -166,7 +166,7 @@ fn reopen(predecessor: u32) -> io::Result<OwnedFd> {
         tracing::warn!(
             "a wrapper replaced stdin, behind which stderr was: from now on nothing is written to it"
         );
-        // A pipe that is open and that nobody reads would be full one day, and then whoever logs would wait. Without a reader
+        // A pipe that is open and not read would be full one day, and each line of the log would wait then. Without a reader
         // each write fails.
         let nothing = File::options().write(true).open("/dev/null");
         nothing.map(OwnedFd::from).or_else(|_| io::pipe().map(|(_, writer)| writer.into()))

@@ -137,7 +137,7 @@ fn readable(socket: UnixDatagram) -> io::Result<AsyncFd<OwnedFd>> {
 
 const PREFIX: &str = "handover-front-";
 
-/// Removes the directories of this user whose process was killed: nobody reads the socket in them.
+/// Removes the directories of this user whose process was killed: the socket in them has no reader.
 fn remove_dead(place: &Path) {
     for entry in fs::read_dir(place).into_iter().flatten().flatten() {
         let (dir, socket) = (entry.path(), entry.path().join("notify"));

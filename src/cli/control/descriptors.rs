@@ -61,7 +61,7 @@ impl Client {
         Client(stream.as_fd().try_clone_to_owned().ok())
     }
 
-    /// Whether it has closed the connection, or its side of it, also behind bytes that nobody has read.
+    /// Whether it has closed the connection, or its side of it, also behind bytes that are not read yet.
     pub(super) fn gave_up(&self) -> bool {
         let Some(stream) = &self.0 else { return false };
         let mut polled = [PollFd::new(stream, PollFlags::RDHUP)];

@@ -133,7 +133,7 @@ impl<T> Drop for Socket<T> {
         if must_linger((self.means.arrived)(&stream), &counted, self.ends) {
             return (self.linger)(stream, counted, self.ends, self.means);
         }
-        // In this order: whoever gets its place comes after it.
+        // In this order: the connection that gets its place comes after it.
         drop(stream);
         drop(counted);
     }

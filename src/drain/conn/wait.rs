@@ -122,7 +122,7 @@ impl<T: AsyncWrite + Unpin> Conn<T> {
         let is_idle = self.requests.candidate().is_some()
             && self.requests.is_normal()
             && !self.write_blocked
-            // A stream that no request has come of is nobody's loss.
+            // A stream whose request has not come completely loses nothing.
             && (self.requests.total() == 0
                 || !self.farewell.goaway().is_some_and(|goaway| goaway.has_open_streams()));
         if !is_idle || matches!(self.socket.arrived(), Arrived::Something | Arrived::Part) {

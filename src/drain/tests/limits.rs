@@ -252,7 +252,7 @@ async fn room_is_made_by_the_silent_then_the_incomplete_then_the_idle_and_never_
         clients.push(client);
         sleep(Duration::from_millis(10)).await;
     }
-    // Nobody is missed who came a moment ago.
+    // One that came a moment ago makes no room.
     assert!(timeout(Duration::from_millis(50), drain.room(Room::Public)).await.is_err());
     sleep(secs(2)).await;
     let mut order = vec![];
