@@ -337,11 +337,23 @@ impl Counted {
         }
     }
 
-    /// Its end is sent.
+    /// Its end is sent: another connection has its place, unless too many linger without one.
     fn sent_end(&mut self) {
+        let Some(place) = &self.place else { return };
+        if self.leaving.is_none() {
+            self.leaving = self.requests.drain().leaving(place.room());
+        }
         if self.leaving.is_some() {
             self.place = None;
             self.requests.leave();
+        }
+    }
+
+    /// Returns when its place is needed, if it has one.
+    async fn crowded_out(&self) {
+        match &self.place {
+            Some(place) => self.requests.drain().crowded_out(place.room()).await,
+            None => std::future::pending().await,
         }
     }
 }

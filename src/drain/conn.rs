@@ -52,6 +52,8 @@ pub struct Conn<T = TcpStream> {
     /// A part of a TLS record has arrived, so a head has begun.
     part_of_record: bool,
     write_blocked: bool,
+    /// Something has been written since it was last flushed.
+    unflushed: bool,
     /// When the client must have taken something of what is blocked.
     stalls: Option<Instant>,
     /// What is written before anything else.
@@ -83,6 +85,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Conn<T> {
             otherwise,
             part_of_record: false,
             write_blocked: false,
+            unflushed: false,
             stalls: None,
             inserted: Vec::new(),
             end: End::Open,
@@ -148,6 +151,7 @@ impl<T> Conn<T> {
             return Poll::Pending;
         }
         self.stalls = None;
+        self.unflushed = true;
         self.farewell.note_byte(&self.requests);
         if let End::Held(progress) = &mut self.end {
             *progress = Instant::now();
@@ -286,7 +290,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Conn<T> {
             self.end = End::Open;
             cx.waker().wake_by_ref();
         }
-        if flushed.is_ready() && self.requests.is_normal() {
+        // HTTP/2 is flushed at every turn.
+        if flushed.is_ready() && self.requests.is_normal() && std::mem::take(&mut self.unflushed) {
             let this = &mut *self;
             if this.farewell.goaway().is_none() {
                 this.farewell.written(&this.requests, cx);

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::Waker;
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::requests::Requests;
 use super::{Drain, NORMAL};
@@ -21,6 +22,8 @@ const MOST_AT_ONCE: usize = 32;
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// So many milliseconds is an answer waited for before others are asked.
 const ANSWERS: u64 = 20;
+/// So many connections whose end is sent may at least be waited for without a place.
+const FEW_LEAVING: usize = 16;
 /// Connections to addresses that have room of their own.
 const RESERVED: usize = 64;
 
@@ -42,8 +45,10 @@ pub(super) struct Rooms {
     asked: AtomicUsize,
     /// When some were last asked, by the clock of the drain.
     asked_at: AtomicU64,
-    /// Those that have made room, and whose last bytes are waited for.
+    /// Those whose end is sent and whose client's is waited for, without a place.
     leaving: AtomicUsize,
+    /// The same with a place: in each room, how many, and who tells the one that has waited longest that its place is needed.
+    lingering: [(AtomicUsize, Notify); 2],
     evicted: AtomicU64,
 }
 
@@ -55,6 +60,7 @@ impl Rooms {
             asked: AtomicUsize::new(0),
             asked_at: AtomicU64::new(0),
             leaving: AtomicUsize::new(0),
+            lingering: Default::default(),
             evicted: AtomicU64::new(0),
         }
     }
@@ -247,6 +253,10 @@ impl Drain {
                 best.truncate(most);
             }
         });
+        let (lingering, crowded) = &rooms.lingering[room as usize];
+        if best.is_empty() && lingering.load(Ordering::SeqCst) > 0 {
+            crowded.notify_one();
+        }
         for (_, requests, waker) in best {
             // In this order, because it may answer at once.
             rooms.asked.fetch_add(1, Ordering::SeqCst);
@@ -268,13 +278,31 @@ impl Drain {
         }
     }
 
-    /// Whether one more connection that has made room may be waited for until its client has ended: as many as an eighth of
-    /// those that may be open.
+    /// Whether one more connection may be waited for until its client has ended, without a place: as many as an eighth of those
+    /// that may be open, or 16.
     pub(super) fn leaving(&self, room: Room) -> Option<Leaving> {
-        let most = (self.0.rooms.limits[room as usize] / 8).max(1);
+        let most = (self.0.rooms.limits[room as usize] / 8).max(FEW_LEAVING);
         let one_more = |leaving: usize| (leaving < most).then(|| leaving + 1);
         let leaving = &self.0.rooms.leaving;
         leaving.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more).ok()?;
         Some(Leaving(self.clone()))
+    }
+
+    /// Returns when a connection whose client's end is waited for had better be closed, because a new one needs its place.
+    /// Cancel safe.
+    pub(super) async fn crowded_out(&self, room: Room) {
+        sleep(YOUNG).await;
+        let (lingering, crowded) = &self.0.rooms.lingering[room as usize];
+        lingering.fetch_add(1, Ordering::SeqCst);
+        let _one_less = OneLess(lingering);
+        crowded.notified().await;
+    }
+}
+
+struct OneLess<'a>(&'a AtomicUsize);
+
+impl Drop for OneLess<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }

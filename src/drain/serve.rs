@@ -87,8 +87,7 @@ where
         .await;
     }
     let options = *requests.options();
-    let streams = Streams::new(options.send_timeout);
-    let mut builder = http2::Builder::new(streams.clone());
+    let mut builder = http2::Builder::new(Streams { send_timeout: options.send_timeout });
     builder.timer(TokioTimer::new());
     builder.max_concurrent_streams(options.http2_max_concurrent_streams);
     // What hyper has today, said here so that it stays: a client that opens and resets streams without end, or sends
@@ -97,7 +96,7 @@ where
     builder.max_header_list_size(16 * 1024);
     builder.max_pending_accept_reset_streams(20).max_local_error_reset_streams(1024);
     // On the heap too: it is many times as large as what an HTTP/1 connection needs.
-    let mut conn = Box::pin(builder.serve_connection(io, InPieces { service, streams }));
+    let mut conn = Box::pin(builder.serve_connection(io, InPieces(service)));
     let mut told = false;
     poll_fn(|cx| {
         loop {

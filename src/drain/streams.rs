@@ -1,11 +1,9 @@
 //! The streams of HTTP/2, of which hyper makes a task each. Where the client takes nothing of a response, hyper waits for it
 //! for ever and does not ask the body, so the time is kept around hyper's task. To drop it resets the stream.
 
+use std::cell::Cell;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
-use std::thread::{self, ThreadId};
 use std::time::Duration;
 
 use hyper::body::{Body, Buf, Bytes, Frame, SizeHint};
@@ -13,6 +11,7 @@ use hyper::rt::Executor;
 use hyper::service::Service;
 use hyper::{Request, Response};
 use pin_project_lite::pin_project;
+use tokio::task_local;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::options;
@@ -22,48 +21,25 @@ const PIECE: usize = 16 * 1024;
 /// The body has nothing to send yet, or there is none: hyper does not wait for the client.
 const ITS_TURN: u64 = 0;
 
-/// Whose turn it is in the response to one request.
-#[derive(Debug, Default)]
-pub(super) struct Turn(AtomicU64);
-
-impl Turn {
-    /// hyper has something to send, and waits for the client to take it.
-    fn of_client(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn of_server(&self) {
-        self.0.store(ITS_TURN, Ordering::Relaxed);
-    }
+task_local! {
+    /// Whose turn it is in the response of the stream that is polled: [`ITS_TURN`], or the number of the piece that the client
+    /// is to take. hyper asks the service and the body in the task of their stream.
+    static TURN: Cell<u64>;
 }
 
-/// Of the request that is handed over on this thread.
-type Next = (ThreadId, Arc<Turn>);
+/// hyper has something more to send, and waits for the client to take it.
+fn of_client() {
+    let _ = TURN.try_with(|turn| turn.set(turn.get() + 1));
+}
 
-/// Makes the tasks of one connection, and knows for which request the next one is.
+fn of_server() {
+    let _ = TURN.try_with(|turn| turn.set(ITS_TURN));
+}
+
+/// Makes the tasks of one connection.
 #[derive(Debug, Clone)]
 pub(super) struct Streams {
-    /// hyper calls the service and makes the task right after it, on the same thread. The task of an upgraded stream is made
-    /// on any.
-    next: Arc<Mutex<Option<Next>>>,
-    send_timeout: Duration,
-}
-
-impl Streams {
-    pub(super) fn new(send_timeout: Duration) -> Streams {
-        Streams { next: Arc::default(), send_timeout }
-    }
-
-    /// Of the request that is handed to the service now.
-    fn begin(&self) -> Arc<Turn> {
-        let turn = Arc::<Turn>::default();
-        *self.next() = Some((thread::current().id(), Arc::clone(&turn)));
-        turn
-    }
-
-    fn next(&self) -> MutexGuard<'_, Option<Next>> {
-        self.next.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+    pub(super) send_timeout: Duration,
 }
 
 impl<F> Executor<F> for Streams
@@ -71,14 +47,11 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     fn execute(&self, stream: F) {
-        let here = thread::current().id();
-        let next = self.next().take_if(|(thread, _)| *thread == here);
-        match (next, options::limit(self.send_timeout)) {
-            (Some((_, turn)), Some(timeout)) => {
-                tokio::spawn(Timed { stream, turn, seen: ITS_TURN, since: None, timer: None, timeout });
+        match options::limit(self.send_timeout) {
+            Some(timeout) => {
+                tokio::spawn(Timed { stream, turn: ITS_TURN, timeout, waiting: None });
             }
-            // There is no timeout, or it is an upgraded stream.
-            _ => {
+            None => {
                 tokio::spawn(stream);
             }
         }
@@ -90,12 +63,47 @@ pin_project! {
     struct Timed<F> {
         #[pin]
         stream: F,
-        turn: Arc<Turn>,
-        // The turn that lasts, and since when.
-        seen: u64,
-        since: Option<Instant>,
-        timer: Option<Pin<Box<Sleep>>>,
+        turn: u64,
         timeout: Duration,
+        // On the heap, because few streams wait and every one is moved.
+        waiting: Option<Box<Waiting>>,
+    }
+}
+
+/// For a client that is to take something.
+struct Waiting {
+    turn: u64,
+    /// Since when it is the client's.
+    since: Instant,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl Waiting {
+    fn new(turn: u64, timeout: Duration) -> Waiting {
+        let now = Instant::now();
+        Waiting { turn, since: now, timer: Box::pin(sleep_until(now + timeout)) }
+    }
+
+    /// Ready when the turn has lasted for too long.
+    fn poll(&mut self, turn: u64, timeout: Duration, cx: &mut Context<'_>) -> Poll<()> {
+        if turn != self.turn {
+            (self.turn, self.since) = (turn, Instant::now());
+        }
+        loop {
+            let deadline = self.since + timeout;
+            // It is set anew only when it has expired.
+            ready!(self.timer.as_mut().poll(cx));
+            let now = Instant::now();
+            if now.saturating_duration_since(deadline) > super::PAUSED {
+                // This process did not run, so the client could not get on.
+                self.since = now;
+                self.timer.as_mut().reset(now + timeout);
+            } else if self.timer.deadline() >= deadline {
+                return Poll::Ready(());
+            } else {
+                self.timer.as_mut().reset(deadline);
+            }
+        }
     }
 }
 
@@ -104,44 +112,30 @@ impl<F: Future<Output = ()>> Future for Timed<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.project();
-        if this.stream.poll(cx).is_ready() {
-            return Poll::Ready(());
+        let (polled, turn) = TURN.sync_scope(Cell::new(*this.turn), || {
+            let polled = this.stream.poll(cx);
+            (polled, TURN.with(Cell::get))
+        });
+        *this.turn = turn;
+        if polled.is_ready() {
+            return polled;
         }
-        let turn = this.turn.0.load(Ordering::Relaxed);
         if turn == ITS_TURN {
-            *this.seen = turn;
+            if let Some(waiting) = this.waiting {
+                waiting.turn = turn;
+            }
             return Poll::Pending;
         }
-        if turn != *this.seen {
-            (*this.seen, *this.since) = (turn, None);
-        }
-        let deadline = *this.since.get_or_insert_with(Instant::now) + *this.timeout;
-        let timer = this.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
-        loop {
-            // It is set anew only when it has expired.
-            ready!(timer.as_mut().poll(cx));
-            let late = Instant::now().saturating_duration_since(deadline);
-            if late > super::PAUSED {
-                // This process did not run, so the client could not get on.
-                let now = Instant::now();
-                *this.since = Some(now);
-                timer.as_mut().reset(now + *this.timeout);
-            } else if timer.deadline() >= deadline {
-                tracing::debug!(timeout = ?this.timeout, "a stream whose client takes nothing is reset");
-                return Poll::Ready(());
-            } else {
-                timer.as_mut().reset(deadline);
-            }
-        }
+        let waiting = this.waiting.get_or_insert_with(|| Box::new(Waiting::new(turn, *this.timeout)));
+        ready!(waiting.poll(turn, *this.timeout, cx));
+        tracing::debug!(timeout = ?this.timeout, "a stream whose client takes nothing is reset");
+        Poll::Ready(())
     }
 }
 
 /// A service whose responses are sent in pieces.
 #[derive(Debug)]
-pub(super) struct InPieces<S> {
-    pub(super) service: S,
-    pub(super) streams: Streams,
-}
+pub(super) struct InPieces<S>(pub(super) S);
 
 impl<S, R, B> Service<Request<R>> for InPieces<S>
 where
@@ -153,15 +147,13 @@ where
     type Future = InPiecesFuture<S::Future>;
 
     fn call(&self, request: Request<R>) -> Self::Future {
-        let turn = self.streams.begin();
-        InPiecesFuture { turn, future: self.service.call(request) }
+        InPiecesFuture { future: self.0.call(request) }
     }
 }
 
 pin_project! {
     #[derive(Debug)]
     pub(super) struct InPiecesFuture<F> {
-        turn: Arc<Turn>,
         #[pin]
         future: F,
     }
@@ -177,9 +169,8 @@ where
         let this = self.project();
         let response = ready!(this.future.poll(cx))?;
         // Its head is to be sent first.
-        this.turn.of_client();
-        let turn = Arc::clone(this.turn);
-        Poll::Ready(Ok(response.map(|body| Pieces { turn, rest: None, body })))
+        of_client();
+        Poll::Ready(Ok(response.map(|body| Pieces { rest: None, body })))
     }
 }
 
@@ -187,7 +178,6 @@ pin_project! {
     /// A response body in pieces, which tells whose turn it is.
     #[derive(Debug)]
     pub(super) struct Pieces<B: Body> {
-        turn: Arc<Turn>,
         rest: Option<B::Data>,
         #[pin]
         body: B,
@@ -207,7 +197,7 @@ impl<B: Body> Body for Pieces<B> {
             let frame = match this.body.poll_frame(cx) {
                 Poll::Ready(frame) => frame,
                 Poll::Pending => {
-                    this.turn.of_server();
+                    of_server();
                     return Poll::Pending;
                 }
             };
@@ -222,7 +212,7 @@ impl<B: Body> Body for Pieces<B> {
                 None => return Poll::Ready(None),
             }
         }
-        this.turn.of_client();
+        of_client();
         let Some(rest) = this.rest else { return Poll::Ready(None) };
         let piece = rest.copy_to_bytes(rest.remaining().min(PIECE));
         if !rest.has_remaining() {

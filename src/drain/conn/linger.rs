@@ -19,14 +19,25 @@ const SENDING: Duration = Duration::from_secs(30);
 /// How many clients at a time may go on for longer than [`SILENT`].
 pub(in crate::drain) const SENDERS: usize = 1024;
 
-/// Returns when the client has ended, sends nothing more, or has sent for too long, and at the cut.
+/// Returns when the client has ended, sends nothing more, or has sent for too long, when its place is needed, and at the cut.
 pub(super) async fn linger<T>(mut stream: T, mut counted: Counted, ends: Ends, means: Means<T>)
 where
     T: AsyncRead + AsyncWrite + Unpin,
 {
     let mut mode = counted.shared.mode.subscribe();
+    let until_client_ends = async {
+        let began = Instant::now();
+        let patience = if ends.more { STALLED } else { SILENT };
+        if ends.sent || matches!(timeout_at(began + patience, stream.shutdown()).await, Ok(Ok(()))) {
+            counted.sent_end();
+            tokio::select! {
+                () = read_on(&mut stream, &counted, began, patience, means) => {}
+                () = counted.crowded_out() => {}
+            }
+        }
+    };
     tokio::select! {
-        () = read_on(&mut stream, &mut counted, ends, means) => {}
+        () = until_client_ends => {}
         _ = mode.wait_for(|mode| *mode == Mode::Cut) => {}
     }
     // In this order: one that is not counted any more is closed.
@@ -34,17 +45,12 @@ where
     drop(counted);
 }
 
-async fn read_on<T>(stream: &mut T, counted: &mut Counted, ends: Ends, means: Means<T>)
+async fn read_on<T>(stream: &mut T, counted: &Counted, began: Instant, patience: Duration, means: Means<T>)
 where
-    T: AsyncRead + AsyncWrite + Unpin,
+    T: AsyncRead + Unpin,
 {
-    let began = Instant::now();
-    let mut stalled = began + if ends.more { STALLED } else { SILENT };
+    let mut stalled = began + patience;
     let mut limit = stalled;
-    if !ends.sent && !matches!(timeout_at(limit, stream.shutdown()).await, Ok(Ok(()))) {
-        return;
-    }
-    counted.sent_end();
     let mut permit: Option<SemaphorePermit<'_>> = None;
     let mut discarded = [0; 4096];
     loop {

@@ -306,3 +306,23 @@ async fn headers_without_an_end_make_room_and_a_response_that_is_not_read_does_n
     assert!(!is_open(&mut unfinished).await && is_open(&mut busy).await);
     assert!(enter(&drain, Room::Public).await.is_none());
 }
+
+#[tokio::test(start_paused = true)]
+async fn connections_whose_clients_are_waited_for_lock_nobody_out() {
+    let drain = Drain::with_limit(1, DrainOptions::default());
+    let mut clients = vec![];
+    for number in 0..40 {
+        let began = Instant::now();
+        let mut client = enter(&drain, Room::Public).await.expect("room is made");
+        let waited = began.elapsed();
+        // 16 are waited for without a place, and the 17th has one.
+        assert!(waited < Duration::from_millis(if number < 17 { 20 } else { 150 }), "{number}: {waited:?}");
+        // It is answered before it has sent its body, and sends no more.
+        client.write_all(b"POST /1 HTTP/1.1\r\ncontent-length: 9\r\n\r\nab").await.expect("it is read");
+        let mut answer = vec![];
+        client.read_to_end(&mut answer).await.expect("it is answered");
+        assert!(answer.starts_with(b"HTTP/1.1 200"));
+        clients.push(client);
+        assert!(drain.open() <= 18, "{}", drain.open());
+    }
+}

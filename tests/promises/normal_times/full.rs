@@ -100,6 +100,23 @@ fn full_of_connections_that_do_nothing_it_answers_everybody_else() {
 }
 
 #[test]
+fn full_of_uploads_that_are_answered_early_and_stop_it_answers_everybody_else() {
+    for opening in [
+        &b"POST / HTTP/1.1\r\nhost: t\r\ncontent-length: 100\r\n\r\nab"[..],
+        b"POST / HTTP/1.1\r\nhost: t\r\ntransfer-encoding: chunked\r\n\r\n5\r\nab",
+        b"PUT / HTTP/1.1\r\nhost: t\r\ncontent-length: 9\r\nexpect: 100-continue\r\n\r\n",
+    ] {
+        let site = Site::start(&[FULL]);
+        let addr = site.address();
+        // More than may be open and those that may be waited for together.
+        let _all: Vec<_> = (0..3 * LIMIT).map(|_| open(addr, opening, false)).collect();
+        for target in ["/", "/healthz"] {
+            ask(addr, target).expect("there is room");
+        }
+    }
+}
+
+#[test]
 fn many_new_clients_at_once_do_not_make_it_exceed_its_limit() {
     let site = Site::start(&[FULL]);
     let (addr, most) = (site.address(), Most::watch(site.address()));
