@@ -4,10 +4,9 @@
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use support::answer::answer;
+use support::process::{Server, command};
 use tokio::net::TcpListener;
-
-use crate::answer::answer;
-use crate::process::{Server, command};
 
 /// The bench runs itself with this argument as the bare server.
 pub(crate) const ARGUMENT: &str = "--serve-bare-hyper";

@@ -4,19 +4,13 @@
 //! All answer `GET /` with `generation=PID `, the process that answers. Nothing here measures anything.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use support::servers::{address, wait_for};
 
-use crate::process::PATIENCE;
-
-mod address;
-mod family;
 mod handover;
 mod haproxy;
 mod nginx;
-mod packages;
 mod peers;
 
 pub(crate) use handover::{REFUSE_STEERING, refuse_steering};
@@ -141,25 +135,6 @@ impl Running {
     pub(crate) fn pids(&self) -> Vec<u32> {
         self.means.pids()
     }
-}
-
-/// Polls, because what is waited for is a file, a listener or a process of somebody else.
-fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> Result<T, String> {
-    let until = Instant::now() + PATIENCE;
-    loop {
-        if let Some(found) = look() {
-            return Ok(found);
-        }
-        if Instant::now() >= until {
-            return Err(format!("waited {PATIENCE:?} in vain for {what}"));
-        }
-        std::thread::sleep(Duration::from_millis(2));
-    }
-}
-
-fn tell(pid: u32, signal: Signal) -> Result<(), String> {
-    let target = i32::try_from(pid).map_err(|_| format!("{pid} is no pid"))?;
-    kill(Pid::from_raw(target), signal).map_err(|error| format!("cannot send {signal} to {pid}: {error}"))
 }
 
 fn cores() -> usize {

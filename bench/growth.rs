@@ -7,17 +7,17 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::Serialize;
+use support::load::{Clients, Load};
+use support::process::{Server, signal};
+use support::resources::cpu_seconds;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpSocket;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-use crate::load::{Clients, Load};
 use crate::measure::{AROUND, ms};
 use crate::plot;
-use crate::process::{Server, signal};
 use crate::progress::Progress;
-use crate::resources::cpu_seconds;
 use crate::workloads::{STANDBY, start_playground};
 
 const CONNECTIONS: [usize; 5] = [10, 100, 1_000, 10_000, 50_000];
@@ -113,7 +113,7 @@ async fn handover(connections: usize, addresses: usize) -> Point {
     let pid = server.first_pid();
     let asked = Instant::now();
     signal(pid, Signal::SIGHUP);
-    let at = |what: &str, line: &dyn Fn(&crate::process::Line) -> bool| {
+    let at = |what: &str, line: &dyn Fn(&support::process::Line) -> bool| {
         server.log().wait(what, |found| line(found).then_some(found.at))
     };
     let served = tokio::task::block_in_place(|| {

@@ -4,15 +4,15 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde::Serialize;
+use support::load::{Clients, Load, Lost, Report};
+use support::process::{Server, signal};
+use support::resources;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::sleep;
 
 use crate::bare;
-use crate::load::{Clients, Load, Lost, Report};
 use crate::measure::{AROUND, Measured};
-use crate::process::{Server, signal};
-use crate::resources;
 use crate::workloads::{STANDBY, start_playground};
 
 const IDLE: usize = 10_000;

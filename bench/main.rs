@@ -10,34 +10,22 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum};
 use serde::Serialize;
 
-#[path = "../examples/playground/answer.rs"]
-mod answer;
 mod bare;
-mod bed;
-#[path = "chaos/run.rs"]
-mod chaos;
 mod compare;
 mod contestants;
-#[allow(dead_code, reason = "the tests need more of it")]
-#[path = "../tests/promises/frames.rs"]
-mod frames;
 mod growth;
 mod idle;
-mod load;
 mod measure;
 mod one_handover;
 mod plot;
-mod process;
 mod progress;
-mod resources;
 mod restarts;
-#[path = "siege/run.rs"]
-mod siege;
 mod standby;
 mod startup;
-mod steering;
 mod throughput;
 mod workloads;
+
+use support::{chaos, siege};
 
 use workloads::{Run, Workload, playground};
 
@@ -140,6 +128,9 @@ fn run(cli: &Cli) -> ExitCode {
         list();
         return ExitCode::SUCCESS;
     }
+    // cargo starts it in the folder of its package, and files are named from where cargo was started.
+    let moved = std::env::set_current_dir(support::root());
+    assert!(moved.is_ok(), "{moved:?}");
     build_playground();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     // In a task, so that it may block its thread now and then.

@@ -5,8 +5,7 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
-
-use crate::load::{Report, Sample};
+use support::load::{Report, Sample};
 
 /// The time before and after a flip that counts as "around" it.
 pub(crate) const AROUND: Duration = Duration::from_millis(250);

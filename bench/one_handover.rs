@@ -4,11 +4,11 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use support::load::{Clients, Load};
+use support::process::{Line, signal};
 use tokio::time::sleep;
 
-use crate::load::{Clients, Load};
 use crate::plot::{Moment, timeline};
-use crate::process::{Line, signal};
 use crate::workloads::start_playground;
 
 /// Under both kinds of load at once. Gives the number of failed requests.

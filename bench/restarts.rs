@@ -4,12 +4,12 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
+use support::process::{Server, signal};
+use support::resources::{cpu_seconds, rss_mib};
 use tokio::time::sleep;
 
 use crate::measure::{ms, spread};
-use crate::process::{Server, signal};
 use crate::progress::Progress;
-use crate::resources::{cpu_seconds, rss_mib};
 
 /// When each restart was asked for, and what each generation took.
 #[derive(Debug, Default)]

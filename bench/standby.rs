@@ -7,10 +7,9 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
-
-use crate::bed::{self, Bed, LOSSY, SERVER, TERRIBLE, Wire};
-use crate::load::{Clients, Load, Report};
-use crate::process::{Server, command, signal};
+use support::bed::{self, Bed, LOSSY, SERVER, TERRIBLE, Wire};
+use support::load::{Clients, Load, Report};
+use support::process::{Server, command, signal};
 
 /// The first argument of a process that measures one cell; the wire, the standby and the number of handovers follow.
 pub(crate) const CELL: &str = "--standby-cell";

@@ -4,9 +4,9 @@ use std::time::Instant;
 
 use nix::sys::signal::Signal;
 use serde::Serialize;
+use support::process::signal;
 
 use crate::measure::{median, ms};
-use crate::process::signal;
 use crate::progress::Progress;
 use crate::workloads::start_playground;
 

@@ -3,12 +3,12 @@
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
+use support::load::{Clients, Load};
+use support::process::Server;
 use tokio::time::sleep;
 
 use crate::bare;
-use crate::load::{Clients, Load};
 use crate::measure::median;
-use crate::process::Server;
 use crate::progress::Progress;
 use crate::workloads::{STANDBY, start_playground};
 

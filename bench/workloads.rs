@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
+use support::bed::{self, Bed, LOSSY, SERVER};
+use support::load::{Clients, Load, Report};
+use support::process::{Server, command};
 
-use crate::bed::{self, Bed, LOSSY, SERVER};
-use crate::load::{Clients, Load, Report};
 use crate::measure::{AROUND, Measured};
-use crate::process::{Server, command};
 use crate::restarts::{Seen, Taken, hand_over};
 
 /// Short, so that restarts can follow each other; long enough for any handshake on loopback.

@@ -4,10 +4,8 @@
 //! Then `curl --insecure https://localhost:8443`, and `kill -HUP` the pid it logs.
 
 use std::convert::Infallible;
-use std::sync::Arc;
 
 use handover::rustls::ServerConfig;
-use handover::rustls::crypto::ring;
 use handover::rustls::pki_types::pem::PemObject;
 use handover::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use hyper::body::Incoming;
@@ -34,8 +32,8 @@ fn config(mut files: impl Iterator<Item = String>) -> Result<ServerConfig, BoxEr
         }
         _ => self_signed()?,
     };
-    let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()));
-    Ok(config.with_safe_default_protocol_versions()?.with_no_client_auth().with_single_cert(chain, key)?)
+    // With the crypto provider that this program depends on.
+    Ok(ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key)?)
 }
 
 #[tokio::main]

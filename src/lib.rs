@@ -70,22 +70,37 @@
 //!   one is never replaced itself.
 //! - The successor must be the process that was started, or replace it by `exec`: a wrapper that forks is not believed, and a
 //!   program that forks into the background may do so only while [`generation()`] is 1.
-//! - TLS needs the feature `tls`, which the default features include. A server has it on all of its addresses or on none, and
+//! - TLS needs the feature `tls`, and a crypto provider of the program's choice (see [Features](#features)). A server has it on all of its addresses or on none, and
 //!   sessions are not resumed over a handover unless the program brings a ticketer.
 //! - An HTTP/1 client that stays quiet for the whole idle grace and sends its next request in the very moment we close
 //!   loses that request, as with every server that ever closes an idle connection.
+//!
+//! # Features
+//!
+//! None of them is on by default.
+//!
+//! | feature | what it adds | crates that others see |
+//! |---|---|---|
+//! | `tls` | `Server::tls` and `Conn::tls` | tokio-rustls 0.26 (rustls 0.23), re-exported as `rustls`. It brings no crypto provider: switch one on with the rustls feature `ring` or `aws_lc_rs` |
+//! | `control` | the socket that the program `handover` asks; not for others yet | |
+//! | `metrics` | `control`, and numbers for Prometheus; not for others yet | prometheus-client 0.25 |
 //!
 //! # Layout
 //!
 //! `succession` is the state machine, pure. `server` is the builder and, in `server::engine`, the one loop that feeds
 //! the machine. `generation` knows the environment, `process` processes, `signals` signals, `port` and `steering` the
 //! sockets, `identity` the pid file, `notify` what a service manager is told, `drain` the connections. `supervisor` is the
-//! process in front, which is none of the generations and has a loop of its own. Each of the operating system's facts lives
+//! process in front, which is none of the generations and has a loop of its own. `control` is the socket for those who operate a
+//! program, `metrics` what is counted. `src/cli` is another package, the program `handover`. Each of the operating system's facts lives
 //! in one of them.
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("handover runs on Linux only: it steers connections with SO_ATTACH_REUSEPORT_CBPF.");
 
+/// What operates a program: not for others yet, and changed without notice.
+#[cfg(all(target_os = "linux", feature = "control"))]
+#[doc(hidden)]
+pub mod control;
 #[cfg(target_os = "linux")]
 mod drain;
 #[cfg(target_os = "linux")]
@@ -98,6 +113,10 @@ mod generation;
 mod handle;
 #[cfg(target_os = "linux")]
 mod identity;
+/// What is counted: not for others yet, and changed without notice. Its text is made by prometheus-client 0.25.
+#[cfg(all(target_os = "linux", feature = "control"))]
+#[doc(hidden)]
+pub mod metrics;
 #[cfg(target_os = "linux")]
 mod notify;
 #[cfg(target_os = "linux")]

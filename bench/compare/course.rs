@@ -5,14 +5,14 @@ use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
+use support::bed::{self, Bed, LOSSY, SERVER};
+use support::load::{Clients, Load, Report};
 use tokio::runtime::Handle;
 use tokio::task::block_in_place;
 use tokio::time::sleep;
 
 use super::taken::{Taken, Watch};
-use crate::bed::{self, Bed, LOSSY, SERVER};
 use crate::contestants::{Contestant, Running, Setting};
-use crate::load::{Clients, Load, Report};
 use crate::measure::{Measured, ms};
 use crate::workloads::Workload;
 

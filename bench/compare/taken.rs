@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-
-use crate::resources::{cpu_seconds, pss_mib};
+use support::resources::{cpu_seconds, pss_mib};
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Taken {

@@ -6,10 +6,11 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use support::process::{Server, command};
+use support::servers::{tell, wait_for};
+use support::steering;
 
-use super::{Contestant, Kind, Means, tell, wait_for};
-use crate::process::{Server, command};
-use crate::steering;
+use super::{Contestant, Kind, Means};
 
 /// The protection that is off.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -3,9 +3,10 @@
 use std::net::SocketAddr;
 
 use nix::sys::signal::Signal;
+use support::servers::family::Family;
+use support::servers::{packages, tell};
 
-use super::family::Family;
-use super::{Contestant, Kind, Means, cores, packages, tell};
+use super::{Contestant, Kind, Means, cores};
 
 /// When a worker that leaves closes a connection without a request.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -5,9 +5,10 @@ use std::net::SocketAddr;
 
 use nix::sys::signal::Signal;
 use rustix::process::{Resource, getrlimit, getuid};
+use support::servers::family::Family;
+use support::servers::{packages, tell, wait_for};
 
-use super::family::Family;
-use super::{Contestant, Kind, Means, cores, packages, tell, wait_for};
+use super::{Contestant, Kind, Means, cores};
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Way {

@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 
 use nix::sys::signal::Signal;
+use support::servers::family::Family;
+use support::servers::{packages, tell, wait_for};
 
-use super::family::Family;
-use super::{Contestant, Kind, Means, packages, tell, wait_for};
+use super::{Contestant, Kind, Means};
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Peer {
@@ -91,8 +92,8 @@ fn locked(lock: &str, name: &str) -> String {
     format!("{name} {}", version.unwrap_or("of unknown version"))
 }
 
-fn workspace() -> &'static Path {
-    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/bench/peers"))
+fn workspace() -> PathBuf {
+    support::root().join("bench/peers")
 }
 
 fn binary(package: &str) -> PathBuf {

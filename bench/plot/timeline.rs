@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use plotters::coord::ranged1d::ValueFormatter;
 use plotters::prelude::*;
+use support::load::{Report, Sample};
 
 use super::{Area, Drawn, FAILED, INK, NEW, OLD, draw, ink};
-use crate::load::{Report, Sample};
 
 /// The width of a column.
 const BIN: Duration = Duration::from_millis(20);

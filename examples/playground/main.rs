@@ -30,24 +30,11 @@ use std::time::Duration;
 
 use clap::Parser;
 use handover::{Events, Handle, Signals};
+use handover_cli::{log, options, tls};
 use hyper::service::service_fn;
+use support::answer::answer;
 use tokio::net::TcpSocket;
 use tokio::time::sleep;
-
-mod answer;
-use answer::answer;
-
-#[path = "../../src/cli/files.rs"]
-mod files;
-#[allow(dead_code, reason = "the server also changes where lines go")]
-#[path = "../../src/cli/lines.rs"]
-mod lines;
-#[path = "../../src/cli/log.rs"]
-mod log;
-#[path = "../../src/cli/options.rs"]
-mod options;
-#[path = "../../src/cli/tls.rs"]
-mod tls;
 
 #[derive(Debug, Parser)]
 #[command(args_override_self = true)]

@@ -10,6 +10,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use clap::Args;
+use handover::control::{self, Api, Via};
+use handover::metrics::Metrics;
 use handover::{ConnectInfo, Handle, Server};
 use http_body_util::Either;
 use hyper::body::{Body, Bytes, Incoming};
@@ -19,8 +21,6 @@ use hyper::service::Service;
 use hyper::{Request, Response, StatusCode};
 use subtle::ConstantTimeEq;
 
-use super::control::{self, Api, Via};
-use super::metrics::Metrics;
 use super::options::cause;
 
 #[derive(Debug, Args)]

@@ -3,8 +3,9 @@
 use std::io::{self, Write};
 use std::path::Path;
 
+use handover::control::listening;
+
 use super::config::Config;
-use super::control::listening;
 use super::files;
 use super::log::{cannot_open, one_line};
 use super::{Cli, check_root, configured};

@@ -18,7 +18,7 @@ const REPORT: Duration = Duration::from_secs(10);
 
 /// The way in.
 #[derive(Debug, Clone)]
-pub(crate) struct Lines {
+pub struct Lines {
     queue: SyncSender<Entry>,
     dropped: Arc<AtomicU64>,
 }
@@ -124,7 +124,7 @@ fn write_piece(out: &mut impl Write, piece: &mut Vec<u8>, dropped: &AtomicU64) -
 /// Writes the lines that are left when it is dropped, if somebody reads them.
 #[derive(Debug)]
 #[must_use]
-pub(crate) struct Flush(SyncSender<Entry>);
+pub struct Flush(SyncSender<Entry>);
 
 impl Drop for Flush {
     fn drop(&mut self) {

@@ -14,7 +14,7 @@ use super::files;
 use super::lines::{Flush, Lines};
 
 #[derive(Debug, Args)]
-pub(crate) struct LogOptions {
+pub struct LogOptions {
     /// The form of log lines
     #[arg(long, value_name = "FORM", default_value = "text")]
     log_format: Format,
@@ -58,7 +58,7 @@ const QUEUE: usize = 1024;
 impl LogOptions {
     /// Lines are written until the second of what this returns is dropped. When the log file cannot be opened they go to
     /// stderr, and the third says why.
-    pub(crate) fn install(&self) -> (Lines, Flush, Result<(), String>) {
+    pub fn install(&self) -> (Lines, Flush, Result<(), String>) {
         let (out, opened): (Box<dyn Write + Send>, _) = match self.log_file.as_deref() {
             None => (Box::new(io::stderr()), Ok(())),
             Some(path) => match files::append(path, true) {

@@ -9,9 +9,21 @@ use std::time::Duration;
 use clap::Args;
 use handover::Server;
 
+/// Whether and where `handover status` and the like can ask a server.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ControlOptions {
+    /// Keep the sockets that `handover status` and the like ask in this directory [default: one of its own for each
+    /// first address, in $RUNTIME_DIRECTORY, $XDG_RUNTIME_DIR or /run]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) control: Option<PathBuf>,
+    /// Have no such sockets
+    #[arg(long, conflicts_with = "control")]
+    pub(crate) no_control: bool,
+}
+
 /// Durations have a unit: 500ms, 5s, 2m, 1h.
 #[derive(Debug, Args)]
-pub(crate) struct ServerOptions {
+pub struct ServerOptions {
     /// Listen on this address, or those of a HOST:PORT; may be given several times. Port 0 is picked once and kept over generations
     #[arg(long, short, value_name = "IP:PORT", default_value = "127.0.0.1:8080", value_parser = Named::parse)]
     listen: Vec<Named>,
@@ -60,8 +72,8 @@ pub(crate) struct ServerOptions {
     /// How many requests at a time an HTTP/2 client may send on one connection
     #[arg(long, value_name = "STREAMS", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
     http2_max_concurrent_streams: u32,
-    /// At so many connections idle ones make room for new ones, or these wait [default: half of the descriptors that the hard
-    /// limit allows]
+    /// At so many connections idle ones make room for new ones, or these wait [default: half of the descriptors that are
+    /// free when the server starts]
     #[arg(long, value_name = "CONNECTIONS")]
     max_connections: Option<usize>,
     /// Length of the accept queue of each address
@@ -74,12 +86,12 @@ pub(crate) struct ServerOptions {
 
 impl ServerOptions {
     /// The addresses to listen on; names are looked up.
-    pub(crate) fn listen(&self) -> Result<Vec<SocketAddr>, String> {
+    pub fn listen(&self) -> Result<Vec<SocketAddr>, String> {
         let addresses = self.listen.iter().map(Named::resolve).collect::<Result<Vec<_>, _>>()?;
         Ok(addresses.into_iter().flatten().collect())
     }
 
-    pub(crate) fn server(&self, listen: &[SocketAddr]) -> Server {
+    pub fn server(&self, listen: &[SocketAddr]) -> Server {
         let server = Server::bind(listen)
             .ready_timeout(self.ready_timeout)
             .standby(self.standby)

@@ -9,6 +9,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use handover::control::listening::sockets;
+use handover::control::place::{bases, homes};
+use handover::control::{self, LogFiles as _};
+use handover::metrics::{Metrics, siblings};
 use hyper::Method;
 use nix::libc::{SIGUSR1, SIGXFSZ};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -17,11 +21,9 @@ use tokio::io::AsyncReadExt;
 use tokio::task::spawn_blocking;
 
 use super::command::ask::ask;
-use super::control::listening::sockets;
-use super::control::place::{ControlOptions, bases, homes};
 use super::files;
 use super::lines::Lines;
-use super::metrics::{Metrics, siblings};
+use super::options::ControlOptions;
 
 /// The files that lines go to.
 #[derive(Debug, Clone, Default)]
@@ -37,9 +39,10 @@ impl LogFiles {
     pub(crate) fn add(&self, path: PathBuf, lines: Lines) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(LogFile { path, lines });
     }
+}
 
-    /// Opens each file anew, and gives their names. One that cannot be opened stays as it is.
-    pub(crate) fn reopen(&self) -> Result<Vec<PathBuf>, String> {
+impl control::LogFiles for LogFiles {
+    fn reopen(&self) -> Result<Vec<PathBuf>, String> {
         let files = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut opened = Ok(vec![]);
         for LogFile { path, lines } in files.iter() {

@@ -20,7 +20,7 @@ use handover::rustls::{CertificateError, Error, InconsistentKeys, RootCertStore,
 use super::options::{cause, duration};
 
 #[derive(Debug, Args)]
-pub(crate) struct TlsOptions {
+pub struct TlsOptions {
     /// Serve HTTPS with the certificates in this PEM file, the server's own first; each generation reads it anew
     #[arg(long, value_name = "FILE")]
     tls_cert: Option<PathBuf>,
@@ -36,7 +36,7 @@ pub(crate) struct TlsOptions {
 const LARGEST: u64 = 1 << 20;
 
 /// What is wrong, after the flag that it is wrong with.
-pub(crate) type Mistake = (&'static str, String);
+pub type Mistake = (&'static str, String);
 
 const CERT: &str = "tls-cert";
 const KEY: &str = "tls-key";
@@ -44,7 +44,7 @@ const KEY: &str = "tls-key";
 impl TlsOptions {
     /// Reads and checks the files; `None` without TLS. What clients may dislike is only a warning, because a server that
     /// does not start helps nobody.
-    pub(crate) fn load(&self) -> Result<Option<Arc<ServerConfig>>, Mistake> {
+    pub fn load(&self) -> Result<Option<Arc<ServerConfig>>, Mistake> {
         let (cert, key) = match (&self.tls_cert, &self.tls_key) {
             (None, None) => return Ok(None),
             (Some(cert), Some(key)) => (cert, key),
@@ -86,7 +86,7 @@ impl TlsOptions {
         Ok(Some(Arc::new(config)))
     }
 
-    pub(crate) fn apply(&self, server: Server, config: Option<Arc<ServerConfig>>) -> Server {
+    pub fn apply(&self, server: Server, config: Option<Arc<ServerConfig>>) -> Server {
         match config {
             Some(config) => server.tls(config).handshake_timeout(self.tls_handshake_timeout),
             None => server,

@@ -24,7 +24,8 @@ impl Default for Tls {
 
 impl Server {
     /// Serves every connection of [`serve`](Server::serve) with TLS. Without ALPN protocols in `config` it offers `h2` and
-    /// `http/1.1`. [`listen`](Server::listen) leaves the handshake to the program: see [`Conn::tls`](crate::Conn::tls).
+    /// `http/1.1`. The feature brings no crypto provider: `config` has that of the program, by `ServerConfig::builder` the one whose
+    /// feature of rustls (`ring`, `aws_lc_rs`) is on. [`listen`](Server::listen) leaves the handshake to the program: see [`Conn::tls`](crate::Conn::tls).
     ///
     /// A generation has the certificate that it is given here, so the next one brings a new one. What a client keeps of a
     /// session, a ticket, means nothing to the next generation unless `config` has a ticketer with keys that both know: its

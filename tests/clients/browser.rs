@@ -9,9 +9,9 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use support::process::command;
 
 use crate::outcome::Outcome;
-use crate::process::command;
 use crate::program::Visit;
 use crate::species::PAUSES;
 use crate::tools::version;

@@ -9,19 +9,9 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-
-use crate::process::PATIENCE;
-
-#[path = "../../bench/contestants/address.rs"]
-#[allow(dead_code, reason = "the bench needs more of it")]
-mod address;
-#[path = "../../bench/contestants/family.rs"]
-#[allow(dead_code, reason = "the bench needs more of it")]
-mod family;
-#[path = "../../bench/contestants/packages.rs"]
-mod packages;
-
-use family::Family;
+use support::process::PATIENCE;
+use support::servers::family::Family;
+use support::servers::{address, packages, tell, wait_for};
 
 pub(crate) struct Front {
     family: Family,
@@ -143,22 +133,4 @@ impl Front {
 
 fn listeners(pauses: &[u64]) -> Result<Vec<(u64, SocketAddr)>, String> {
     pauses.iter().map(|pause| Ok((*pause, address::free_port(Ipv4Addr::LOCALHOST)?))).collect()
-}
-
-fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> Result<T, String> {
-    let until = Instant::now() + PATIENCE;
-    loop {
-        if let Some(found) = look() {
-            return Ok(found);
-        }
-        if Instant::now() >= until {
-            return Err(format!("waited {PATIENCE:?} in vain for {what}"));
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}
-
-fn tell(pid: u32, signal: Signal) -> Result<(), String> {
-    let target = i32::try_from(pid).map_err(|_| format!("{pid} is no pid"))?;
-    kill(Pid::from_raw(target), signal).map_err(|error| format!("cannot send {signal} to {pid}: {error}"))
 }

@@ -8,12 +8,13 @@ use std::time::Instant;
 
 use nix::sys::signal::Signal;
 use rcgen::{CertificateParams, KeyPair};
+use support::harness::{example, playground, skip};
+use support::process::{Server, command, signal};
 use tempfile::TempDir;
 
+use crate::HANDOVER;
 use crate::front::{self, Front};
-use crate::harness::{HANDOVER, example, playground, skip};
 use crate::outcome::Outcome;
-use crate::process::{Server, command, signal};
 use crate::program::{self, Visit};
 use crate::species::{Group, IDLE_GRACE, PAUSES, Species, Target};
 use crate::table::{Row, Run};
@@ -220,7 +221,7 @@ impl Bed {
     fn handovers(&self, target: Target, from: Instant, to: Instant) -> u64 {
         let server = self.servers.get(&target).unwrap_or_else(|| &self.servers[&Target::Plain]);
         let lines = server.log().lines();
-        let serves = |line: &&crate::process::Line| {
+        let serves = |line: &&support::process::Line| {
             line.generation() > 1 && line.message().starts_with("serving") && line.at > from && line.at < to
         };
         lines.iter().filter(serves).count() as u64

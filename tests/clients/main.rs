@@ -7,16 +7,9 @@
 
 mod browser;
 mod front;
-#[allow(dead_code, reason = "the other tests need more of it")]
-#[path = "../promises/harness.rs"]
-mod harness;
 mod judgement;
 mod keeper;
-#[path = "../../bench/load.rs"]
-mod load;
 mod outcome;
-#[path = "../../bench/process.rs"]
-mod process;
 mod program;
 mod reset;
 mod species;
@@ -29,6 +22,9 @@ use std::sync::{Mutex, MutexGuard};
 
 use judgement::judge;
 use table::Table;
+
+/// The program under test.
+const HANDOVER: &str = env!("CARGO_BIN_EXE_handover");
 
 /// The tests share two cores, and what they measure is time: one after the other.
 fn alone() -> MutexGuard<'static, ()> {
@@ -44,12 +40,7 @@ fn installed() -> PathBuf {
 
 /// What is beside this file.
 fn beside(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(name)
-}
-
-/// For `bench/contestants/packages.rs`, which looks from there for what `bench/peers/fetch` has unpacked.
-fn playground() -> PathBuf {
-    harness::example("playground")
+    support::root().join("tests/clients").join(name)
 }
 
 /// Builds the examples in the profile of this executable.
@@ -57,7 +48,7 @@ fn build_examples() {
     let me = std::env::current_exe().expect("the path of this executable");
     let release = me.ancestors().nth(2).is_some_and(|folder| folder.ends_with("release"));
     let mut cargo = std::process::Command::new(env!("CARGO"));
-    cargo.current_dir(env!("CARGO_MANIFEST_DIR")).args(["build", "--locked", "--quiet"]);
+    cargo.current_dir(support::root()).args(["build", "--locked", "--quiet"]);
     cargo.args(["--example", "playground", "--example", "tonic"]).args(release.then_some("--release"));
     // The one that this executable is in, however it was named.
     cargo.arg("--target-dir").arg(me.ancestors().nth(3).expect("a target directory"));

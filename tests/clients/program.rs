@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
+use support::process::command;
+
 use crate::outcome::Outcome;
-use crate::process::command;
 use crate::species::{Program, Species};
 use crate::{beside, installed, tools};
 

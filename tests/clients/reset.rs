@@ -9,11 +9,11 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use support::harness::skip;
+use support::process::{PATIENCE, signal};
 
-use crate::harness::skip;
 use crate::keeper::Bed;
 use crate::outcome::Outcome;
-use crate::process::{PATIENCE, signal};
 use crate::program::{self, Visit, text};
 use crate::species::{Program, Species, Target};
 use crate::{alone, build_examples, say};

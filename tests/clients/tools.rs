@@ -4,9 +4,10 @@ use std::fmt::Write;
 use std::process::Output;
 use std::time::{Duration, Instant};
 
+use support::process::command;
+
 use crate::beside;
 use crate::outcome::Outcome;
-use crate::process::command;
 use crate::program::{Visit, finish, last_words, text};
 
 /// One process for each worker, which asks for a long row of URLs over one connection.

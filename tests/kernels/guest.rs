@@ -11,14 +11,16 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
+use support::bed::{Bed, SERVER, Wire};
+use support::harness::{Client, Faulty, QUICK, Traffic, example, get, start, wait_until};
+use support::load::{Clients, Report};
+use support::process::{Line, Server, command, signal};
+use support::steering;
 
-use crate::bed::{Bed, SERVER, Wire};
-use crate::harness::{Client, Faulty, HANDOVER, QUICK, Traffic, example, get, start, wait_until};
+use crate::HANDOVER;
+use crate::HANDOVERS;
 use crate::initramfs::{SOCK_DIAG, TUN};
-use crate::load::{Clients, Report};
 use crate::machine::GUEST;
-use crate::process::{Line, Server, command, signal};
-use crate::{HANDOVERS, steering};
 
 /// The second serial line.
 const REPORTS: &str = "/dev/ttyS1";

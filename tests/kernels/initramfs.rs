@@ -6,7 +6,9 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::harness::{HANDOVER, example};
+use support::harness::example;
+
+use crate::HANDOVER;
 
 /// Where the modules are that answer questions about TCP sockets, in the order in which they are loaded.
 pub(crate) const SOCK_DIAG: [&str; 2] = ["/inet_diag.ko", "/tcp_diag.ko"];

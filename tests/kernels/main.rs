@@ -3,27 +3,20 @@
 //!
 //! `tests/kernels/fetch` unpacks the kernels. One that is missing, or a machine without qemu, is skipped and named.
 
-#[path = "../../bench/bed.rs"]
-mod bed;
 mod guest;
-#[allow(dead_code, reason = "the other tests need more of it")]
-#[path = "../promises/harness.rs"]
-mod harness;
 mod initramfs;
-#[path = "../../bench/load.rs"]
-mod load;
 mod machine;
-#[path = "../../bench/process.rs"]
-mod process;
-#[path = "../../bench/steering.rs"]
-mod steering;
 mod verdict;
 
 use std::io::Write;
 use std::sync::{Mutex, PoisonError};
 
-use harness::skip;
+use support::harness::skip;
+
 use machine::Kernel;
+
+/// The program under test.
+const HANDOVER: &str = env!("CARGO_BIN_EXE_handover");
 
 const HANDOVERS: u64 = 5;
 

@@ -2,21 +2,6 @@
 //!
 //! Loopback hides the largest loss of all: handshakes that are under way when a listener closes.
 
-#[path = "../../bench/bed.rs"]
-mod bed;
-#[allow(dead_code, reason = "the other tests need more of it")]
-#[path = "../promises/frames.rs"]
-mod frames;
-#[allow(dead_code, reason = "the other tests need more of it")]
-#[path = "../promises/harness.rs"]
-mod harness;
-#[allow(dead_code, reason = "the other tests need more of it")]
-#[path = "../promises/kinds/http2.rs"]
-mod http2;
-#[path = "../../bench/load.rs"]
-mod load;
-#[path = "../../bench/process.rs"]
-mod process;
 mod vanishing;
 
 use std::net::SocketAddr;
@@ -25,10 +10,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use bed::{Bed, LOSSY, SERVER, TERRIBLE, Wire};
-use harness::{Traffic, example, hand_over, skip};
-use load::{Clients, Report};
-use process::{Server, command};
+use support::bed::{self, Bed, LOSSY, SERVER, TERRIBLE, Wire};
+use support::harness::{Traffic, example, hand_over, skip};
+use support::http2;
+use support::load::{Clients, Report};
+use support::process::{Server, command};
 
 /// Runs `test`, which is the body of the test of this name, where it has a network of its own.
 fn on_the_bed(name: &str, test: impl FnOnce()) {

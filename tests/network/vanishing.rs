@@ -5,11 +5,11 @@ use std::io::Read;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use support::bed::{Bed, SERVER, Wire};
+use support::harness::{Client, Traffic, example};
+use support::load::Clients;
+use support::process::{Line, Server, command, signal};
 
-use crate::bed::{Bed, SERVER, Wire};
-use crate::harness::{Client, Traffic, example};
-use crate::load::Clients;
-use crate::process::{Line, Server, command, signal};
 use crate::{load, on_the_bed};
 
 /// Far away and reliable, so that whoever is silent has vanished.

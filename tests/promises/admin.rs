@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
+use support::harness::{Traffic, get, install};
+use support::load::Clients;
+use support::process::{PATIENCE, Server, command};
 
-use crate::harness::{HANDOVER, Traffic, get, install};
-use crate::load::Clients;
-use crate::process::{PATIENCE, Server, command};
+use crate::HANDOVER;
 
 mod metrics;
 mod upgrade;

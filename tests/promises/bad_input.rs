@@ -4,9 +4,10 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Output, Stdio};
 
 use nix::sys::signal::Signal;
+use support::harness::{QUICK, Traffic, get, install, skip, start};
+use support::process::{Server, command, signal};
 
-use crate::harness::{HANDOVER, QUICK, Traffic, get, install, skip, start};
-use crate::process::{Server, command, signal};
+use crate::HANDOVER;
 
 fn run(args: &[&str]) -> (Option<i32>, String) {
     finish(command(HANDOVER).args(args))
@@ -175,7 +176,7 @@ os.execv(sys.argv[1], sys.argv[1:])
         return skip("needs python3 on x86_64 for a sandbox");
     }
     let mut started = command("python3");
-    started.args(["-c", sandbox]).arg(crate::harness::example("playground")).args(QUICK);
+    started.args(["-c", sandbox]).arg(support::harness::example("playground")).args(QUICK);
     let server = Server::start(started);
     let warning = server.log().wait_for("cannot be steered");
     assert_eq!(warning.json["level"], "WARN");

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::chaos_run;
-use crate::harness::example;
+use support::chaos;
+use support::harness::example;
 
 /// Another seed each time, unless `CHAOS_SEED` names the one to repeat.
 #[test]
@@ -13,7 +13,7 @@ fn a_minute_of_chaos_loses_nothing_but_what_is_inside_of_killed_processes() {
     println!("CHAOS_SEED={seed}");
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     let playground = example("playground");
-    let run = chaos_run::run(&playground, seed, Duration::from_secs(60));
+    let run = chaos::run(&playground, seed, Duration::from_secs(60));
     let tally = runtime.expect("a runtime").block_on(run).unwrap_or_else(|broken| panic!("{broken}"));
     println!("{tally}");
     assert!(tally.requests > 1000 && tally.releases > 10 && tally.kills > 1 && tally.stops > 1, "{tally}");

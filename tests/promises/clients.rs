@@ -3,8 +3,9 @@
 use std::process::{Command, Output, Stdio};
 use std::thread::{self, JoinHandle};
 
-use crate::harness::{hand_over, skip, start, wait_until};
-use crate::process::{Server, command};
+use support::harness::{hand_over, skip, start, wait_until};
+use support::process::{Server, command};
+
 use crate::relay::Relay;
 
 /// What `program --version` says, if it is there.

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
+use support::harness::{Traffic, get, hand_over, wait_until};
+use support::process::{Server, command, signal};
 use tempfile::TempDir;
 
-use crate::harness::{HANDOVER, Traffic, get, hand_over, wait_until};
-use crate::process::{Server, command, signal};
+use crate::HANDOVER;
 
 mod access;
 mod addresses;

@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use support::harness::{Client, QUICK, get, leave_descriptors, start, wait_until};
+use support::process::{Server, command, signal};
 
-use crate::harness::{Client, QUICK, get, leave_descriptors, start, wait_until};
-use crate::process::{Server, command, signal};
 use crate::websocket::WebSocket;
 
 #[test]
@@ -181,7 +181,7 @@ fn cpu_time(pid: u32) -> Duration {
 fn the_directory_is_served_with_ranges_and_conditional_requests() {
     let dir = tempfile::tempdir().expect("a directory");
     std::fs::write(dir.path().join("index.html"), "0123456789").expect("writable");
-    let mut served = command(env!("CARGO_BIN_EXE_handover"));
+    let mut served = command(crate::HANDOVER);
     served.args(QUICK).arg(dir.path());
     let server = Server::start(served);
     let get = |headers: &str| {

@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::Value;
+use support::harness::{QUICK, install};
+use support::process::{Server, command};
 
-use crate::harness::{HANDOVER, QUICK, install};
-use crate::process::{Server, command};
+use crate::HANDOVER;
 
 mod broken_config;
 mod moved;

@@ -5,9 +5,10 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use support::harness::{Client, QUICK, get, start};
+use support::process::{PATIENCE, Server, command, signal};
 
-use crate::harness::{Client, HANDOVER, QUICK, get, start};
-use crate::process::{PATIENCE, Server, command, signal};
+use crate::HANDOVER;
 use crate::websocket::{CLOSE, TEXT, WebSocket};
 
 fn upload(addr: SocketAddr, size: usize, framing: &str) -> std::io::Result<String> {

@@ -1,13 +1,12 @@
 //! What a program learns of its own generation, as typed values; the playground logs each of them.
 
 use nix::sys::signal::Signal;
-
-use crate::harness::{Faulty, hand_over, start};
-use crate::process::{Server, signal};
+use support::harness::{Faulty, hand_over, start};
+use support::process::{Server, signal};
 
 /// The events that this process has told of, in order.
 fn events(server: &Server, pid: u32) -> Vec<String> {
-    let of = |line: &crate::process::Line| {
+    let of = |line: &support::process::Line| {
         (line.pid() == pid && line.message() == "event")
             .then(|| line.json["event"].as_str().unwrap_or("").to_owned())
     };

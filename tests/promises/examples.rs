@@ -4,11 +4,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use support::harness::{Client, Traffic, example, get, hand_over, wait_until};
+use support::load::Clients;
+use support::process::{Server, command, signal};
 use tokio_rustls::TlsConnector;
-
-use crate::harness::{Client, Traffic, example, get, hand_over, wait_until};
-use crate::load::Clients;
-use crate::process::{Server, command, signal};
 
 mod conversations;
 mod tls;

@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-
-use crate::harness::{
+use support::harness::{
     Faulty, QUICK, Traffic, example, get, install, is_alive, start, start_copy, wait_until,
 };
-use crate::load::Clients;
-use crate::process::{Server, signal};
+use support::load::Clients;
+use support::process::{Server, signal};
 
 /// The failed handover is over, generation 1 serves, nothing was lost, and the next HUP succeeds.
 fn assert_unharmed(server: &Server, traffic: Traffic) {
@@ -114,7 +113,7 @@ fn a_successor_that_crashes_in_standby_is_replaced_by_the_old_generation() {
 #[test]
 fn a_connection_lives_on_when_the_successor_crashes() {
     let server = start(&["--standby", "10s"]);
-    let mut client = crate::harness::Client::connect(server.address());
+    let mut client = support::harness::Client::connect(server.address());
     client.get("/");
     signal(server.first_pid(), Signal::SIGHUP);
     let successor = server.wait_serving(2);
@@ -130,7 +129,7 @@ fn a_connection_lives_on_when_the_successor_crashes() {
 #[test]
 fn a_successor_that_crashes_after_standby_does_not_take_the_old_generation_with_it() {
     let faulty = Faulty::start(&[]);
-    let mut client = crate::harness::Client::connect(faulty.server.address());
+    let mut client = support::harness::Client::connect(faulty.server.address());
     client.send("/slow?ms=2500");
     faulty.next_is("exit-after-ready=1000");
     signal(faulty.server.first_pid(), Signal::SIGHUP);

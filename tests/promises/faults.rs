@@ -3,10 +3,9 @@
 //! What `failures`, `signals`, `bad_input`, `launch` and `traces` prove already is not repeated here.
 
 use nix::sys::signal::Signal;
-
-use crate::harness::{Faulty, Traffic};
-use crate::load::Report;
-use crate::process::{Line, Server, signal};
+use support::harness::{Faulty, Traffic};
+use support::load::Report;
+use support::process::{Line, Server, signal};
 
 mod around_the_flip;
 mod before_ready;

@@ -6,9 +6,10 @@ use std::path::Path;
 use std::process::Stdio;
 
 use nix::sys::signal::Signal;
+use support::harness::{QUICK, install, skip, wait_until};
+use support::process::{Server, command, signal};
 
-use crate::harness::{HANDOVER, QUICK, install, skip, wait_until};
-use crate::process::{Server, command, signal};
+use crate::HANDOVER;
 
 fn mode(path: &Path, mode: u32) {
     fs::set_permissions(path, PermissionsExt::from_mode(mode)).expect("ours");
@@ -117,10 +118,10 @@ fn a_umask_that_leaves_the_owner_nothing_is_in_nobodys_way_and_nothing_is_warned
     signal(server.first_pid(), Signal::SIGHUP);
     let second = server.wait_serving(2);
     server.wait_retired(1);
-    assert!(crate::harness::get(server.address(), "/").contains("generation 2,"));
+    assert!(support::harness::get(server.address(), "/").contains("generation 2,"));
     signal(second, Signal::SIGTERM);
     server.log().wait_for("stopped");
     wait_until("the pid file is gone", &server, || !home.join("pid").exists());
-    let warned = |line: &&crate::process::Line| line.json["level"] != "INFO";
+    let warned = |line: &&support::process::Line| line.json["level"] != "INFO";
     assert_eq!(server.log().lines().iter().filter(warned).count(), 0, "{}", server.log().history());
 }

@@ -5,10 +5,9 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-
-use crate::frames::{ACK, END_HEADERS, END_STREAM, Frame, GOAWAY, HEADERS, PING, PREFACE, SETTINGS, frame};
-use crate::harness::{Client, start};
-use crate::process::{PATIENCE, Server, signal};
+use support::frames::{ACK, END_HEADERS, END_STREAM, Frame, GOAWAY, HEADERS, PING, PREFACE, SETTINGS, frame};
+use support::harness::{Client, start};
+use support::process::{PATIENCE, Server, signal};
 
 /// A GOAWAY that names it covers every stream.
 const ALL: u32 = (1 << 31) - 1;

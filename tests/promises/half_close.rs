@@ -6,9 +6,10 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use support::harness::{Client, QUICK, get, start, wait_until};
+use support::process::{PATIENCE, Server, command, signal};
 
-use crate::harness::{Client, HANDOVER, QUICK, get, start, wait_until};
-use crate::process::{PATIENCE, Server, command, signal};
+use crate::HANDOVER;
 
 /// The requests, and what the body of each answer has to be.
 fn exchanges() -> Vec<(String, String)> {

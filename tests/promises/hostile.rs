@@ -10,9 +10,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-
-use crate::harness::{Traffic, is_alive, playground, wait_until};
-use crate::process::{Line, Log, PATIENCE, Server, signal};
+use support::harness::{Traffic, is_alive, playground, wait_until};
+use support::process::{Line, Log, PATIENCE, Server, signal};
 
 mod files;
 mod http1;

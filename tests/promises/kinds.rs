@@ -7,12 +7,11 @@ use std::thread::{self, JoinHandle, sleep};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-
-use crate::harness::{hand_over, start};
-use crate::process::{Server, signal};
+use support::harness::{hand_over, start};
+use support::http2;
+use support::process::{Server, signal};
 
 mod http1;
-mod http2;
 mod lasting;
 
 const GRACE: Duration = Duration::from_millis(500);

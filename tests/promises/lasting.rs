@@ -4,9 +4,10 @@ use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use support::harness::{Client, QUICK, get, hand_over, start, wait_until};
+use support::process::{Server, command, signal};
 
-use crate::harness::{Client, HANDOVER, QUICK, get, hand_over, start, wait_until};
-use crate::process::{Server, command, signal};
+use crate::HANDOVER;
 use crate::websocket::{CLOSE, TEXT, WebSocket};
 
 #[test]

@@ -4,9 +4,10 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use nix::sys::signal::Signal;
+use support::harness::{QUICK, example, get, install, start, start_copy};
+use support::process::{Server, command, signal};
 
-use crate::harness::{HANDOVER, QUICK, example, get, install, start, start_copy};
-use crate::process::{Server, command, signal};
+use crate::HANDOVER;
 
 fn hand_over_to_the_page(server: &Server) {
     signal(server.first_pid(), Signal::SIGHUP);
@@ -137,10 +138,10 @@ fn a_new_program_that_would_serve_the_content_of_the_old_release_is_warned_of() 
     let mut started = command(current.join("server"));
     started.current_dir(&current).env_remove("PWD").args(QUICK).arg("www");
     let server = Server::start(started);
-    let second = crate::harness::hand_over(&server, 1, server.first_pid());
+    let second = support::harness::hand_over(&server, 1, server.first_pid());
     let warned = |generation: u64| {
         let lines = server.log().lines();
-        let of = |line: &&crate::process::Line| {
+        let of = |line: &&support::process::Line| {
             line.generation() == generation && line.message().contains("of another release")
         };
         lines.iter().find(of).map(|line| line.message().to_owned())

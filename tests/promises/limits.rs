@@ -6,11 +6,12 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::Stdio;
 
+use support::frames::{DATA, END_HEADERS, END_STREAM, Frame, HEADERS, PREFACE, RST_STREAM, SETTINGS};
+use support::harness::QUICK;
+use support::process::{PATIENCE, Server, command};
 use tempfile::TempDir;
 
-use crate::frames::{DATA, END_HEADERS, END_STREAM, Frame, HEADERS, PREFACE, RST_STREAM, SETTINGS};
-use crate::harness::{HANDOVER, QUICK};
-use crate::process::{PATIENCE, Server, command};
+use crate::HANDOVER;
 
 mod compression;
 mod descriptors;

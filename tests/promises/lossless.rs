@@ -3,10 +3,9 @@
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-
-use crate::harness::{Client, Traffic, get, hand_over, start};
-use crate::load::Clients;
-use crate::process::{Server, signal};
+use support::harness::{Client, Traffic, get, hand_over, start};
+use support::load::Clients;
+use support::process::{Server, signal};
 
 /// Hands over `times` times, each as soon as the one before allows.
 fn hand_over_again_and_again(server: &Server, times: u64) {

@@ -3,8 +3,10 @@
 use std::io::Write;
 use std::process::Stdio;
 
-use crate::harness::{HANDOVER, skip};
-use crate::process::command;
+use support::harness::skip;
+use support::process::command;
+
+use crate::HANDOVER;
 
 fn print(args: &[&str]) -> String {
     let output = command(HANDOVER).args(args).stdout(Stdio::piped()).output().expect("it starts");

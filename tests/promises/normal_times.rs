@@ -6,12 +6,14 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::harness::{HANDOVER, QUICK};
-use crate::process::{Server, command};
-use crate::siege_run::attacks::Attack;
-use crate::siege_run::site;
-use crate::siege_run::sockets::Sockets;
-use crate::siege_run::wage::wage;
+use support::harness::QUICK;
+use support::process::{Server, command};
+use support::siege::attacks::Attack;
+use support::siege::site;
+use support::siege::sockets::Sockets;
+use support::siege::wage::wage;
+
+use crate::HANDOVER;
 
 mod ends;
 mod full;

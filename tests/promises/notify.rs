@@ -12,9 +12,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use nix::sys::socket::sockopt::PassCred;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixCredentials, recvmsg, setsockopt};
-
-use crate::harness::{get, playground};
-use crate::process::{PATIENCE, Server, signal};
+use support::harness::{get, playground};
+use support::process::{PATIENCE, Server, signal};
 
 /// A service manager.
 pub(crate) struct Manager {
@@ -178,9 +177,9 @@ fn a_manager_that_is_nowhere_is_one_warning_and_the_server_serves() {
 #[test]
 fn the_watchdog_is_answered_at_half_the_time_by_whoever_stands_for_the_service() {
     let manager = Manager::new();
-    let mut shell = crate::process::command("sh");
-    shell.args(["-c", "WATCHDOG_PID=$$ exec \"$0\" \"$@\""]).arg(crate::harness::example("playground"));
-    shell.args(crate::harness::QUICK).env("WATCHDOG_USEC", "1000000");
+    let mut shell = support::process::command("sh");
+    shell.args(["-c", "WATCHDOG_PID=$$ exec \"$0\" \"$@\""]).arg(support::harness::example("playground"));
+    shell.args(support::harness::QUICK).env("WATCHDOG_USEC", "1000000");
     let server = Server::start(manager.told_by(shell));
     let first = server.first_pid();
     let alive = |from: u32, times: usize| {

@@ -1,9 +1,8 @@
 //! The drain by itself, in an accept loop of one's own.
 
 use nix::sys::signal::Signal;
-
-use crate::harness::example;
-use crate::process::{Server, command, signal};
+use support::harness::example;
+use support::process::{Server, command, signal};
 
 #[test]
 fn a_loop_without_server_drains_too() {
@@ -12,7 +11,7 @@ fn a_loop_without_server_drains_too() {
     let mut server = Server::launch(started);
     let address: std::net::SocketAddr =
         server.log().wait("it listens", |line| line.text.strip_prefix("listening on ")?.parse().ok());
-    let mut client = crate::harness::Client::connect(address);
+    let mut client = support::harness::Client::connect(address);
     assert!(client.get("/").contains("hello"));
     signal(server.first_pid(), Signal::SIGINT);
     // Another test may have got the port by now, so who tries to connect learns nothing.

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
-use crate::frames::{Frame, HEADERS, PREFACE, RST_STREAM};
+use support::frames::{Frame, HEADERS, PREFACE, RST_STREAM};
 
 /// Passes connections on to the server, until the tests end.
 pub(crate) struct Relay {

@@ -7,8 +7,7 @@ use seccompiler::{
     BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
     SeccompRule, apply_filter,
 };
-
-use crate::process::Server;
+use support::process::Server;
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Refused {

@@ -1,9 +1,10 @@
 //! Signals: who sends one decides what it means, and none is lost.
 
 use nix::sys::signal::Signal;
+use support::harness::{QUICK, Traffic, example, get, start, wait_until};
+use support::process::{Server, command, signal};
 
-use crate::harness::{HANDOVER, QUICK, Traffic, example, get, start, wait_until};
-use crate::process::{Server, command, signal};
+use crate::HANDOVER;
 
 mod between;
 mod early;
@@ -70,7 +71,7 @@ fn a_hup_during_standby_waits_for_its_end_and_gets_a_generation_of_its_own() {
 
 #[test]
 fn a_hup_while_the_first_generation_starts_is_not_lost() {
-    let server = Server::launch(crate::harness::playground(&["-v", "--fault", "slow-start=500"]));
+    let server = Server::launch(support::harness::playground(&["-v", "--fault", "slow-start=500"]));
     server.log().wait_for("not ready yet");
     signal(server.first_pid(), Signal::SIGHUP);
     server.wait_serving(2);
@@ -78,10 +79,10 @@ fn a_hup_while_the_first_generation_starts_is_not_lost() {
 
 #[test]
 fn a_generation_that_is_stopped_while_it_starts_never_takes_over() {
-    let server = Server::launch(crate::harness::playground(&["-v", "--fault", "slow-start=600"]));
+    let server = Server::launch(support::harness::playground(&["-v", "--fault", "slow-start=600"]));
     let listening = server.log().wait_for("not ready yet");
     let address = listening.json["listen"].as_str().and_then(|a| a.parse().ok()).expect("an address");
-    let mut client = crate::harness::Client::connect(address);
+    let mut client = support::harness::Client::connect(address);
     client.send("/slow?ms=1200");
     wait_until("the request has arrived", &server, || get(address, "/").contains("generation=1"));
     signal(server.first_pid(), Signal::SIGTERM);
@@ -126,7 +127,7 @@ fn a_term_while_a_successor_starts_stops_both() {
     signal(server.first_pid(), Signal::SIGTERM);
     assert!(server.first_exit().success());
     let successor = u32::try_from(successor).expect("a pid");
-    assert!(!crate::harness::is_alive(successor), "{}", server.log().history());
+    assert!(!support::harness::is_alive(successor), "{}", server.log().history());
 }
 
 #[test]
@@ -138,7 +139,7 @@ fn a_term_to_the_old_or_the_new_generation_in_standby_stops_the_service() {
         server.wait_state(1, "standby");
         signal(if to_the_old_one { server.first_pid() } else { second }, Signal::SIGTERM);
         assert!(server.first_exit().success(), "{}", server.log().history());
-        wait_until("both have left", &server, || !crate::harness::is_alive(second));
+        wait_until("both have left", &server, || !support::harness::is_alive(second));
     }
 }
 
@@ -148,7 +149,7 @@ fn ctrl_c_reaches_both_generations_and_is_one_request_to_stop() {
     signal(server.first_pid(), Signal::SIGHUP);
     let second = server.wait_serving(2);
     server.wait_state(1, "standby");
-    let mut client = crate::harness::Client::connect(server.address());
+    let mut client = support::harness::Client::connect(server.address());
     client.send("/slow?ms=800");
     wait_until("the request has arrived", &server, || get(server.address(), "/").contains("generation=2"));
     signal(server.first_pid(), Signal::SIGINT);

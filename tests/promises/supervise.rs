@@ -3,9 +3,10 @@
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
+use support::harness::{QUICK, playground, skip, wait_until};
+use support::process::{Server, command};
 
-use crate::harness::{HANDOVER, QUICK, playground, skip, wait_until};
-use crate::process::{Server, command};
+use crate::HANDOVER;
 
 mod around;
 mod container;
@@ -56,7 +57,7 @@ pub(crate) fn wait_gone(server: &Server) {
     wait_until("no process is left", server, || server.alive().is_empty());
 }
 
-fn number(line: &crate::process::Line, field: &str) -> u32 {
+fn number(line: &support::process::Line, field: &str) -> u32 {
     line.json.get(field).and_then(Value::as_u64).and_then(|n| u32::try_from(n).ok()).unwrap_or(0)
 }
 

@@ -12,11 +12,10 @@ use handover::rustls::{
     ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion, version,
 };
 use rcgen::{CertificateParams, KeyPair, date_time_ymd};
+use support::harness::{Client, playground};
+use support::process::{PATIENCE, Server};
 use tempfile::TempDir;
 use tokio_rustls::TlsConnector;
-
-use crate::harness::{Client, playground};
-use crate::process::{PATIENCE, Server};
 
 mod clients;
 mod closing;

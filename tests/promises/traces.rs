@@ -6,9 +6,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use support::harness::{QUICK, is_alive, start, wait_until};
+use support::process::{Server, command, signal};
 
-use crate::harness::{HANDOVER, QUICK, is_alive, start, wait_until};
-use crate::process::{Server, command, signal};
+use crate::HANDOVER;
 
 fn descriptors(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).expect("the process lives").count()
@@ -70,7 +71,7 @@ fn twenty_handovers_leave_one_process_one_listener_and_no_descriptor_zombie_or_v
     assert_eq!(variables["HANDOVER_GENERATION"], "20");
     assert!(variables["HANDOVER_PARENT"].starts_with(&format!("{}@", pids[pids.len() - 1])));
     // The variables of a dead parent mean nothing: a process that inherits them is a first generation.
-    let mut heir = command(crate::harness::example("playground"));
+    let mut heir = command(support::harness::example("playground"));
     heir.args(QUICK).envs(variables);
     Server::start(heir);
 }

@@ -2,19 +2,7 @@
 
 use std::time::Duration;
 
-#[allow(dead_code, reason = "the other tests need more of it")]
-#[path = "../promises/frames.rs"]
-mod frames;
-#[path = "../../bench/load.rs"]
-mod load;
-#[path = "../../bench/process.rs"]
-mod process;
-#[path = "../../bench/resources.rs"]
-mod resources;
-#[path = "../../bench/siege/run.rs"]
-mod siege;
-
-use siege::Plan;
+use support::siege::{self, Plan};
 
 /// In a debug build a steady answer takes longer than the clients can tell.
 const FLOOR_MS: f64 = 50.0;

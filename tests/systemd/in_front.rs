@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::load::Clients;
+use support::load::Clients;
+
 use crate::machine::{Machine, Systemd};
 use crate::{CONFIG, NOTIFY, lossless, skip, traffic};
 

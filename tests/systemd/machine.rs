@@ -8,7 +8,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::harness::HANDOVER;
+use crate::HANDOVER;
 
 /// How long anything that should happen may take.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -90,7 +90,7 @@ impl Machine {
             let text = "[Unit]\nDefaultDependencies=no\n";
             fs::write(units.join(format!("{target}.target")), text).expect("writable");
         }
-        let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/systemd");
+        let examples = support::root().join("examples/systemd");
         fs::copy(examples.join(unit), units.join("handover.service")).expect("an example");
         let more = format!("[Service]\nStandardError=append:/mnt/log\n{more}\n");
         fs::write(units.join("handover.service.d/test.conf"), more).expect("writable");

@@ -1,22 +1,19 @@
 //! A service under a real systemd, of every version that is here: the units of the examples as they are, with their
 //! hardening, on a port that needs a privilege.
 
-#[allow(dead_code, reason = "the other tests need more of it")]
-#[path = "../promises/harness.rs"]
-mod harness;
 mod in_front;
-#[path = "../../bench/load.rs"]
-mod load;
 mod machine;
-#[path = "../../bench/process.rs"]
-mod process;
 mod reload;
 mod stop;
 mod watchdog;
 
-use harness::{Traffic, skip};
-use load::{Clients, Report};
+use support::harness::{Traffic, skip};
+use support::load::{Clients, Report};
+
 use machine::{Machine, Systemd};
+
+/// The program under test.
+const HANDOVER: &str = env!("CARGO_BIN_EXE_handover");
 
 /// `ExecReload=handover reload`, for every systemd.
 const NOTIFY: &str = "handover.service";

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::load::Clients;
+use support::load::Clients;
+
 use crate::machine::Machine;
 use crate::{CONFIG, NOTIFY_RELOAD, everywhere, lossless, traffic};
 

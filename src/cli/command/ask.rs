@@ -6,9 +6,8 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
+use handover::control::LINES;
 use serde_json::Value;
-
-use crate::cli::control::LINES;
 
 /// No answer is longer.
 const LARGEST: u64 = 16 << 20;

@@ -9,13 +9,13 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use handover::control::listening::sockets;
+use handover::control::place::{bases, bases_of_others, homes, key, network_namespace};
 use rustix::process::geteuid;
 use serde_json::Value;
 
 use super::ask::ask;
 use super::{SILENCE, Trouble, Which, failed, say};
-use crate::cli::control::listening::sockets;
-use crate::cli::control::place::{bases, bases_of_others, homes, key, network_namespace};
 
 /// Whoever does not answer a question within this time is taken as hanging.
 const PATIENCE: Duration = Duration::from_secs(1);

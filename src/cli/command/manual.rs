@@ -6,7 +6,7 @@ use clap::CommandFactory;
 use clap_complete::Shell;
 
 use super::{Trouble, failed};
-use crate::cli::Cli;
+use crate::Cli;
 
 pub(super) fn completions(shell: Shell) -> Result<(), Trouble> {
     let mut text = Vec::new();

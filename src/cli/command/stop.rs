@@ -3,13 +3,13 @@
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
+use handover::control::listening::remove_stale;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::ask::ask;
 use super::find::{Generation, look, only_one};
 use super::{Trouble, Which, failed, say};
-use crate::cli::control::listening::remove_stale;
 
 /// How long a socket may be there of a process that is not.
 const TIDYING: Duration = Duration::from_secs(5);

@@ -7,6 +7,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use handover::control::place::{has_capabilities, secret};
 use rustix::process::geteuid;
 use serde_json::Value;
 
@@ -14,7 +15,6 @@ use super::ask::ask;
 use super::find::{Generation, serving};
 use super::reload::follow;
 use super::{Trouble, Which, failed, say};
-use crate::cli::control::place::{has_capabilities, secret};
 
 pub(super) fn run(which: &Which, new: &Path) -> Result<(), Trouble> {
     let cannot = |cause: &str| failed(format!("cannot upgrade to {}: {cause}", new.display()));

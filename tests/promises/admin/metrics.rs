@@ -2,9 +2,10 @@
 
 use std::process::Command;
 
+use support::harness::{Traffic, skip, wait_until};
+use support::load::Clients;
+
 use super::{Administered, ask, feed};
-use crate::harness::{Traffic, skip, wait_until};
-use crate::load::Clients;
 
 /// The sum of the samples of this name whose labels contain `label`.
 fn sample(text: &str, name: &str, label: &str) -> u64 {

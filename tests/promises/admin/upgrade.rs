@@ -2,9 +2,11 @@
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
+use support::harness::{Traffic, install, wait_until};
+use support::load::Clients;
+
 use super::{Administered, json};
-use crate::harness::{HANDOVER, Traffic, install, wait_until};
-use crate::load::Clients;
+use crate::HANDOVER;
 
 fn inode(path: &std::path::Path) -> u64 {
     std::fs::metadata(path).expect("it is there").ino()

@@ -4,10 +4,10 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 
 use nix::sys::signal::Signal;
+use support::harness::{Client, Traffic, get, hand_over, wait_until};
+use support::process::{Server, signal};
 
 use super::Bed;
-use crate::harness::{Client, Traffic, get, hand_over, wait_until};
-use crate::process::{Server, signal};
 
 /// Sends `request` and reads what comes until the server closes.
 fn send(addr: SocketAddr, request: &str) -> String {

@@ -3,11 +3,12 @@
 use std::net::{IpAddr, SocketAddr, TcpListener};
 
 use nix::sys::signal::Signal;
+use support::harness::{QUICK, Traffic, get, skip};
+use support::load::Clients;
+use support::process::{Server, command, signal};
 
 use super::{Bed, finish};
-use crate::harness::{HANDOVER, QUICK, Traffic, get, skip};
-use crate::load::Clients;
-use crate::process::{Server, command, signal};
+use crate::HANDOVER;
 
 /// Both families of loopback.
 fn loopback(port: u16) -> [SocketAddr; 2] {

@@ -1,8 +1,9 @@
 //! `--check` says whether a server would start, and touches nothing.
 
+use support::process::command;
+
 use super::{Bed, finish};
-use crate::harness::HANDOVER;
-use crate::process::command;
+use crate::HANDOVER;
 
 #[test]
 fn a_check_says_what_would_be_served_and_neither_binds_nor_creates_anything() {

@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 use std::process::Command;
 
+use support::harness::{Client, get};
+
 use super::{Bed, has_header};
-use crate::harness::{Client, get};
 
 /// The head, in lower case, and the body that curl makes of it; `.ci/run` needs curl as well.
 fn curl(addr: SocketAddr, target: &str, flags: &[&str]) -> (String, Vec<u8>) {

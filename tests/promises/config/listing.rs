@@ -4,8 +4,9 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 
+use support::harness::get;
+
 use super::Bed;
-use crate::harness::get;
 
 const ON: &str = "directory-listing = true\n";
 

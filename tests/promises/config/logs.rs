@@ -5,10 +5,11 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 
 use nix::sys::signal::Signal;
+use support::harness::{Client, Traffic, get, hand_over, is_alive, wait_until};
+use support::process::{Server, command, signal};
 
 use super::{Bed, finish};
-use crate::harness::{Client, HANDOVER, Traffic, get, hand_over, is_alive, wait_until};
-use crate::process::{Server, command, signal};
+use crate::HANDOVER;
 
 /// A log in which a handover fails, another succeeds, and connections end early.
 fn eventful(format: &str) -> Vec<String> {
@@ -116,7 +117,7 @@ fn a_successor_whose_log_file_cannot_be_opened_says_so_and_leaves_and_the_old_on
     let first: serde_json::Value =
         serde_json::from_str(bed.read("logs/log").lines().next().expect("a line")).expect("JSON");
     let addr = first["listen"].as_str().and_then(|addr| addr.parse().ok()).expect("an address");
-    let traffic = Traffic::start(addr, crate::load::Clients::Fresh, 8);
+    let traffic = Traffic::start(addr, support::load::Clients::Fresh, 8);
     std::fs::rename(bed.path("logs"), bed.path("elsewhere")).expect("ours");
     signal(server.first_pid(), Signal::SIGHUP);
     let line = server.log().wait_for("cannot open the log file");

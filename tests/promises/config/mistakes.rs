@@ -1,9 +1,10 @@
 //! Each mistake in a config is one line that names the file, the place, the key and what is right, for a start as for a
 //! check.
 
+use support::process::command;
+
 use super::{Bed, finish};
-use crate::harness::HANDOVER;
-use crate::process::command;
+use crate::HANDOVER;
 
 /// Files with one mistake, where it is, and what the line must say.
 const MISTAKES: [(&str, &str, &[&str]); 26] = [

@@ -2,11 +2,11 @@
 //! by each of the three ways to ask.
 
 use nix::sys::signal::Signal;
+use support::harness::{Traffic, wait_until};
+use support::load::Clients;
+use support::process::signal;
 
 use super::Operated;
-use crate::harness::{Traffic, wait_until};
-use crate::load::Clients;
-use crate::process::signal;
 
 const MISTAKE: &str = "config.toml:2:11: standby: cannot use";
 

@@ -7,10 +7,11 @@ use std::path::Path;
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
+use support::harness::{QUICK, install, skip, wait_until};
+use support::process::{RUNTIME, Server, command, signal};
 
 use super::{Said, handover, root};
-use crate::harness::{HANDOVER, QUICK, install, skip, wait_until};
-use crate::process::{RUNTIME, Server, command, signal};
+use crate::HANDOVER;
 
 fn usual(base: &Path) -> Server {
     let mut started = command(HANDOVER);

@@ -6,10 +6,11 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 
 use nix::sys::signal::Signal;
+use support::harness::{QUICK, Traffic, get, skip};
+use support::process::{RUNTIME, Server, command, signal};
 
 use super::{Operated, Said, handover, root};
-use crate::harness::{HANDOVER, QUICK, Traffic, get, skip};
-use crate::process::{RUNTIME, Server, command, signal};
+use crate::HANDOVER;
 
 fn mode(path: &Path, mode: u32) {
     std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).expect("ours");
@@ -130,7 +131,7 @@ fn a_generation_that_was_killed_leaves_a_socket_that_is_in_nobodys_way() {
     it.server.wait_state(2, "draining");
     signal(third, Signal::SIGKILL);
     let socket = it.control().join(format!("{third}.sock"));
-    crate::harness::wait_until("nobody is alive", &it.server, || it.server.alive().is_empty());
+    support::harness::wait_until("nobody is alive", &it.server, || it.server.alive().is_empty());
     assert!(socket.exists() && !it.control().join(format!("{second}.sock")).exists());
     it.ask(&["status"]).assert(3, &["no server is running"]);
     let mut again = command(it.path("server"));

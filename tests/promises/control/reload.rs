@@ -1,10 +1,11 @@
 //! `handover reload` says what came of it.
 
 use nix::sys::signal::Signal;
+use support::harness::{Client, Traffic, get, install, wait_until};
+use support::process::signal;
 
 use super::{Operated, Said, handover};
-use crate::harness::{Client, HANDOVER, Traffic, get, install, wait_until};
-use crate::process::signal;
+use crate::HANDOVER;
 
 #[test]
 fn a_reload_says_each_step_and_ends_when_the_new_generation_serves() {
@@ -41,7 +42,7 @@ fn where_nothing_runs_every_subcommand_exits_with_3() {
             let said = Said::of(handover(&args[..1]).arg("--control").arg(&missing).args(&args[1..]));
             said.assert(3, &["no server is running", missing.to_str().expect("UTF-8")]);
         }
-        let said = Said::of(handover(args).env(crate::process::RUNTIME, dir.path()));
+        let said = Said::of(handover(args).env(support::process::RUNTIME, dir.path()));
         said.assert(3, &["no server is running"]);
         assert_eq!(said.stderr.lines().count(), 1, "{said:?}");
     }

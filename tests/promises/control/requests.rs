@@ -7,10 +7,11 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use support::harness::{Traffic, install, skip};
+use support::process::{PATIENCE, command, signal};
 
 use super::{Operated, Said};
-use crate::harness::{HANDOVER, Traffic, install, skip};
-use crate::process::{PATIENCE, command, signal};
+use crate::HANDOVER;
 
 fn connect(socket: &Path) -> UnixStream {
     let stream = UnixStream::connect(socket).expect("the server listens");
@@ -96,8 +97,8 @@ fn silent_clients_hold_up_neither_a_handover_nor_the_end_and_the_next_one_is_tol
     it.server.wait_serving(2);
     let began = Instant::now();
     it.server.wait_retired(1);
-    crate::harness::wait_until("it has ended", &it.server, || {
-        !crate::harness::is_alive(it.server.first_pid())
+    support::harness::wait_until("it has ended", &it.server, || {
+        !support::harness::is_alive(it.server.first_pid())
     });
     assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
     traffic.stop_lossless(&it.server);

@@ -3,10 +3,12 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
+use support::harness::{QUICK, get, is_alive, skip, wait_until};
+use support::process::{RUNTIME, Server, command};
+
 use super::{Said, handover, root};
+use crate::HANDOVER;
 use crate::admin::ask as ask_admin;
-use crate::harness::{HANDOVER, QUICK, get, is_alive, skip, wait_until};
-use crate::process::{RUNTIME, Server, command};
 
 /// A server with an admin address, whose control directory another one has, too.
 fn sharing(control: &Path, base: &Path) -> Server {
@@ -47,7 +49,7 @@ fn the_rest_of_a_server_that_stops_is_no_other_server() {
     let base = tempfile::tempdir().expect("a directory");
     let control = base.path().join("control");
     let one = sharing(&control, base.path());
-    let mut slow = crate::harness::Client::connect(one.address());
+    let mut slow = support::harness::Client::connect(one.address());
     slow.get("/");
     let told = ["stop", "--control"];
     let mut stop = handover(&told).arg(&control).spawn().expect("it starts");
@@ -113,7 +115,7 @@ fn two_servers_with_one_pid_file_are_warned_of() {
     };
     warned(&two, one.first_pid());
     // And the first one finds out when it hands over.
-    let second = crate::harness::hand_over(&one, 1, one.first_pid());
+    let second = support::harness::hand_over(&one, 1, one.first_pid());
     warned(&one, two.first_pid());
     assert_ne!(second, one.first_pid());
     assert_eq!(two.log().lines().iter().filter(|l| l.message().contains("same pid file")).count(), 1);

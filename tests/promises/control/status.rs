@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use support::harness::{Client, get};
+use support::process::signal;
 
 use super::Operated;
-use crate::harness::{Client, get};
-use crate::process::signal;
 
 #[test]
 fn in_standby_the_table_shows_both_generations_and_is_not_wide() {

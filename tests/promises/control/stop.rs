@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use support::harness::{Client, is_alive};
+
 use super::Operated;
-use crate::harness::{Client, is_alive};
 
 /// Nobody of it is left when the command returns.
 #[track_caller]

@@ -4,10 +4,11 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use nix::sys::signal::Signal;
+use support::harness::{QUICK, Traffic, get, install};
+use support::process::{RUNTIME, Server, command, signal};
 
 use super::{Operated, Said, handover, root};
-use crate::harness::{HANDOVER, QUICK, Traffic, get, install};
-use crate::process::{RUNTIME, Server, command, signal};
+use crate::HANDOVER;
 
 /// A release that says it is version 9.9.9, accepts all arguments, and then does `what`.
 pub(super) fn release(it: &Operated, name: &str, what: &str) -> PathBuf {
@@ -109,7 +110,7 @@ fn an_upgrade_is_finished_or_undone_also_if_who_asked_for_it_is_gone() {
     upgrade.finish();
     std::fs::write(go, "").expect("writable");
     it.server.log().wait_for("handover failed");
-    crate::harness::wait_until("the old file is back", &it.server, || bytes(&it.path("server")) == before);
+    support::harness::wait_until("the old file is back", &it.server, || bytes(&it.path("server")) == before);
 }
 
 #[test]

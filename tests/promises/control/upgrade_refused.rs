@@ -3,9 +3,11 @@
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
+use support::harness::{Traffic, install, skip};
+
 use super::Operated;
 use super::upgrade::{beside, bytes, good, release};
-use crate::harness::{HANDOVER, Traffic, install, skip};
+use crate::HANDOVER;
 
 /// The file was refused with these words, in one line, and the program is the same file as before.
 #[track_caller]
@@ -59,7 +61,7 @@ fn a_file_that_hangs_on_version_is_ended_with_what_it_has_started() {
     let said = it.ask(&["upgrade", new.to_str().expect("UTF-8")]);
     said.assert(1, &["--version", "does not end within 5s", "goes on serving"]);
     let pid = std::fs::read_to_string(&started).expect("it ran").trim().parse().expect("a pid");
-    crate::harness::wait_until("it is gone", &it.server, || !crate::harness::is_alive(pid));
+    support::harness::wait_until("it is gone", &it.server, || !support::harness::is_alive(pid));
 }
 
 #[test]

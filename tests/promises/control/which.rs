@@ -3,9 +3,11 @@
 use std::path::Path;
 use std::process::Command;
 
+use support::harness::{QUICK, get};
+use support::process::{RUNTIME, Server, command};
+
 use super::{Said, handover, root};
-use crate::harness::{HANDOVER, QUICK, get};
-use crate::process::{RUNTIME, Server, command};
+use crate::HANDOVER;
 
 /// A server that keeps its sockets where it does without a flag, below `base`.
 fn usual(base: &Path) -> Server {

@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
+use support::harness::{get, hand_over, wait_until};
+use support::process::{PATIENCE, Server};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufStream};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -16,8 +18,6 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::{WebSocketStream, client_async};
 
 use super::{assert_nobody_was_cut, start};
-use crate::harness::{get, hand_over, wait_until};
-use crate::process::{PATIENCE, Server};
 
 /// What one client was told.
 #[derive(Debug, Default)]

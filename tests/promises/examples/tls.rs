@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use support::harness::hand_over;
+
 use super::{assert_lossless, assert_nobody_was_cut, load_with, start};
-use crate::harness::hand_over;
 use crate::tls::{Bed, Pair, connect};
 
 #[test]

@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use support::harness::{hand_over, wait_until};
+use support::process::PATIENCE;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tonic::client::Grpc;
@@ -14,8 +16,6 @@ use tonic::{Request, Status};
 use tonic_prost::ProstCodec;
 
 use super::{assert_nobody_was_cut, start};
-use crate::harness::{hand_over, wait_until};
-use crate::process::PATIENCE;
 
 #[allow(dead_code, reason = "the client needs the messages only")]
 #[path = "../../../examples/tonic/clock.rs"]

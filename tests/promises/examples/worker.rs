@@ -5,10 +5,10 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use nix::sys::signal::Signal;
+use support::harness::{hand_over, wait_until};
+use support::process::{Server, signal};
 
 use super::{assert_lossless, load, start};
-use crate::harness::{hand_over, wait_until};
-use crate::process::{Server, signal};
 
 /// One line of the record: which job, what happened to it, and in which generation.
 #[derive(Debug, PartialEq, Eq)]

@@ -6,10 +6,10 @@
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use support::harness::{Client, Traffic, get, start};
+use support::process::{Server, signal};
 
 use crate::faults::{assert_lost_at_most, assert_next_restart, restart, wait_buried, wait_is, wait_said};
-use crate::harness::{Client, Traffic, get, start};
-use crate::process::{Server, signal};
 
 const WARM_UP: &str = "slow-start=4";
 /// From the moment the successor listens.

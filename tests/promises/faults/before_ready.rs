@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use support::harness::{QUICK, Traffic, example, install, start_copy};
+
 use crate::faults::{Faulty, assert_next_restart, restart, successor, wait_buried, wait_is, wait_said};
-use crate::harness::{QUICK, Traffic, example, install, start_copy};
 
 /// A handover to a successor with this fault fails, the log says with which status it left, nothing is lost, and the
 /// next restart succeeds.

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use nix::sys::signal::Signal;
+use support::harness::{Client, Traffic, is_alive, playground, skip, wait_until};
+use support::load::Clients;
+use support::process::{Line, Server, signal};
 
 use crate::faults::{assert_next_restart, restart, wait_is, wait_said};
-use crate::harness::{Client, Traffic, is_alive, playground, skip, wait_until};
-use crate::load::Clients;
-use crate::process::{Line, Server, signal};
 
 const HOUR: i64 = 3600;
 const SLOW_START: Duration = Duration::from_millis(1500);

@@ -1,10 +1,10 @@
 //! What happens in standby and in the drain: who is told to stop, who leaves, who is asked in vain.
 
 use nix::sys::signal::Signal;
+use support::harness::{Client, Traffic, get, is_alive, start, wait_until};
+use support::process::{Server, signal};
 
 use crate::faults::{CLIENTS, Faulty, assert_next_restart};
-use crate::harness::{Client, Traffic, get, is_alive, start, wait_until};
-use crate::process::{Server, signal};
 
 /// The service has stopped: clients are refused from then on. Whoever connects in the very instant in which a listener
 /// closes may be reset, as with every server that stops. A start on the same address succeeds.

@@ -6,9 +6,8 @@ use std::os::fd::AsRawFd;
 
 use nix::sys::signal::Signal;
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
-
-use crate::harness::{QUICK, Traffic, example, get, wait_until};
-use crate::process::{Server, command, signal};
+use support::harness::{QUICK, Traffic, example, get, wait_until};
+use support::process::{Server, command, signal};
 
 /// A server whose stderr is a pipe of the test. Its own log, [`Server::log`], is empty.
 struct Unheard {
@@ -49,16 +48,16 @@ impl Unheard {
 
     /// Two handovers, and a stop, of a server that nobody hears.
     fn assert_works(mut self) {
-        let traffic = Traffic::start(self.address, crate::load::Clients::Fresh, 8);
+        let traffic = Traffic::start(self.address, support::load::Clients::Fresh, 8);
         signal(self.server.first_pid(), Signal::SIGHUP);
         let second = self.wait_generation(2);
         assert!(self.server.first_exit().success(), "the old generation retires");
         signal(second, Signal::SIGHUP);
         let third = self.wait_generation(3);
-        wait_until("the second has retired", &self.server, || !crate::harness::is_alive(second));
+        wait_until("the second has retired", &self.server, || !support::harness::is_alive(second));
         traffic.stop_lossless(&self.server);
         signal(third, Signal::SIGTERM);
-        wait_until("the third has stopped", &self.server, || !crate::harness::is_alive(third));
+        wait_until("the third has stopped", &self.server, || !support::harness::is_alive(third));
     }
 }
 
@@ -103,7 +102,7 @@ fn a_stderr_that_was_never_open_stops_neither_the_service_nor_a_handover() {
 #[test]
 fn a_log_on_a_full_disk_stops_neither_the_service_nor_a_handover() {
     if !std::path::Path::new("/dev/full").exists() {
-        return crate::harness::skip("there is no /dev/full");
+        return support::harness::skip("there is no /dev/full");
     }
     start_without_log("2>/dev/full").assert_works();
 }

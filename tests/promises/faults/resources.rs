@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use nix::sys::signal::Signal;
-
-use crate::faults::{assert_next_restart, restart, wait_buried, wait_is, wait_said};
-use crate::harness::{
-    Client, HANDOVER, QUICK, Traffic, example, install, leave_descriptors, skip, start, wait_until,
+use support::harness::{
+    Client, QUICK, Traffic, example, install, leave_descriptors, skip, start, wait_until,
 };
-use crate::process::{Server, command, signal};
+use support::process::{Server, command, signal};
+
+use crate::HANDOVER;
+use crate::faults::{assert_next_restart, restart, wait_buried, wait_is, wait_said};
 
 fn works(program: &str, args: &[&str]) -> bool {
     command(program).args(args).stderr(std::process::Stdio::null()).status().is_ok_and(|s| s.success())
@@ -158,7 +159,7 @@ fn a_generation_that_gets_no_more_threads_goes_on_reading_files() {
     let server = Server::start(started);
     let pid = server.first_pid();
     lonely.limit(pid, 0);
-    let traffic = Traffic::start(server.address(), crate::load::Clients::Fresh, 64);
+    let traffic = Traffic::start(server.address(), support::load::Clients::Fresh, 64);
     wait_until("every client is answered", &server, || traffic.is_under_way());
     // A thread that files asked for would take the room of the next process.
     traffic.stop_lossless(&server);

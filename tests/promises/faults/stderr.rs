@@ -7,10 +7,11 @@ use std::path::Path;
 use std::process::Stdio;
 
 use nix::sys::signal::Signal;
+use support::harness::{QUICK, Traffic, example, install, is_alive, skip, start_copy, wait_until};
+use support::process::{Line, Server, command, signal};
 
+use crate::HANDOVER;
 use crate::faults::{assert_next_restart, restart, wait_buried, wait_is, wait_said};
-use crate::harness::{HANDOVER, QUICK, Traffic, example, install, is_alive, skip, start_copy, wait_until};
-use crate::process::{Line, Server, command, signal};
 
 /// Puts a script in place of the server.
 fn put_script(program: &Path, text: &str) {

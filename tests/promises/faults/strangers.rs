@@ -5,10 +5,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 
 use socket2::{Domain, Socket, Type};
+use support::harness::{QUICK, Traffic, example, get, install, skip, start, start_copy};
+use support::process::{Server, command};
 
 use crate::faults::{assert_next_restart, restart, wait_buried, wait_is, wait_said};
-use crate::harness::{QUICK, Traffic, example, get, install, skip, start, start_copy};
-use crate::process::{Server, command};
 
 /// A listener of this process in the group of `addr`. It accepts nothing: whoever is sent to it waits in vain.
 pub(crate) fn join(addr: SocketAddr) -> std::io::Result<TcpListener> {
@@ -86,7 +86,7 @@ fn a_forged_environment_makes_no_successor() {
     let fields = stat.rsplit_once(')').expect("proc_pid_stat(5)").1;
     let began = fields.split_whitespace().nth(19).expect("22 fields");
     for parent in [pid.to_string(), format!("{pid}@{began}"), "1".into(), "0".into(), u32::MAX.to_string()] {
-        let mut forged = command(env!("CARGO_BIN_EXE_handover"));
+        let mut forged = command(crate::HANDOVER);
         forged.args(["--listen", &addr]).stderr(Stdio::piped());
         forged.env("HANDOVER_PARENT", &parent).env("HANDOVER_GENERATION", "1").env("HANDOVER_LISTEN", &addr);
         let output = forged.output().expect("it starts");
@@ -137,6 +137,7 @@ fn a_stranger_that_joins_while_the_server_serves_is_named_within_seconds_and_no_
     let second = restart(&server, server.first_pid());
     wait_said(&server, second, "serving, took over");
     server.wait_retired(1);
-    let named = |line: &&crate::process::Line| line.message().contains("is none of this server's processes");
+    let named =
+        |line: &&support::process::Line| line.message().contains("is none of this server's processes");
     assert_eq!(server.log().lines().iter().filter(named).count(), 1, "{}", server.log().history());
 }

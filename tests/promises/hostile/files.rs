@@ -4,11 +4,12 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use support::harness::QUICK;
+use support::process::command;
 use tempfile::TempDir;
 
 use super::{Siege, exchange, statuses};
-use crate::harness::{HANDOVER, QUICK};
-use crate::process::command;
+use crate::HANDOVER;
 
 pub(super) const CALM: u64 = 64;
 /// What no answer may contain, unless ROOT itself leads there.

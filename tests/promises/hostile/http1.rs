@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use support::harness::{get, wait_until};
+
 use super::{Siege, connect, exchange, rest, statuses};
-use crate::harness::{get, wait_until};
 
 /// In MiB. A debug build beside 8 honest clients takes 11 to 13 MiB at its peak.
 pub(super) const CALM: u64 = 64;

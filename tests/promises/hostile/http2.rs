@@ -4,9 +4,10 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use support::frames::{GOAWAY, HEADERS, PREFACE, RST_STREAM, SETTINGS, frame};
+use support::siege::floods::{self, request};
+
 use super::{Siege, connect};
-use crate::frames::{GOAWAY, HEADERS, PREFACE, RST_STREAM, SETTINGS, frame};
-use crate::siege_run::floods::{self, request};
 
 /// In MiB.
 const CALM: u64 = 64;

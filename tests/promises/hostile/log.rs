@@ -5,10 +5,11 @@ use std::os::unix::ffi::OsStringExt;
 use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
+use support::harness::{QUICK, example, install};
+use support::process::{Server, command, signal};
 
 use super::exchange;
-use crate::harness::{HANDOVER, QUICK, example, install};
-use crate::process::{Server, command, signal};
+use crate::HANDOVER;
 
 /// A name that ends one line, begins another, and paints it red.
 const FORGED: &str = "x\n2026-01-01T00:00:00.000000Z ERROR forged\r\x1b[31m\x07\t";

@@ -1,10 +1,10 @@
 //! Ten thousand clients that connect and never say a word: what they cost, and how they are let go.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use support::harness::{get, skip, wait_until};
 
 use super::http1::CALM;
 use super::{End, Siege, connect, memory, rest};
-use crate::harness::{get, skip, wait_until};
 
 const SILENT: usize = 10_000;
 /// Descriptors for everything else: the tests beside this one, in this process, and honest traffic, in the server.

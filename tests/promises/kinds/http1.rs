@@ -7,8 +7,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockFilter, SockRef, Socket, Type};
-
-use crate::harness::Client;
+use support::harness::Client;
 
 /// A request that says that it is the last.
 fn last(request: &str) -> String {

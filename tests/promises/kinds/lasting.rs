@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::thread::sleep;
 use std::time::Duration;
 
-use crate::harness::Client;
+use support::harness::Client;
+
 use crate::websocket::{CLOSE, TEXT, WebSocket};
 
 /// Server-sent events to their proper end.

@@ -1,7 +1,8 @@
 //! Encoders keep memory for as long as a client lets its answer last.
 
+use support::harness::{Client, wait_until};
+
 use super::{Bed, STREAMS, Stalled, text};
-use crate::harness::{Client, wait_until};
 
 /// The head of the answer to a client that reads it all.
 fn head(addr: std::net::SocketAddr, target: &str) -> String {

@@ -1,8 +1,9 @@
 //! Every descriptor is taken, and whoever operates the server still gets an answer.
 
+use support::harness::Client;
+use support::process::command;
+
 use super::{Bed, text};
-use crate::harness::Client;
-use crate::process::command;
 
 #[test]
 fn the_control_socket_answers_although_every_descriptor_is_taken() {

@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use support::harness::get;
+use support::process::Server;
+
 use super::{Bed, STREAMS, Stalled, text};
-use crate::harness::get;
-use crate::process::Server;
 
 const DESCRIPTORS: u32 = 1024;
 

@@ -5,10 +5,10 @@ use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
 
 use nix::sys::signal::Signal;
+use support::harness::wait_until;
+use support::process::{PATIENCE, Server, signal};
 
 use super::Bed;
-use crate::harness::wait_until;
-use crate::process::{PATIENCE, Server, signal};
 
 const RELOAD: &[u8] = b"POST /reload HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
 

@@ -6,9 +6,10 @@ use std::net::TcpStream;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use support::harness::{get, wait_until};
+use support::process::PATIENCE;
+
 use super::Bed;
-use crate::harness::{get, wait_until};
-use crate::process::PATIENCE;
 
 const NAMES: usize = 10_000;
 

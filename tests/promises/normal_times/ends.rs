@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use support::frames::PREFACE;
+use support::harness::start;
+use support::resources::descriptors;
+use support::siege::attacks::{Attack, CONTINUATIONS, IDLE, TAKING_NOTHING, WITHOUT_REQUEST, hello, quiet};
+use support::siege::floods::request;
+
 use super::{Row, Site, attack};
-use crate::frames::PREFACE;
-use crate::harness::start;
-use crate::resources::descriptors;
-use crate::siege_run::attacks::{Attack, CONTINUATIONS, IDLE, TAKING_NOTHING, WITHOUT_REQUEST, hello, quiet};
-use crate::siege_run::floods::request;
 
 const HEADER: Duration = Duration::from_secs(3);
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
@@ -80,7 +81,7 @@ fn a_response_that_nobody_takes_is_ended_after_the_send_timeout_and_its_file_clo
     let before = descriptors(site.server.first_pid());
     let wrong = attack(site.address(), &taking_nothing());
     assert!(wrong.is_empty(), "{wrong:#?}");
-    crate::harness::wait_until("its files are closed", &site.server, || {
+    support::harness::wait_until("its files are closed", &site.server, || {
         descriptors(site.server.first_pid()) < before + 5.0
     });
 }

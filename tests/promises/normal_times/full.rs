@@ -8,14 +8,14 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use support::frames::PREFACE;
+use support::harness::{Client, start, wait_until};
+use support::process::{Server, signal};
+use support::siege::attacks::hello;
+use support::siege::floods::request;
+use support::siege::sockets::accepted_by;
 
 use super::{Site, ask};
-use crate::frames::PREFACE;
-use crate::harness::{Client, start, wait_until};
-use crate::process::{Server, signal};
-use crate::siege_run::attacks::hello;
-use crate::siege_run::floods::request;
-use crate::siege_run::sockets::accepted_by;
 
 const LIMIT: usize = 20;
 const FULL: &str = "--max-connections=20";

@@ -6,12 +6,14 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockRef, Socket, Type};
+use support::frames::{
+    ACK, DATA, END_STREAM, Frame, GOAWAY, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE, frame,
+};
+use support::harness::{Client, start};
+use support::process::{PATIENCE, Server};
+use support::siege::attacks::hello;
+use support::siege::floods::request;
 
-use crate::frames::{ACK, DATA, END_STREAM, Frame, GOAWAY, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE, frame};
-use crate::harness::{Client, start};
-use crate::process::{PATIENCE, Server};
-use crate::siege_run::attacks::hello;
-use crate::siege_run::floods::request;
 use crate::websocket::{TEXT, WebSocket};
 
 /// Several limits long.

@@ -4,13 +4,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use support::harness::wait_until;
+use support::process::{PATIENCE, Server};
+use support::resources::{descriptors, rss_mib};
+use support::siege::attacks::{Attack, FLOODS, TAKING_NOTHING};
+use support::siege::sockets::Sockets;
+use support::siege::wage::wage;
+
 use super::{Site, ask};
-use crate::harness::wait_until;
-use crate::process::{PATIENCE, Server};
-use crate::resources::{descriptors, rss_mib};
-use crate::siege_run::attacks::{Attack, FLOODS, TAKING_NOTHING};
-use crate::siege_run::sockets::Sockets;
-use crate::siege_run::wage::wage;
 
 /// Debug builds are slower, and other tests run beside this one; a release build takes less than 200 ms.
 const PROMPT: Duration = Duration::from_millis(700);

@@ -3,11 +3,11 @@
 use std::process::Command;
 
 use nix::sys::signal::Signal;
+use support::harness::{Client, Faulty, Traffic, get, is_alive, skip, start, wait_until};
+use support::process::{Server, signal};
 
 use super::{stopped, while_stopped};
 use crate::faults::{restart, wait_is, wait_said};
-use crate::harness::{Client, Faulty, Traffic, get, is_alive, skip, start, wait_until};
-use crate::process::{Server, signal};
 
 const SLOW: &str = "slow-start=300";
 

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::sys::signal::Signal;
+use support::harness::{QUICK, Traffic, example, get, playground, start_copy, wait_until};
+use support::process::{Server, command, signal};
 
+use crate::HANDOVER;
 use crate::faults::wait_is;
-use crate::harness::{HANDOVER, QUICK, Traffic, example, get, playground, start_copy, wait_until};
-use crate::process::{Server, command, signal};
 
 /// A file that is read for as long as the test has it open for writing.
 struct Fifo(PathBuf);

@@ -3,10 +3,11 @@
 use std::process::Command;
 
 use nix::sys::signal::Signal;
+use support::harness::{QUICK, Traffic, example, is_alive};
+use support::process::{Server, command, signal};
 
+use crate::HANDOVER;
 use crate::faults::wait_said;
-use crate::harness::{HANDOVER, QUICK, Traffic, example, is_alive};
-use crate::process::{Server, command, signal};
 use crate::supervise::wait_gone;
 
 /// USR1 is none of the server's.

@@ -3,9 +3,10 @@
 use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 
+use support::harness::{Traffic, example, get, install, playground, skip, start_copy};
+use support::process::command;
+
 use crate::faults::{assert_next_restart, restart, wait_buried, wait_said};
-use crate::harness::{Traffic, example, get, install, playground, skip, start_copy};
-use crate::process::command;
 use crate::sandbox::{self, Refused};
 
 const WIDE: [&str; 6] = ["--listen", "0.0.0.0:0", "--log-format", "json", "--standby", "300ms"];
@@ -24,7 +25,7 @@ fn a_successor_in_another_network_namespace_takes_over_nothing() {
     let program = dir.path().join("server");
     let server = start_copy(&program, &WIDE);
     let address = std::net::SocketAddr::from(([127, 0, 0, 1], server.address().port()));
-    let traffic = Traffic::start(address, crate::load::Clients::Fresh, 8);
+    let traffic = Traffic::start(address, support::load::Clients::Fresh, 8);
     let script = format!("#!/bin/sh\nexec unshare --net {} \"$@\"\n", example("playground").display());
     let draft = dir.path().join("draft");
     std::fs::write(&draft, script).expect("writable");

@@ -6,11 +6,12 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use support::harness::{Traffic, install, skip, wait_until};
+use support::load::Clients;
+use support::process::{Server, command, signal};
 
+use crate::HANDOVER;
 use crate::faults::{wait_is, wait_said};
-use crate::harness::{HANDOVER, Traffic, install, skip, wait_until};
-use crate::load::Clients;
-use crate::process::{Server, command, signal};
 use crate::supervise::site;
 
 /// The last one that speaks version 1, in which READY is SIGTERM.
@@ -18,7 +19,7 @@ const VERSION_1: &str = "693c791";
 
 /// The binary of a commit, built if it is not there.
 fn earlier(commit: &str) -> Option<PathBuf> {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let here = support::root();
     let git = |args: &[&str]| {
         let mut git = Command::new("git");
         git.arg("-C").arg(here).args(args).stderr(Stdio::null());

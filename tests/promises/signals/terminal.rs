@@ -9,10 +9,10 @@ use std::process::{Command, Stdio};
 use nix::fcntl::OFlag;
 use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt};
 use nix::sys::signal::Signal;
+use support::harness::{QUICK, example, get, is_alive, playground, skip, wait_until};
+use support::process::{Server, command, signal};
 
 use crate::faults::wait_is;
-use crate::harness::{QUICK, example, get, is_alive, playground, skip, wait_until};
-use crate::process::{Server, command, signal};
 
 const PROMPT: &str = "READY FOR A COMMAND";
 const GONE: &str = "the terminal is gone";

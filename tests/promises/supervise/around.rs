@@ -3,11 +3,12 @@
 use std::process::Command;
 
 use nix::sys::signal::Signal;
+use support::harness::{Client, Traffic, example, get, playground, skip, wait_until};
+use support::process::{RUNTIME, Server, command, signal};
 
 use super::{as_pid_1, children, site, supervised, wait_gone, wait_in_front};
+use crate::HANDOVER;
 use crate::faults::wait_said;
-use crate::harness::{Client, HANDOVER, Traffic, example, get, playground, skip, wait_until};
-use crate::process::{RUNTIME, Server, command, signal};
 use crate::sandbox::{self, Refused};
 
 #[test]

@@ -3,11 +3,12 @@
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use support::harness::{Client, QUICK, Traffic, example, get, wait_until};
+use support::load::Clients;
+use support::process::{Server, signal};
 
 use super::{as_pid_1, children, front, site, wait_gone};
-use crate::harness::{Client, HANDOVER, QUICK, Traffic, example, get, wait_until};
-use crate::load::Clients;
-use crate::process::{Server, signal};
+use crate::HANDOVER;
 
 #[test]
 fn pid_1_hands_over_three_times_under_load_and_leaves_with_status_0() {

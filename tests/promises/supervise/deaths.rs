@@ -1,10 +1,10 @@
 //! A generation dies: the service goes on if another one can, and is over otherwise.
 
 use nix::sys::signal::Signal;
+use support::harness::{Client, Faulty, get, is_alive, wait_until};
+use support::process::{Server, signal};
 
 use super::{number, supervised, wait_gone};
-use crate::harness::{Client, Faulty, get, is_alive, wait_until};
-use crate::process::{Server, signal};
 
 const HEALED: &str = "its successor stands for the service";
 

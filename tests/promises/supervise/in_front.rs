@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use support::harness::{Client, Faulty, Traffic, get, is_alive, wait_until};
+use support::load::Clients;
+use support::process::{Server, command, signal};
 
 use super::{binary, site, supervised, wait_gone, wait_in_front};
-use crate::harness::{Client, Faulty, HANDOVER, Traffic, get, is_alive, wait_until};
-use crate::load::Clients;
-use crate::process::{Server, command, signal};
+use crate::HANDOVER;
 
 #[test]
 fn the_pid_stays_the_same_over_five_handovers_under_load() {

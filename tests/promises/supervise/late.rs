@@ -3,11 +3,12 @@
 use std::process::Command;
 
 use nix::sys::signal::Signal;
+use support::harness::{Traffic, get, is_alive, wait_until};
+use support::process::{Server, command, signal};
 
 use super::{as_pid_1, children, front, site, supervised, wait_gone};
+use crate::HANDOVER;
 use crate::faults::{restart, wait_said};
-use crate::harness::{HANDOVER, Traffic, get, is_alive, wait_until};
-use crate::process::{Server, command, signal};
 
 /// Waits until the kernel says so of a process.
 fn wait_status(server: &Server, pid: u32, line: &str) {
@@ -107,7 +108,7 @@ fn a_front_that_hardly_runs_follows_a_storm_of_handovers() {
     // So many that the front must have looked late at some of them.
     let stormed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         for generation in 2..=12 {
-            let serves = |line: &crate::process::Line| {
+            let serves = |line: &support::process::Line| {
                 (line.generation() == generation && line.message().starts_with("serving")).then_some(())
             };
             while server.log().lines().iter().find_map(serves).is_none() {

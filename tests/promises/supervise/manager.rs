@@ -1,10 +1,10 @@
 //! The process in front speaks for its generations to a service manager of its own.
 
 use nix::sys::signal::Signal;
+use support::process::{Server, signal};
 
 use super::supervised;
 use crate::notify::{Manager, Message};
-use crate::process::{Server, signal};
 
 #[test]
 fn a_manager_hears_of_everything_from_the_pid_that_stays() {
@@ -69,7 +69,7 @@ fn nobody_but_the_generation_that_stands_for_the_service_is_believed() {
     let environment = String::from_utf8_lossy(&environment).into_owned();
     let path =
         environment.split('\0').find_map(|entry| entry.strip_prefix("NOTIFY_SOCKET=")).expect("a path");
-    let mut favourite = crate::process::command("sleep").arg("60").spawn().expect("it starts");
+    let mut favourite = support::process::command("sleep").arg("60").spawn().expect("it starts");
     let stranger = std::os::unix::net::UnixDatagram::unbound().expect("a socket");
     stranger.send_to(format!("MAINPID={}", favourite.id()).as_bytes(), path).expect("it is there");
     signal(server.first_pid(), Signal::SIGHUP);
@@ -127,7 +127,7 @@ fn a_flood_of_messages_keeps_the_front_from_nothing() {
 fn nobody_else_may_enter_where_the_front_is_told_and_nothing_is_left_of_it() {
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
     // What it is called under a umask that takes everything away.
-    let mut umask = crate::process::command("sh");
+    let mut umask = support::process::command("sh");
     let playground = supervised(&[]);
     umask
         .args(["-c", "umask 777; exec \"$@\"", "sh"])

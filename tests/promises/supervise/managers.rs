@@ -8,11 +8,12 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use support::harness::{Client, Traffic, get, is_alive, skip, wait_until};
+use support::load::Clients;
+use support::process::{Line, Server, command, signal};
 
 use super::{site, wait_gone};
-use crate::harness::{Client, HANDOVER, Traffic, get, is_alive, skip, wait_until};
-use crate::load::Clients;
-use crate::process::{Line, Server, command, signal};
+use crate::HANDOVER;
 
 /// How one of them is told of a service, and how it is asked to do something with it.
 struct Kind {

@@ -7,10 +7,10 @@ use std::time::Instant;
 
 use nix::pty::openpty;
 use nix::sys::signal::Signal;
+use support::harness::{Client, QUICK, example, get, skip, wait_until};
+use support::process::{PATIENCE, Server, command, signal};
 
 use super::wait_in_front;
-use crate::harness::{Client, QUICK, example, get, skip, wait_until};
-use crate::process::{PATIENCE, Server, command, signal};
 
 const PROMPT: &str = "READY FOR A COMMAND";
 const CTRL_C: &[u8] = b"\x03";

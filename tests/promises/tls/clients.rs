@@ -2,9 +2,10 @@
 
 use std::process::{Command, Stdio};
 
+use support::harness::{hand_over, skip};
+
 use super::{Bed, Pair};
 use crate::clients::{requests, run, text, version};
-use crate::harness::{hand_over, skip};
 
 #[test]
 fn h2load_loses_nothing_over_tls_in_ten_handovers() {

@@ -5,11 +5,11 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use support::harness::hand_over;
+use support::process::signal;
 
 use super::Bed;
-use crate::harness::hand_over;
 use crate::lasting::assert_answered_after_the_grace;
-use crate::process::signal;
 
 #[test]
 fn an_idle_connection_is_kept_for_its_grace_and_closed_with_close_notify() {

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
+use support::harness::{Client, get, hand_over, start};
+use support::process::{PATIENCE, signal};
 
 use super::{Bed, TlsClient, begin, connect, forgetful};
-use crate::harness::{Client, get, hand_over, start};
-use crate::process::{PATIENCE, signal};
 
 /// Sends ClientHello and nothing more.
 fn hello(bed: &Bed, addr: std::net::SocketAddr) -> TlsClient {

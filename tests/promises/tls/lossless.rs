@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use h2::client::SendRequest;
 use hyper::body::Bytes;
+use support::harness::{Traffic, hand_over};
+use support::load::Clients;
+use support::process::Server;
 use tokio::net::TcpStream;
 
 use super::Bed;
-use crate::harness::{Traffic, hand_over};
-use crate::load::Clients;
-use crate::process::Server;
 
 fn ten_handovers(server: &Server) {
     (1..=10).fold(server.first_pid(), |pid, generation| hand_over(server, generation, pid));

@@ -3,9 +3,11 @@
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
+use support::harness::{QUICK, hand_over, playground};
+use support::process::{Server, command};
+
 use super::{Bed, Pair, begin};
-use crate::harness::{HANDOVER, QUICK, hand_over, playground};
-use crate::process::{Server, command};
+use crate::HANDOVER;
 
 fn finish(command: &mut Command) -> (Option<i32>, String, String) {
     let output = command.stdout(Stdio::piped()).stderr(Stdio::piped()).output().expect("it starts");
@@ -123,7 +125,7 @@ fn a_key_that_everybody_may_read_is_a_warning_and_one_for_a_group_is_not() {
 #[test]
 fn keys_of_every_kind_that_openssl_writes_are_read() {
     if crate::clients::version("openssl").is_none() {
-        return crate::harness::skip("openssl is not installed");
+        return support::harness::skip("openssl is not installed");
     }
     let bed = Bed::make();
     let kinds = [

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use handover::rustls::{HandshakeKind, version};
 use nix::sys::signal::Signal;
+use support::harness::{Traffic, hand_over, wait_until};
+use support::load::Clients;
+use support::process::signal;
 
 use super::{Bed, Pair, connect};
-use crate::harness::{Traffic, hand_over, wait_until};
-use crate::load::Clients;
-use crate::process::signal;
 
 #[test]
 fn a_certificate_that_was_replaced_comes_with_the_next_generation_and_garbage_changes_nothing() {

@@ -1,0 +1,263 @@
+//! What one generation answers to whoever operates it: HTTP with JSON, on its own socket in the control directory and on
+//! the admin address. It holds no state but the handle of its generation, and whether an upgrade is under way.
+
+use std::convert::Infallible;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http_body_util::{Either, Full};
+use hyper::body::{Bytes, Frame};
+use hyper::header::{ACCEPT, ALLOW, CONTENT_TYPE, HeaderValue};
+use hyper::{Method, Request, Response, StatusCode};
+use serde_json::{Value, json};
+use tokio::sync::{Mutex, mpsc};
+use tokio::task::spawn_blocking;
+
+use crate::Handle;
+
+mod describe;
+mod descriptors;
+pub mod listening;
+pub mod place;
+pub mod socket;
+mod steps;
+mod trial;
+mod upgrade;
+
+use crate::metrics::Metrics;
+use steps::{Steps, Until};
+
+pub type Body = Either<Full<Bytes>, Lines>;
+
+/// The type of an answer that comes line by line.
+pub const LINES: &str = "application/x-ndjson";
+
+/// An answer that comes line by line, to the last one.
+#[derive(Debug)]
+pub struct Lines(mpsc::UnboundedReceiver<Value>);
+
+impl hyper::body::Body for Lines {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.0.poll_recv(cx).map(|line| line.map(|line| Ok(Frame::data(format!("{line}\n").into()))))
+    }
+}
+
+/// The files that a program's lines go to.
+pub trait LogFiles: std::fmt::Debug + Send + Sync {
+    /// Opens each file anew, and gives their names. One that cannot be opened stays as it is.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with a file, as a sentence.
+    fn reopen(&self) -> Result<Vec<PathBuf>, String>;
+}
+
+/// Who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Via {
+    /// The same user, on this machine.
+    Socket,
+    /// Whoever may use the admin address.
+    Admin,
+}
+
+#[derive(Debug, Clone)]
+pub struct Api {
+    handle: Handle,
+    metrics: Metrics,
+    files: Arc<dyn LogFiles>,
+    upgrading: Arc<Mutex<()>>,
+}
+
+impl Api {
+    pub fn new(handle: Handle, metrics: Metrics, files: Arc<dyn LogFiles>) -> Api {
+        Api { handle, metrics, files, upgrading: Arc::default() }
+    }
+
+    /// Returns when no upgrade is under way.
+    pub(crate) async fn idle(&self) {
+        drop(self.upgrading.lock().await);
+    }
+
+    /// `gave_up` tells whether the client has closed the connection. Then nothing is begun: a process that was stopped or
+    /// starved for a while would do what is not wanted any more, and twice if it was asked again elsewhere.
+    pub async fn answer(
+        &self,
+        request: Request<Bytes>,
+        via: Via,
+        gave_up: impl Fn() -> bool,
+    ) -> Response<Body> {
+        let lines = accepts(&request, LINES);
+        let (method, path) = (request.method(), request.uri().path());
+        let allowed: &[Method] = match path {
+            "/version" | "/status" | "/metrics" => &[Method::GET],
+            "/reload" | "/upgrade" => &[Method::POST],
+            "/stop" | "/reopen" if via == Via::Socket => &[Method::POST],
+            "/counters" if via == Via::Socket => &[Method::GET, Method::POST],
+            _ => {
+                let paths = "/version, /status, /metrics, /reload or /upgrade";
+                return error(StatusCode::NOT_FOUND, &format!("no such path: try {paths}"));
+            }
+        };
+        if !allowed.contains(method) {
+            let allowed = if allowed[0] == Method::GET { "GET" } else { "POST" };
+            let mut response = error(StatusCode::METHOD_NOT_ALLOWED, &format!("{path} wants {allowed}"));
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+            return response;
+        }
+        // Counters stay true.
+        if *method == Method::POST && path != "/counters" && gave_up() {
+            tracing::info!(
+                pid = std::process::id(),
+                path,
+                "not begun: who asked for it has closed the connection"
+            );
+            return error(StatusCode::REQUEST_TIMEOUT, "the connection was closed before this was begun");
+        }
+        let query = request.uri().query().unwrap_or_default().to_owned();
+        let says = |what: &str| query.split('&').any(|q| q == what);
+        match path {
+            "/version" => reply(StatusCode::OK, &describe::version()),
+            "/status" => match self.handle.status().await {
+                Some(status) => reply(StatusCode::OK, &describe::status(&status, self.metrics.service())),
+                None => error(StatusCode::GONE, "this generation has left"),
+            },
+            "/metrics" => self.metrics(accepts(&request, "application/openmetrics-text")).await,
+            "/counters" if *method == Method::GET => {
+                let ledger = serde_json::to_value(self.metrics.ledger().await);
+                reply(StatusCode::OK, &ledger.unwrap_or_default())
+            }
+            "/counters" => match serde_json::from_slice(request.body()) {
+                Ok(ledger) => {
+                    self.metrics.learn(ledger);
+                    reply(StatusCode::OK, &json!({}))
+                }
+                Err(_) => error(StatusCode::BAD_REQUEST, "these are no counters of a generation"),
+            },
+            "/stop" => {
+                self.handle.stop();
+                if says("now") {
+                    self.handle.stop();
+                }
+                reply(StatusCode::ACCEPTED, &json!({ "stopping": true }))
+            }
+            "/reopen" => self.reopen().await,
+            "/upgrade" => {
+                let file = query.split('&').find_map(|q| q.strip_prefix("file=")).unwrap_or_default();
+                self.upgrade(file.to_owned(), lines).await
+            }
+            _ => self.reload(lines, if says("wait=drained") { Until::Drained } else { Until::Served }).await,
+        }
+    }
+
+    /// Opens the files anew that lines of this generation go to.
+    async fn reopen(&self) -> Response<Body> {
+        let files = Arc::clone(&self.files);
+        match spawn_blocking(move || files.reopen()).await.unwrap_or_else(|panic| Err(panic.to_string())) {
+            Ok(opened) => {
+                let names: Vec<_> = opened.iter().map(|path| path.to_string_lossy()).collect();
+                reply(StatusCode::OK, &json!({ "reopened": names }))
+            }
+            Err(problem) => error(StatusCode::INTERNAL_SERVER_ERROR, &problem),
+        }
+    }
+
+    #[cfg(not(feature = "metrics"))]
+    async fn metrics(&self, _: bool) -> Response<Body> {
+        error(StatusCode::NOT_FOUND, "this program was built without metrics")
+    }
+
+    #[cfg(feature = "metrics")]
+    async fn metrics(&self, open_metrics: bool) -> Response<Body> {
+        let Some(text) = self.metrics.text(open_metrics).await else {
+            return error(StatusCode::GONE, "this generation has left");
+        };
+        let mut response = Response::new(Either::Left(Full::from(text)));
+        let of_type = match open_metrics {
+            true => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            false => "text/plain; version=0.0.4; charset=utf-8",
+        };
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(of_type));
+        response
+    }
+
+    /// Restarts and waits for what comes of it.
+    async fn reload(&self, lines: bool, until: Until) -> Response<Body> {
+        let under_way = match self.handle.hand_over().await {
+            Ok(under_way) => under_way,
+            Err(refused) => return error(StatusCode::CONFLICT, &refused.to_string()),
+        };
+        let (told, steps) = mpsc::unbounded_channel();
+        let mut under_way_steps = Steps::new(under_way.events, until);
+        let _ = told.send(under_way_steps.timed(json!({
+            "step": if under_way.joined { "joined" } else { "asked" }
+        })));
+        tokio::spawn(async move {
+            loop {
+                let (step, end) = under_way_steps.next().await;
+                // Whoever asked may be gone; the handover goes on all the same.
+                if told.send(step).is_err() || end.is_some() {
+                    return;
+                }
+            }
+        });
+        told_by(steps, lines).await
+    }
+
+    /// Puts a file that lies beside the program in its place, and hands over to it.
+    async fn upgrade(&self, file: String, lines: bool) -> Response<Body> {
+        let Ok(alone) = Arc::clone(&self.upgrading).try_lock_owned() else {
+            return error(StatusCode::CONFLICT, "another upgrade is under way");
+        };
+        let ready = match upgrade::Upgrade::prepare(self.handle.clone(), &file).await {
+            Ok(ready) => ready,
+            Err((status, reason)) => return error(status, &reason),
+        };
+        let (told, steps) = mpsc::unbounded_channel();
+        // In a task of its own: when whoever asked is gone it is finished all the same, or undone.
+        tokio::spawn(async move {
+            ready.perform(|step| drop(told.send(step))).await;
+            drop(alone);
+        });
+        told_by(steps, lines).await
+    }
+}
+
+/// The steps as they come, or only what came of it.
+async fn told_by(mut steps: mpsc::UnboundedReceiver<Value>, lines: bool) -> Response<Body> {
+    if lines {
+        let mut response = Response::new(Either::Right(Lines(steps)));
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(LINES));
+        return response;
+    }
+    let mut last = describe::gone();
+    while let Some(step) = steps.recv().await {
+        last = step;
+    }
+    let failed = last["outcome"] == "failed" || last["outcome"] == "taken back";
+    reply(if failed { StatusCode::INTERNAL_SERVER_ERROR } else { StatusCode::OK }, &last)
+}
+
+fn accepts(request: &Request<Bytes>, media_type: &str) -> bool {
+    let accept = request.headers().get(ACCEPT).and_then(|accept| accept.to_str().ok());
+    accept.is_some_and(|accept| accept.contains(media_type))
+}
+
+pub(crate) fn reply(status: StatusCode, value: &Value) -> Response<Body> {
+    let mut response = Response::new(Either::Left(Full::from(format!("{value:#}\n"))));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+pub fn error(status: StatusCode, reason: &str) -> Response<Body> {
+    reply(status, &json!({ "error": reason }))
+}

@@ -1,0 +1,297 @@
+//! The control socket of one generation: `DIR/PID.sock`, from before it takes over until its last answer is sent. Nothing
+//! here may hold up the server: whoever asks waits, and is left when the generation leaves.
+
+use std::convert::Infallible;
+use std::ffi::OsString;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use http_body_util::{BodyExt, Limited};
+use hyper::body::{Body as _, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rustix::io::Errno;
+use rustix::process::{geteuid, getppid};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::spawn_blocking;
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+
+use super::descriptors::{Client, Spare};
+use super::listening::{self, At, Bound};
+use super::place::{Place, Problem, key, network_namespace};
+use super::{Api, Body, Via, error};
+use crate::Handle;
+use crate::metrics::siblings;
+
+/// So many may ask at the same time.
+const CONNECTIONS: u16 = 64;
+/// The least that hyper works with.
+const MAX_HEAD: usize = 8192;
+const MAX_BODY: usize = 4096;
+/// How long a request may take to arrive, and the directory to be made.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How often it is looked whether the socket can still be found.
+const LOOK: Duration = Duration::from_secs(2);
+/// How long answers that are not read may keep a generation that has left.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Clone)]
+pub struct Control(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    /// Named by a flag.
+    dir: Option<PathBuf>,
+    handle: Handle,
+    api: Api,
+    /// Where it listens, once it does.
+    open: Mutex<Option<At>>,
+    closing: watch::Sender<bool>,
+    slots: Arc<Semaphore>,
+    spare: Arc<Semaphore>,
+    descriptors: Spare,
+}
+
+impl Control {
+    /// In a directory of its own for the first address of the server, if none is named.
+    pub fn new(dir: Option<PathBuf>, handle: Handle, api: Api) -> Control {
+        Control(Arc::new(Inner {
+            dir,
+            handle,
+            api,
+            open: Mutex::default(),
+            closing: watch::Sender::new(false),
+            slots: Arc::new(Semaphore::new(CONNECTIONS.into())),
+            spare: Arc::new(Semaphore::new(CONNECTIONS.into())),
+            descriptors: Spare::default(),
+        }))
+    }
+
+    /// Listens. The addresses of the server are known by now, and it has not taken over yet.
+    pub async fn open(self) -> Result<(), String> {
+        let predecessor = self.predecessor();
+        let places = match (&self.0.dir, self.0.handle.addresses().first()) {
+            (Some(dir), _) => vec![Place::named(dir)],
+            (None, Some(address)) => self.usual(*address, predecessor).await,
+            (None, None) => return Ok(()),
+        };
+        match listen_in(places).await {
+            Ok((listener, at)) => {
+                self.0.descriptors.fill();
+                self.joined(at, predecessor).await;
+                tokio::spawn(self.accept(listener));
+                Ok(())
+            }
+            // Whoever did not ask for it should not have to do without the server.
+            Err(problem) if self.0.dir.is_none() || problem.is_full => {
+                let problem = problem.text;
+                tracing::warn!(pid = std::process::id(), "no control socket: {problem}");
+                Ok(())
+            }
+            Err(problem) => Err(problem.text),
+        }
+    }
+
+    fn predecessor(&self) -> Option<u32> {
+        let is_first = self.0.handle.generation() <= 1;
+        getppid().filter(|_| !is_first).map(|pid| pid.as_raw_pid().cast_unsigned())
+    }
+
+    /// Where it goes without a flag. If another server is there, which can have the same address in another network
+    /// namespace only, the name of that is in the name of the directory.
+    async fn usual(&self, address: SocketAddr, predecessor: Option<u32>) -> Vec<Place> {
+        let plain = OsString::from(key(address));
+        let places = spawn_blocking(move || (Place::usual(&plain, predecessor), plain));
+        let Ok(Ok((places, mut named))) = timeout(PATIENCE, places).await else { return vec![] };
+        let (None, Some(namespace)) = (predecessor, network_namespace()) else { return places };
+        for place in &places {
+            if !siblings::servers(&place.dir).await.is_empty() {
+                named.push(format!(".{namespace}"));
+                return Place::usual(&named, None);
+            }
+        }
+        places
+    }
+
+    /// It listens there: finds out who its siblings are.
+    async fn joined(&self, at: At, predecessor: Option<u32>) {
+        let dir = at.place.dir.clone();
+        *lock(&self.0.open) = Some(at);
+        self.0.api.metrics.join(dir.clone(), predecessor).await;
+        if predecessor.is_none()
+            && let Some(other) = siblings::servers(&dir).await.first()
+        {
+            tracing::warn!(
+                pid = std::process::id(),
+                other,
+                "{} is the control directory of another server, too: give each its own, because `handover reload` and \
+                 `handover stop` refuse to choose between them",
+                dir.display()
+            );
+        }
+    }
+
+    async fn accept(self, mut listener: UnixListener) {
+        let mut closing = self.0.closing.subscribe();
+        let mut look = interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut warned = false;
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = told(&mut closing) => return,
+                _ = look.tick() => {
+                    self.0.descriptors.fill();
+                    match self.again().await {
+                        Some(Ok(again)) => (listener, warned) = (again, false),
+                        Some(Err(problem)) if !std::mem::replace(&mut warned, true) => {
+                            let problem = problem.text;
+                            tracing::warn!(pid = std::process::id(), "the control socket is gone: {problem}");
+                        }
+                        _ => {}
+                    }
+                    continue;
+                }
+            };
+            match accepted {
+                Ok((stream, _)) => {
+                    let slot = Arc::clone(&self.0.slots).try_acquire_owned();
+                    drop(tokio::spawn(self.clone().connection(stream, slot.ok())));
+                }
+                Err(error) if is_full(&error) && self.0.descriptors.give_up_one() => {}
+                Err(_) => sleep(Duration::from_millis(100)).await,
+            }
+        }
+    }
+
+    /// Listens again, elsewhere if need be, if the socket cannot be found any more.
+    async fn again(&self) -> Option<Result<UnixListener, Problem>> {
+        let at = lock(&self.0.open).clone()?;
+        let (dir, predecessor) = (self.0.dir.clone(), self.predecessor());
+        let places = spawn_blocking(move || match dir {
+            _ if at.is_there() => vec![],
+            Some(dir) => vec![Place::named(&dir)],
+            // The key stays that of the service.
+            None => Place::usual(at.place.dir.file_name().unwrap_or_default(), predecessor),
+        });
+        let places = timeout(PATIENCE, places).await.ok()?.ok().filter(|places| !places.is_empty())?;
+        Some(listen_in(places).await.map(|(listener, at)| {
+            let dir = at.place.dir.clone();
+            tracing::info!(
+                pid = std::process::id(),
+                "the control socket was gone, and is in {} now",
+                dir.display()
+            );
+            self.0.api.metrics.moved(dir);
+            *lock(&self.0.open) = Some(at);
+            listener
+        }))
+    }
+
+    async fn connection(self, stream: UnixStream, slot: Option<OwnedSemaphorePermit>) {
+        let (mine, peer) = (geteuid().as_raw(), stream.peer_cred().map(|peer| peer.uid()));
+        let refused = match (&slot, peer) {
+            (None, _) => Some((StatusCode::SERVICE_UNAVAILABLE, "too many are asking: try again later")),
+            (_, Ok(uid)) if uid == mine || uid == 0 => None,
+            _ => Some((StatusCode::FORBIDDEN, "only the user of this server and root may ask")),
+        };
+        // Whoever has got no slot is told so; of these, too, there are only so many.
+        let spare = || Arc::clone(&self.0.spare).try_acquire_owned().ok();
+        let Some(_slot) = slot.or_else(spare) else { return self.0.descriptors.take(stream) };
+        let patience = if refused.is_some() { LAST_WORDS } else { PATIENCE };
+        let client = Arc::new(Client::of(&stream));
+        let api = self.0.api.clone();
+        let answer = service_fn(move |request| {
+            let (api, client) = (api.clone(), Arc::clone(&client));
+            async move {
+                Ok::<_, Infallible>(match refused {
+                    Some((status, reason)) => error(status, reason),
+                    None => answer(&api, request, &client).await,
+                })
+            }
+        });
+        let mut http = http1::Builder::new();
+        http.keep_alive(false).timer(TokioTimer::new()).header_read_timeout(patience).max_buf_size(MAX_HEAD);
+        let mut connection = http.serve_connection(TokioIo::new(stream), answer);
+        let mut closing = self.0.closing.subscribe();
+        let mut served = Pin::new(&mut connection);
+        let served = tokio::select! {
+            served = &mut served => served,
+            () = told(&mut closing) => {
+                // Closes at once unless a request is being answered.
+                served.as_mut().graceful_shutdown();
+                served.await
+            }
+        };
+        if let Err(error) = served {
+            tracing::debug!(%error, "a control connection ended early");
+        }
+        self.0.descriptors.take(connection.into_parts().io.into_inner());
+    }
+
+    /// The generation has left: waits a moment for the answers that say so, and takes its socket away.
+    pub async fn close(self) {
+        let _ = self.0.closing.send(true);
+        let answered = async {
+            self.0.api.idle().await;
+            let _ = self.0.slots.acquire_many(CONNECTIONS.into()).await;
+        };
+        let _ = timeout(LAST_WORDS, answered).await;
+        let open = lock(&self.0.open).take();
+        if let Some(at) = open {
+            let _ = timeout(LAST_WORDS, spawn_blocking(move || at.remove())).await;
+        }
+    }
+}
+
+fn lock(open: &Mutex<Option<At>>) -> MutexGuard<'_, Option<At>> {
+    open.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// No descriptor is free.
+fn is_full(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
+}
+
+async fn listen_in(places: Vec<Place>) -> Result<(UnixListener, At), Problem> {
+    let best = places.first().map(|place| place.dir.clone()).unwrap_or_default();
+    let listening = spawn_blocking(move || listening::listen_in(&places));
+    let Bound { listener, at } = match timeout(PATIENCE, listening).await {
+        Ok(Ok(listening)) => listening?,
+        Ok(Err(panic)) => return Err(Problem::with(&best, &panic.to_string())),
+        Err(_) => return Err(Problem::with(&best, &format!("it takes more than {PATIENCE:?}"))),
+    };
+    match UnixListener::from_std(listener) {
+        Ok(listener) => Ok((listener, at)),
+        Err(error) => Err(Problem::new("listen on", &at.path, &error)),
+    }
+}
+
+async fn told(closing: &mut watch::Receiver<bool>) {
+    let _ = closing.wait_for(|closing| *closing).await;
+}
+
+/// Only counters need a body; another one that is small does no harm.
+async fn answer(api: &Api, request: Request<Incoming>, client: &Client) -> Response<Body> {
+    let (head, body) = request.into_parts();
+    let too_large = || error(StatusCode::PAYLOAD_TOO_LARGE, "a control request needs no body");
+    let most = if head.uri.path() == "/counters" { siblings::MOST_BYTES } else { MAX_BODY };
+    if body.size_hint().lower() > most as u64 {
+        return too_large();
+    }
+    match timeout(PATIENCE, Limited::new(body, most).collect()).await {
+        Ok(Ok(body)) => {
+            let request = Request::from_parts(head, body.to_bytes());
+            api.answer(request, Via::Socket, || client.gave_up()).await
+        }
+        Ok(Err(_)) => too_large(),
+        Err(_) => error(StatusCode::REQUEST_TIMEOUT, "the body of the request does not come"),
+    }
+}

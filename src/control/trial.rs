@@ -1,0 +1,100 @@
+//! Runs a program to see whether it can: with a deadline, and without anything it does outliving that.
+
+use std::path::Path;
+use std::process::{ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::process::Command;
+use tokio::time::timeout;
+
+use super::place::plain;
+
+/// More of what it says is not kept.
+const OUTPUT: usize = 16 * 1024;
+const LINES: usize = 20;
+/// How long to wait for what a program has said that is gone, if a process it started still has its output.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+
+/// Why a program is not good.
+#[derive(Debug)]
+pub(super) struct Unfit {
+    pub(super) reason: String,
+    /// What it wrote to stderr.
+    pub(super) stderr: Vec<String>,
+}
+
+/// Runs `program` and gives the first line of its output if its exit status is 0.
+pub(super) async fn run<I, S>(program: &Path, args: I, within: Duration) -> Result<String, Unfit>
+where
+    I: IntoIterator<Item = S>,
+    S: AsRef<std::ffi::OsStr>,
+{
+    let mut command = Command::new(program);
+    // Empty, also where there is no /dev/null.
+    let (nothing, _) = std::io::pipe().map_err(|error| Unfit { reason: plain(&error), stderr: vec![] })?;
+    command.args(args).stdin(nothing).stdout(Stdio::piped()).stderr(Stdio::piped());
+    for name in crate::ENVIRONMENT {
+        command.env_remove(name);
+    }
+    // A group of its own, so that what it starts can be ended with it.
+    command.process_group(0).kill_on_drop(true);
+    let mut child = command.spawn().map_err(|error| Unfit { reason: cannot(&error), stderr: vec![] })?;
+    let (said, complained) = (Output::of(child.stdout.take()), Output::of(child.stderr.take()));
+    let ended = timeout(within, child.wait()).await;
+    // Cannot reach a stranger: there is an id only as long as nobody has waited for it.
+    if let (Err(_), Some(group)) = (&ended, child.id().and_then(|id| i32::try_from(id).ok())) {
+        let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
+    }
+    let stderr = complained.lines().await;
+    let unfit = |reason| Unfit { reason, stderr: stderr.clone() };
+    match ended {
+        Err(_) => Err(unfit(format!("it does not end within {within:?}"))),
+        Ok(Err(error)) => Err(unfit(plain(&error))),
+        Ok(Ok(status)) if !ExitStatus::success(&status) => Err(unfit(status.to_string())),
+        Ok(Ok(_)) => Ok(said.lines().await.into_iter().next().unwrap_or_default()),
+    }
+}
+
+fn cannot(error: &std::io::Error) -> String {
+    match error.raw_os_error() {
+        Some(nix::libc::ENOEXEC) => "it is not an executable of this machine".into(),
+        Some(nix::libc::ENOENT) => "the interpreter or loader it names does not exist".into(),
+        _ => plain(error),
+    }
+}
+
+/// What comes out of a pipe, as far as it is kept.
+struct Output {
+    kept: Arc<Mutex<Vec<u8>>>,
+    reading: tokio::task::JoinHandle<()>,
+}
+
+impl Output {
+    fn of(pipe: Option<impl AsyncRead + Unpin + Send + 'static>) -> Output {
+        let kept = Arc::<Mutex<Vec<u8>>>::default();
+        let into = Arc::clone(&kept);
+        let reading = tokio::spawn(async move {
+            let Some(mut pipe) = pipe else { return };
+            let mut chunk = [0; 4096];
+            while let Ok(n @ 1..) = pipe.read(&mut chunk).await {
+                let mut kept = into.lock().unwrap_or_else(PoisonError::into_inner);
+                let room = OUTPUT.saturating_sub(kept.len());
+                kept.extend_from_slice(&chunk[..n.min(room)]);
+            }
+        });
+        Output { kept, reading }
+    }
+
+    async fn lines(mut self) -> Vec<String> {
+        let _ = timeout(LAST_WORDS, &mut self.reading).await;
+        self.reading.abort();
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let text = String::from_utf8_lossy(&kept);
+        let clean = |line: &str| line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        text.lines().filter(|line| !line.trim().is_empty()).take(LINES).map(clean).collect()
+    }
+}

@@ -1,0 +1,275 @@
+//! An upgrade: a file that lies beside the program is tried, takes its place, and gets the service; or everything is as it
+//! was. At no moment is there no program: whatever happens meanwhile, a restart starts the old file or the new one.
+
+use std::ffi::OsStr;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use hyper::StatusCode;
+use serde_json::{Value, json};
+use tokio::task::spawn_blocking;
+
+use super::place::{has_capabilities, plain, secret};
+use super::steps::{Steps, Until};
+use super::trial;
+use crate::{Handle, Phase};
+
+const VERSION_WITHIN: Duration = Duration::from_secs(5);
+const CHECK_WITHIN: Duration = Duration::from_secs(10);
+
+/// What is to be done, once it is known that it may be tried.
+pub(super) struct Upgrade {
+    handle: Handle,
+    files: Files,
+    args: Vec<std::ffi::OsString>,
+    began: Instant,
+}
+
+/// All in one directory.
+#[derive(Debug, Clone)]
+struct Files {
+    program: PathBuf,
+    old: PathBuf,
+    new: PathBuf,
+}
+
+type Refused = (StatusCode, String);
+
+impl Upgrade {
+    /// Nothing is touched yet.
+    pub(super) async fn prepare(handle: Handle, file: &str) -> Result<Upgrade, Refused> {
+        let conflict = |reason: &str| (StatusCode::CONFLICT, reason.to_owned());
+        let Some(status) = handle.status().await else { return Err(conflict("this generation has left")) };
+        let in_standby = status.listeners.iter().any(|l| l.pid.is_some() && l.pid == status.predecessor);
+        if status.phase != Phase::Serving {
+            return Err(conflict(
+                "this generation cannot hand over now: a handover is under way, or it leaves",
+            ));
+        } else if in_standby {
+            return Err(conflict("the last handover is still in standby: try again when that is over"));
+        }
+        let (program, file) = (status.program, file.to_owned());
+        let files = spawn_blocking(move || Files::find(&program, &file)).await;
+        let bad = |reason| (StatusCode::BAD_REQUEST, reason);
+        let files = files.map_err(|panic| bad(panic.to_string()))?.map_err(bad)?;
+        Ok(Upgrade { handle, files, args: status.args, began: Instant::now() })
+    }
+
+    /// Tells each step; the last one has the outcome.
+    pub(super) async fn perform(self, tell: impl Fn(Value)) {
+        let tell = |mut step: Value| {
+            step["after_ms"] = json!((self.began.elapsed().as_secs_f64() * 1e6).round() / 1e3);
+            tell(step);
+        };
+        let failed = |reason: String, stderr: Vec<String>| json!({ "step": "failed", "outcome": "failed", "reason": reason, "stderr": stderr });
+        let (program, new) = (self.files.program.display().to_string(), self.files.new.clone());
+        let name = new.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let version = trial::run(&new, ["--version"], VERSION_WITHIN).await;
+        match version {
+            Ok(version) => tell(json!({ "step": "runs", "file": name, "version": version })),
+            Err(unfit) => {
+                let reason = format!("the new file does not run with --version: {}", unfit.reason);
+                return tell(failed(reason, unfit.stderr));
+            }
+        }
+        let args = [OsStr::new("--check")].into_iter().chain(self.args.iter().map(AsRef::as_ref));
+        match trial::run(&new, args, CHECK_WITHIN).await {
+            Ok(_) => tell(json!({ "step": "checked", "file": name })),
+            Err(unfit) => {
+                let reason = format!(
+                    "the new file does not pass --check with the current arguments: {}",
+                    unfit.reason
+                );
+                return tell(failed(reason, unfit.stderr));
+            }
+        }
+        if let Err(reason) = self.files.change(Files::place).await {
+            return tell(failed(reason, vec![]));
+        }
+        let old = self.files.old.display().to_string();
+        tell(json!({ "step": "placed", "program": program, "old": old }));
+
+        match self.hand_over(&tell).await {
+            Ok(()) => {
+                // It is the program now; its name beside it is of no use.
+                let _ = self.files.change(|files| fs::remove_file(&files.new)).await;
+                tell(json!({ "step": "upgraded", "outcome": "upgraded", "program": program, "old": old }));
+            }
+            Err(mut why) => {
+                let restored = self.files.change(Files::restore).await;
+                if let Err(problem) = &restored {
+                    tracing::error!(
+                        pid = std::process::id(),
+                        "the old program is not back in place: {problem}"
+                    );
+                    why["not_restored"] = json!(problem);
+                }
+                why["restored"] = json!(restored.is_ok());
+                why["program"] = json!(program);
+                tell(why);
+            }
+        }
+    }
+
+    /// The file of the next generation lies there. A handover that was under way before may have started the old one.
+    async fn hand_over(&self, tell: impl Fn(Value)) -> Result<(), Value> {
+        let failed = |reason: &str| json!({ "step": "failed", "outcome": "failed", "reason": reason });
+        let under_way = self.handle.hand_over().await.map_err(|refused| failed(&refused.to_string()))?;
+        if under_way.joined {
+            return Err(failed("another restart began at the same moment"));
+        }
+        let mut steps = Steps::new(under_way.events, Until::StandbyEnded);
+        loop {
+            match steps.next().await {
+                (step, Some(false)) => return Err(step),
+                (mut step, end) => {
+                    // The outcome is not known before standby is over.
+                    step.as_object_mut().map(|step| step.remove("outcome"));
+                    tell(step);
+                    if end.is_some() {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Files {
+    /// Symbolic links are followed: what is replaced is the file that runs, in the directory where it lies.
+    fn find(program: &Path, name: &str) -> Result<Files, String> {
+        let name = unescaped(name).ok_or("the name of the new file is not well escaped")?;
+        if name.is_empty() || name == "." || name == ".." || name.contains(['/', '\0']) {
+            return Err(format!(
+                "{name:?} does not name a file beside the program: say ?file=NAME, without a directory"
+            ));
+        }
+        let program = program
+            .canonicalize()
+            .map_err(|error| format!("cannot find the program {}: {}", program.display(), plain(&error)))?;
+        let new = program.with_file_name(&name);
+        let mut old = program.clone().into_os_string();
+        old.push(".old");
+        if new == program || new == *old {
+            return Err(format!("{name} is the name of the program, or of the one before: choose another"));
+        }
+        let about = fs::symlink_metadata(&new);
+        match about.map(|about| about.is_file()) {
+            Ok(true) if has_capabilities(&program) && !has_capabilities(&new) => Err(format!(
+                "cannot upgrade to {}: the program has file capabilities, and the new file has none: `getcap` shows them, \
+                 and `setcap` gives them to a file that lies beside the program",
+                new.display()
+            )),
+            Ok(true) => Ok(Files { program, old: old.into(), new }),
+            Ok(false) => Err(format!("{} is not a regular file", new.display())),
+            Err(error) => Err(format!("cannot upgrade to {}: {}", new.display(), plain(&error))),
+        }
+    }
+
+    async fn change(&self, how: fn(&Files) -> io::Result<()>) -> Result<(), String> {
+        let files = self.clone();
+        let changed = spawn_blocking(move || how(&files)).await;
+        changed
+            .map_err(|panic| panic.to_string())?
+            .map_err(|error| format!("cannot replace {}: {}", self.program.display(), plain(&error)))
+    }
+
+    fn place(&self) -> io::Result<()> {
+        // What was not on the disk before a crash would be an empty program after it.
+        File::open(&self.new)?.sync_all()?;
+        twin(&self.program, &self.old)?;
+        twin(&self.new, &self.program)?;
+        self.sync()
+    }
+
+    fn restore(&self) -> io::Result<()> {
+        fs::rename(&self.old, &self.program)?;
+        self.sync()
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        File::open(self.program.parent().unwrap_or(Path::new("/")))?.sync_all()
+    }
+}
+
+/// Gives a file a second name, in the place of what has that name. Where the file system or its rules have no hard
+/// links, it is a copy.
+fn twin(file: &Path, name: &Path) -> io::Result<()> {
+    let draft = name.with_file_name(format!(".handover-draft-{}", secret()));
+    // Neither follows a link that lies there, nor writes to a file that does.
+    if fs::hard_link(file, &draft).is_err() {
+        let copied = copy(file, &draft);
+        copied.inspect_err(|_| drop(fs::remove_file(&draft)))?;
+    }
+    let renamed = fs::rename(&draft, name);
+    // Two names of the same file are left as they are, both (rename(2)).
+    let _ = fs::remove_file(&draft);
+    renamed
+}
+
+fn copy(file: &Path, draft: &Path) -> io::Result<()> {
+    if has_capabilities(file) {
+        return Err(io::Error::other(
+            "there are no hard links here, and a copy loses the file's capabilities",
+        ));
+    }
+    let mut from = File::open(file)?;
+    let mut to = OpenOptions::new().write(true).create_new(true).mode(0o600).open(draft)?;
+    io::copy(&mut from, &mut to)?;
+    to.set_permissions(from.metadata()?.permissions())?;
+    to.sync_all()
+}
+
+/// `%20` is a space.
+fn unescaped(text: &str) -> Option<String> {
+    let mut pieces = text.split('%');
+    let mut bytes = pieces.next()?.as_bytes().to_vec();
+    for piece in pieces {
+        bytes.push(u8::from_str_radix(piece.get(..2)?, 16).ok()?);
+        bytes.extend_from_slice(&piece.as_bytes()[2..]);
+    }
+    String::from_utf8(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_plain_name_of_another_file_beside_the_program_is_taken() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let program = dir.path().join("server");
+        for name in ["server", "new one", "server.old"] {
+            fs::write(dir.path().join(name), name).expect("writable");
+        }
+        fs::create_dir(dir.path().join("dir")).expect("writable");
+        std::os::unix::fs::symlink("/bin/true", dir.path().join("link")).expect("writable");
+        for bad in ["", ".", "..", "../server", "a/b", "a%2fb", "%2e%2e", "%", "%zz", "%f", "%ff", "a%00b"] {
+            assert!(Files::find(&program, bad).is_err(), "{bad:?}");
+        }
+        for bad in ["server", "server.old", "dir", "link", "missing"] {
+            assert!(Files::find(&program, bad).is_err(), "{bad:?}");
+        }
+        let found = Files::find(&program, "new%20one").expect("it is there");
+        assert_eq!(found.new, dir.path().canonicalize().expect("exists").join("new one"));
+    }
+
+    #[test]
+    fn what_was_replaced_comes_back_and_nothing_else_is_left() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let read = |name: &str| fs::read_to_string(dir.path().join(name)).ok();
+        fs::write(dir.path().join("server"), "old").expect("writable");
+        fs::write(dir.path().join("new"), "new").expect("writable");
+        let files = Files::find(&dir.path().join("server"), "new").expect("it is there");
+        for _ in 0..2 {
+            files.place().expect("writable");
+            assert_eq!([read("server"), read("server.old")], [Some("new".into()), Some("old".into())]);
+            files.restore().expect("writable");
+            assert_eq!([read("server"), read("server.old")], [Some("old".into()), None]);
+        }
+        assert_eq!(fs::read_dir(dir.path()).expect("readable").count(), 2);
+    }
+}

@@ -1,0 +1,173 @@
+//! Numbers for Prometheus. The totals go on over generations: whoever is asked asks its siblings for theirs, and a
+//! generation that leaves tells the others what it counted to its last connection.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use crate::{Connections, Event, Handle, Outcome};
+
+mod counts;
+#[cfg(feature = "metrics")]
+mod prometheus;
+pub mod siblings;
+use counts::Counts;
+pub(crate) use counts::Ledger;
+
+use crate::control::place::secret;
+
+/// What this generation counts, and what it knows of the others.
+#[derive(Debug, Clone)]
+pub struct Metrics(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    handle: Handle,
+    /// By status, from 100 to 999.
+    requests: Vec<AtomicU64>,
+    /// The rest of what this generation counts.
+    own: Mutex<Counts>,
+    others: Mutex<Ledger>,
+    /// Where the others are to be found.
+    siblings: Mutex<Option<PathBuf>>,
+    /// What all generations of this server are known by, once it is known.
+    service: OnceLock<String>,
+}
+
+impl Metrics {
+    /// Counts the handovers of this generation until it has left.
+    pub fn new(handle: &Handle) -> Metrics {
+        let metrics = Metrics(Arc::new(Shared {
+            handle: handle.clone(),
+            requests: (0..900).map(|_| AtomicU64::new(0)).collect(),
+            own: Mutex::default(),
+            others: Mutex::default(),
+            siblings: Mutex::default(),
+            service: OnceLock::new(),
+        }));
+        let (mut events, counting) = (handle.events(), metrics.clone());
+        tokio::spawn(async move {
+            while let Some(event) = events.next().await {
+                counting.happened(&event);
+            }
+        });
+        metrics
+    }
+
+    /// The others have their sockets in this directory. Without one each generation counts for itself. Another server may
+    /// have its own there, too, so a successor asks its predecessor what theirs are known by.
+    pub(crate) async fn join(&self, siblings: PathBuf, predecessor: Option<u32>) {
+        let service = match predecessor {
+            None => Some(format!("{}-{}", std::process::id(), secret())),
+            Some(pid) => siblings::of(&siblings, pid).await.and_then(|ledger| ledger.service),
+        };
+        if let Some(service) = service {
+            let _ = self.0.service.set(service);
+        }
+        self.moved(siblings);
+    }
+
+    /// They are in this directory now.
+    pub(crate) fn moved(&self, siblings: PathBuf) {
+        *lock(&self.0.siblings) = Some(siblings);
+    }
+
+    /// Where they are.
+    pub fn siblings(&self) -> Option<PathBuf> {
+        lock(&self.0.siblings).clone()
+    }
+
+    /// What all generations of this server are known by, if they are.
+    pub(crate) fn service(&self) -> Option<&str> {
+        self.0.service.get().map(String::as_str)
+    }
+
+    pub fn answered(&self, status: hyper::StatusCode) {
+        if let Some(count) = self.0.requests.get(usize::from(status.as_u16()).wrapping_sub(100)) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn happened(&self, event: &Event) {
+        let mut own = lock(&self.0.own);
+        let outcome = match event {
+            Event::HandedOver(handover) => {
+                own.took(handover.took.as_secs_f64());
+                "took over"
+            }
+            Event::HandoverFailed(_) => "failed",
+            Event::ServesAgain(_) => "taken back",
+            _ => return,
+        };
+        *own.handovers.entry(outcome.to_owned()).or_default() += 1;
+    }
+
+    /// What is known now without asking, this generation included.
+    pub(crate) async fn ledger(&self) -> Ledger {
+        if let Some(status) = self.0.handle.status().await {
+            self.count(&status.connections);
+        }
+        self.with_own()
+    }
+
+    fn count(&self, connections: &Connections) {
+        let mut own = lock(&self.0.own);
+        own.connections = own.connections.max(connections.accepted);
+        own.evicted = own.evicted.max(connections.evicted);
+        own.finished = own.finished.max(connections.finished);
+    }
+
+    fn with_own(&self) -> Ledger {
+        let mut own = lock(&self.0.own).clone();
+        for (status, count) in (100..).zip(&self.0.requests) {
+            let n = count.load(Ordering::Relaxed);
+            if n > 0 {
+                own.requests.insert(status, n);
+            }
+        }
+        let mut ledger = lock(&self.0.others);
+        ledger.learn(self.0.handle.generation(), std::process::id(), &own);
+        let mut ledger = ledger.clone();
+        ledger.service = self.service().map(str::to_owned);
+        ledger
+    }
+
+    /// Another generation tells what it knows. An older version does not say whose it is.
+    pub(crate) fn learn(&self, other: Ledger) {
+        let is_ours = |service: &String| self.service().is_none_or(|ours| ours == service);
+        if other.service.as_ref().is_none_or(is_ours) {
+            lock(&self.0.others).merge(other);
+        }
+    }
+
+    /// This generation has left: the others go on with its counts.
+    pub async fn leave(&self, outcome: &Outcome) {
+        self.count(&outcome.connections);
+        let mut own = lock(&self.0.own).clone();
+        own.finished = outcome.drained.finished;
+        own.cut = outcome.drained.cut;
+        own.requests_cut = outcome.drained.requests_cut;
+        *lock(&self.0.own) = own;
+        let mut ledger = self.with_own();
+        ledger.condense(self.0.handle.generation());
+        if let Some(dir) = self.siblings() {
+            siblings::tell(&dir, &ledger).await;
+        }
+    }
+
+    /// The text that Prometheus reads; in the OpenMetrics form if it is asked for, else in the older one. `None` when this
+    /// generation has left.
+    #[cfg(feature = "metrics")]
+    pub(crate) async fn text(&self, open_metrics: bool) -> Option<String> {
+        if let Some(dir) = self.siblings() {
+            siblings::gather(&dir).await.into_iter().for_each(|ledger| self.learn(ledger));
+        }
+        let status = self.0.handle.status().await?;
+        self.count(&status.connections);
+        Some(prometheus::text(status, self.with_own().total(), open_metrics))
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,115 @@
+//! What others get: how many crates each package brings, what is packed and builds from the packed form, and that the library
+//! leaves the choice of a crypto provider to the program.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+/// cargo uses both cores, so one after the other.
+fn alone() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Without what the cargo that runs this test has set, which is about another package.
+fn cargo(args: &[&str]) -> Command {
+    let mut cargo = Command::new(env!("CARGO"));
+    let set = std::env::vars_os().map(|(name, _)| name);
+    let of_package = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+    for name in set.filter(|name| name.to_str().is_some_and(of_package)) {
+        cargo.env_remove(name);
+    }
+    cargo.args(args).current_dir(support::root()).stdin(Stdio::null());
+    cargo
+}
+
+fn done(command: &mut Command) -> Output {
+    let output = command.output().expect("it starts");
+    assert!(output.status.success(), "{command:?}:\n{}", String::from_utf8_lossy(&output.stderr));
+    output
+}
+
+/// A folder of the target directory that outlives the test, so that the next run compiles less.
+fn place(name: &str) -> PathBuf {
+    let me = std::env::current_exe().expect("the path of this executable");
+    me.ancestors().nth(3).expect("the target directory").join("packages").join(name)
+}
+
+/// The crates that a build compiles into a program, with the package itself.
+fn crates(args: &[&str]) -> usize {
+    let output = done(cargo(&["tree", "--locked", "-e", "normal", "--prefix", "none"]).args(args));
+    let tree = String::from_utf8(output.stdout).expect("UTF-8");
+    let crates: BTreeSet<_> = tree
+        .lines()
+        .filter_map(|line| Some(line.trim_end_matches(" (*)")).filter(|l| !l.is_empty()))
+        .collect();
+    crates.len()
+}
+
+#[test]
+fn the_library_brings_few_crates() {
+    let _alone = alone();
+    let counts = [
+        ("library", crates(&["-p", "handover"]), 50),
+        ("library with tls", crates(&["-p", "handover", "--features", "tls"]), 60),
+        ("binary", crates(&["-p", "handover-cli"]), 140),
+    ];
+    for (what, count, most) in counts {
+        println!("{what}: {count} crates, at most {most}");
+    }
+    assert!(counts.iter().all(|(_, count, most)| count <= most), "{counts:?}");
+}
+
+/// Unpacks what `cargo package` made, into a folder named after package and version.
+fn unpack(packed: &Path, into: &Path) {
+    done(Command::new("tar").arg("-xzf").arg(packed).arg("-C").arg(into));
+}
+
+#[test]
+fn both_packages_build_from_what_is_packed() {
+    let _alone = alone();
+    let target = place("packed");
+    // It builds each from its packed form, too, the one with the other.
+    let began = Instant::now();
+    done(cargo(&["package", "--workspace", "--locked", "--allow-dirty", "--target-dir"]).arg(&target));
+    println!("cargo package --workspace: {:.0?}", began.elapsed());
+
+    let unpacked = tempfile::tempdir().expect("a directory");
+    let name = |package: &str| format!("{package}-{}", env!("CARGO_PKG_VERSION"));
+    for package in ["handover", "handover-cli"] {
+        unpack(&target.join("package").join(format!("{}.crate", name(package))), unpacked.path());
+        let has = |file: &str| unpacked.path().join(name(package)).join(file).is_file();
+        assert!(
+            ["README.md", "LICENSE-MIT", "LICENSE-APACHE"].into_iter().all(has),
+            "{package} lacks a file"
+        );
+    }
+    let [library, binary] = ["handover", "handover-cli"].map(|package| unpacked.path().join(name(package)));
+    let began = Instant::now();
+    done(cargo(&["build", "--lib", "--target-dir"]).arg(place("library")).current_dir(&library));
+    println!("the library alone: {:.0?}", began.elapsed());
+    let patch = format!("patch.crates-io.handover.path={:?}", library.to_str().expect("UTF-8"));
+    done(cargo(&["build", "--config", &patch, "--target-dir"]).arg(&target).current_dir(&binary));
+    let said = done(Command::new(target.join("debug/handover")).arg("--version"));
+    assert_eq!(
+        String::from_utf8_lossy(&said.stdout).trim(),
+        format!("handover {}", env!("CARGO_PKG_VERSION"))
+    );
+}
+
+#[test]
+fn a_program_with_reqwest_as_it_comes_serves_tls() {
+    let _alone = alone();
+    let (target, manifest) = (place("reqwest"), support::root().join("tests/packages/reqwest/Cargo.toml"));
+    let mut build = cargo(&["build", "--locked", "--manifest-path"]);
+    done(build.arg(manifest).arg("--target-dir").arg(&target));
+    let dir = tempfile::tempdir().expect("a directory");
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("random numbers");
+    let [cert, key] = ["cert.pem", "key.pem"].map(|name| dir.path().join(name));
+    std::fs::write(&cert, made.cert.pem()).expect("writable");
+    std::fs::write(&key, made.signing_key.serialize_pem()).expect("writable");
+    let said = done(Command::new(target.join("debug/beside-reqwest")).arg(cert).arg(key));
+    assert_eq!(String::from_utf8_lossy(&said.stdout), "hello over TLS\n");
+}

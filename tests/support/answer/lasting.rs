@@ -1,0 +1,152 @@
+//! The exchanges that last until somebody ends them: server-sent events and a WebSocket. A drain waits for both, so
+//! each ends by itself once its generation retires. Where no server says so (no [`ConnectInfo`]), none ever does.
+
+use std::future::pending;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use handover::ConnectInfo;
+use hyper::body::{Body, Bytes, Frame, Incoming};
+use hyper::header::{
+    CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT,
+    SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
+};
+use hyper::upgrade::Upgraded;
+use hyper::{Request, Response, StatusCode, Version};
+use hyper_util::rt::TokioIo;
+use tokio::time::{Interval, interval, timeout};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
+
+use super::{Reply, status};
+
+/// How long a WebSocket client may take to read our close and to answer it.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Returns when the generation that serves this request retires.
+fn retiring(request: &Request<Incoming>) -> impl Future<Output = ()> + Send + use<> {
+    let retiring = request.extensions().get().map(ConnectInfo::retiring);
+    async {
+        match retiring {
+            Some(mut retiring) => retiring.wait().await,
+            None => pending().await,
+        }
+    }
+}
+
+pub(super) fn events(request: &Request<Incoming>, apart: Duration) -> Response<Reply> {
+    let events = Events { next: Some(0), tick: interval(apart), retiring: Box::pin(retiring(request)) };
+    let mut response = Response::new(Reply::Events(Box::new(events)));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    response
+}
+
+/// The body that counts until its generation retires.
+pub struct Events {
+    /// `None` after the last event.
+    next: Option<u64>,
+    tick: Interval,
+    retiring: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+impl Body for Events {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let Some(n) = self.next else { return Poll::Ready(None) };
+        let event = if self.retiring.as_mut().poll(cx).is_ready() {
+            self.next = None;
+            // A browser asks again by itself, but unless it is told otherwise it waits for seconds before that, and sees no
+            // events. The successor serves already.
+            Bytes::from_static(b"retry: 100\nevent: retiring\ndata: bye\n\n")
+        } else {
+            ready!(self.tick.poll_tick(cx));
+            self.next = Some(n + 1);
+            format!("data: {n}\n\n").into()
+        };
+        Poll::Ready(Some(Ok(Frame::data(event))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.next.is_none()
+    }
+}
+
+/// Shakes hands (RFC 6455, section 4.2) and leaves the connection to a task that echoes.
+pub(super) fn websocket(request: Request<Incoming>) -> Response<Reply> {
+    let headers = request.headers();
+    let asks = request.version() == Version::HTTP_11
+        && has_token(headers, CONNECTION, "upgrade")
+        && has_token(headers, UPGRADE, "websocket")
+        && headers.get(SEC_WEBSOCKET_VERSION).is_some_and(|version| version == "13");
+    if !asks {
+        let mut response = upgrade(status(StatusCode::UPGRADE_REQUIRED));
+        response.headers_mut().insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        return response;
+    }
+    let Some(key) = headers.get(SEC_WEBSOCKET_KEY) else { return status(StatusCode::BAD_REQUEST) };
+    let accept = HeaderValue::try_from(derive_accept_key(key.as_bytes())).expect("base64 is a header value");
+
+    let retiring = retiring(&request);
+    let upgraded = hyper::upgrade::on(request);
+    tokio::spawn(async move {
+        // An error means that the client has gone before it was answered.
+        if let Ok(upgraded) = upgraded.await {
+            let io = TokioIo::new(upgraded);
+            converse(WebSocketStream::from_raw_socket(io, Role::Server, None).await, retiring).await;
+        }
+    });
+    let mut response = upgrade(Response::new(Reply::Text(None)));
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    response.headers_mut().insert(SEC_WEBSOCKET_ACCEPT, accept);
+    response
+}
+
+fn upgrade(mut response: Response<Reply>) -> Response<Reply> {
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    response.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
+    response
+}
+
+fn has_token(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
+    let values = headers.get_all(name);
+    let mut tokens = values.iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
+    tokens.any(|t| t.trim().eq_ignore_ascii_case(token))
+}
+
+type Socket = WebSocketStream<TokioIo<Upgraded>>;
+
+async fn converse(mut socket: Socket, retiring: impl Future<Output = ()>) {
+    // An echo that is abandoned while it is written stays in the socket's buffer, and goes out before the close.
+    tokio::select! {
+        () = echo(&mut socket) => return,
+        () = pin!(retiring) => {}
+    }
+    let away = CloseFrame { code: CloseCode::Away, reason: "retiring".into() };
+    let _ = timeout(CLOSE_TIMEOUT, async {
+        socket.send(Message::Close(Some(away))).await?;
+        // Ends when the client has answered. Whatever it sent before that was too late.
+        while socket.next().await.transpose()?.is_some() {}
+        Ok::<(), tokio_tungstenite::tungstenite::Error>(())
+    })
+    .await;
+}
+
+/// Returns when the client has closed or gone. Pings and closes are answered by the socket itself.
+async fn echo(socket: &mut Socket) {
+    while let Some(Ok(message)) = socket.next().await {
+        if (message.is_text() || message.is_binary()) && socket.send(message).await.is_err() {
+            return;
+        }
+    }
+}
