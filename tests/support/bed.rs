@@ -1,7 +1,7 @@
 //! Two network namespaces joined by two TUN devices and, between these, a wire that delays packets and drops some.
 //!
 //! A user namespace makes it possible without root. This process is at the server's end, in which servers are started;
-//! the client's end is another namespace that threads can enter. The bench and the tests share it.
+//! the client's end is another namespace that threads can enter.
 
 use std::collections::HashSet;
 use std::fs::File;

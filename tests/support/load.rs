@@ -1,4 +1,4 @@
-//! A load generator that never retries and counts every way a request can fail. The bench and the tests share it.
+//! A load generator that never retries and counts every way a request can fail.
 //!
 //! Its clients behave as real ones do: they keep a connection as long as the server lets them, look whether it was
 //! closed before they send the next request, and open a new one if so. Anything that goes wrong after that is a failure.

@@ -1,4 +1,4 @@
-//! The server under test: a real process, its successors, and what they log. The bench and the tests share it.
+//! The server under test: a real process, its successors, and what they log.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;

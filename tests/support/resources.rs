@@ -1,4 +1,4 @@
-//! What a process takes, as proc_pid_status(5) and proc_pid_stat(5) say. The bench and the tests share it.
+//! What a process takes, as proc_pid_status(5) and proc_pid_stat(5) say.
 
 use std::fs;
 

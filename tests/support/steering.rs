@@ -1,4 +1,4 @@
-//! A sandbox that refuses to steer connections. The bench and the tests share it.
+//! A sandbox that refuses to steer connections.
 
 use nix::libc::{EPERM, SO_ATTACH_REUSEPORT_CBPF, SOL_SOCKET, SYS_setsockopt};
 use seccompiler::{
