@@ -232,16 +232,6 @@ async fn besiege(quick: bool) -> (siege::Tally, Vec<String>) {
 
 /// `cargo bench` builds no examples.
 fn build_playground() {
-    let built = cargo().args(["build", "--release", "--example", "playground"]).status();
+    let built = support::cargo().args(["build", "--release", "--example", "playground"]).status();
     assert!(built.is_ok_and(|status| status.success()), "the playground does not build");
-}
-
-/// Without what `cargo bench` says of this package, which build scripts (that of ring) would take for a change.
-fn cargo() -> std::process::Command {
-    let mut command = std::process::Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    let ours = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
-    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(ours)) {
-        command.env_remove(name);
-    }
-    command
 }

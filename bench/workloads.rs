@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use support::bed::{self, Bed, LOSSY, SERVER};
+use support::harness::example;
 use support::load::{Clients, Load, Report};
 use support::process::{Server, command};
 
@@ -248,8 +249,6 @@ pub(crate) fn start_playground(args: &[&str]) -> Server {
     Server::start(command)
 }
 
-/// The example beside this executable's folder, `target/release/deps`.
 pub(crate) fn playground() -> std::path::PathBuf {
-    let me = std::env::current_exe().expect("the path of this executable");
-    me.ancestors().nth(2).expect("a folder of the target directory").join("examples/playground")
+    example("playground")
 }

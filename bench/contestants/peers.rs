@@ -111,7 +111,7 @@ fn compile(package: &str) -> Result<(), String> {
     if !binary(package).exists() {
         eprintln!("compiling {package}, which takes a while the first time");
     }
-    let mut cargo = crate::cargo();
+    let mut cargo = support::cargo();
     cargo.args(["build", "--release", "--locked", "--package", package]);
     cargo.arg("--manifest-path").arg(workspace().join("Cargo.toml"));
     cargo.arg("--target-dir").arg(packages::peers());

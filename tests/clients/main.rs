@@ -34,8 +34,7 @@ fn alone() -> MutexGuard<'static, ()> {
 
 /// The folder of the target directory for what `tests/clients/fetch` installs.
 fn installed() -> PathBuf {
-    let me = std::env::current_exe().expect("the path of this executable");
-    me.ancestors().nth(3).expect("a folder of the target directory").join("clients")
+    support::target_dir().join("clients")
 }
 
 /// What is beside this file.
@@ -45,13 +44,10 @@ fn beside(name: &str) -> PathBuf {
 
 /// Builds the examples in the profile of this executable.
 fn build_examples() {
-    let me = std::env::current_exe().expect("the path of this executable");
-    let release = me.ancestors().nth(2).is_some_and(|folder| folder.ends_with("release"));
-    let mut cargo = std::process::Command::new(env!("CARGO"));
-    cargo.current_dir(support::root()).args(["build", "--locked", "--quiet"]);
-    cargo.args(["--example", "playground", "--example", "tonic"]).args(release.then_some("--release"));
-    // The one that this executable is in, however it was named.
-    cargo.arg("--target-dir").arg(me.ancestors().nth(3).expect("a target directory"));
+    let release = support::profile_dir().ends_with("release");
+    let mut cargo = support::cargo();
+    cargo.args(["build", "--locked", "--quiet", "--example", "playground", "--example", "tonic"]);
+    cargo.args(release.then_some("--release")).arg("--target-dir").arg(support::target_dir());
     assert!(cargo.status().is_ok_and(|status| status.success()), "the examples do not build");
 }
 

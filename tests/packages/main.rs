@@ -13,33 +13,21 @@ fn alone() -> MutexGuard<'static, ()> {
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Without what the cargo that runs this test has set, which is about another package.
-fn cargo(args: &[&str]) -> Command {
-    let mut cargo = Command::new(env!("CARGO"));
-    let set = std::env::vars_os().map(|(name, _)| name);
-    let of_package = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
-    for name in set.filter(|name| name.to_str().is_some_and(of_package)) {
-        cargo.env_remove(name);
-    }
-    cargo.args(args).current_dir(support::root()).stdin(Stdio::null());
-    cargo
-}
-
 fn done(command: &mut Command) -> Output {
-    let output = command.output().expect("it starts");
+    let output = command.stdin(Stdio::null()).output().expect("it starts");
     assert!(output.status.success(), "{command:?}:\n{}", String::from_utf8_lossy(&output.stderr));
     output
 }
 
 /// A folder of the target directory that outlives the test, so that the next run compiles less.
 fn place(name: &str) -> PathBuf {
-    let me = std::env::current_exe().expect("the path of this executable");
-    me.ancestors().nth(3).expect("the target directory").join("packages").join(name)
+    support::target_dir().join("packages").join(name)
 }
 
 /// The crates that a build compiles into a program, with the package itself.
 fn crates(args: &[&str]) -> usize {
-    let output = done(cargo(&["tree", "--locked", "-e", "normal", "--prefix", "none"]).args(args));
+    let output =
+        done(support::cargo().args(["tree", "--locked", "-e", "normal", "--prefix", "none"]).args(args));
     let tree = String::from_utf8(output.stdout).expect("UTF-8");
     let crates: BTreeSet<_> = tree
         .lines()
@@ -73,7 +61,11 @@ fn both_packages_build_from_what_is_packed() {
     let target = place("packed");
     // It builds each from its packed form, too, the one with the other.
     let began = Instant::now();
-    done(cargo(&["package", "--workspace", "--locked", "--allow-dirty", "--target-dir"]).arg(&target));
+    done(
+        support::cargo()
+            .args(["package", "--workspace", "--locked", "--allow-dirty", "--target-dir"])
+            .arg(&target),
+    );
     println!("cargo package --workspace: {:.0?}", began.elapsed());
 
     let unpacked = tempfile::tempdir().expect("a directory");
@@ -87,11 +79,17 @@ fn both_packages_build_from_what_is_packed() {
         );
     }
     let [library, binary] = ["handover", "handover-cli"].map(|package| unpacked.path().join(name(package)));
+    let cold = tempfile::tempdir_in(place(".")).expect("writable");
     let began = Instant::now();
-    done(cargo(&["build", "--lib", "--target-dir"]).arg(place("library")).current_dir(&library));
+    done(support::cargo().args(["build", "--lib", "--target-dir"]).arg(cold.path()).current_dir(&library));
     println!("the library alone: {:.0?}", began.elapsed());
     let patch = format!("patch.crates-io.handover.path={:?}", library.to_str().expect("UTF-8"));
-    done(cargo(&["build", "--config", &patch, "--target-dir"]).arg(&target).current_dir(&binary));
+    done(
+        support::cargo()
+            .args(["build", "--config", &patch, "--target-dir"])
+            .arg(&target)
+            .current_dir(&binary),
+    );
     let said = done(Command::new(target.join("debug/handover")).arg("--version"));
     assert_eq!(
         String::from_utf8_lossy(&said.stdout).trim(),
@@ -103,8 +101,8 @@ fn both_packages_build_from_what_is_packed() {
 fn a_program_with_reqwest_as_it_comes_serves_tls() {
     let _alone = alone();
     let (target, manifest) = (place("reqwest"), support::root().join("tests/packages/reqwest/Cargo.toml"));
-    let mut build = cargo(&["build", "--locked", "--manifest-path"]);
-    done(build.arg(manifest).arg("--target-dir").arg(&target));
+    let mut build = support::cargo();
+    done(build.args(["build", "--locked", "--manifest-path"]).arg(manifest).arg("--target-dir").arg(&target));
     let dir = tempfile::tempdir().expect("a directory");
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("random numbers");
     let [cert, key] = ["cert.pem", "key.pem"].map(|name| dir.path().join(name));

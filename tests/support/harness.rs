@@ -15,8 +15,7 @@ use crate::process::{PATIENCE, Server, command, signal};
 
 /// `cargo test` builds the examples into `examples`, beside the folder of this executable.
 pub fn example(name: &str) -> PathBuf {
-    let me = std::env::current_exe().expect("the path of this executable");
-    let path = me.ancestors().nth(2).expect("a folder of the target directory").join("examples").join(name);
+    let path = crate::profile_dir().join("examples").join(name);
     assert!(path.exists(), "{} is missing: run `cargo build --examples`", path.display());
     path
 }

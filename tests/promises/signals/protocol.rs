@@ -32,8 +32,7 @@ fn earlier(commit: &str) -> Option<PathBuf> {
         ));
         return None;
     }
-    let target = std::env::current_exe().expect("the path of this executable");
-    let place = target.ancestors().nth(3).expect("the target directory").join("earlier").join(commit);
+    let place = support::target_dir().join("earlier").join(commit);
     let program = place.join("handover");
     if program.exists() {
         return Some(program);
@@ -44,15 +43,8 @@ fn earlier(commit: &str) -> Option<PathBuf> {
     let tar = archive.stdout.take().expect("a pipe");
     let unpacked = Command::new("tar").arg("-x").arg("-C").arg(source.path()).stdin(tar).status();
     assert!(unpacked.is_ok_and(|status| status.success()) && archive.wait().is_ok_and(|s| s.success()));
-    let mut build = Command::new(env!("CARGO"));
+    let mut build = support::cargo();
     build.args(["build", "--locked", "--bin", "handover", "--target-dir"]).arg(place.join("target"));
-    // What the cargo that runs this test has set is about another package.
-    let set = std::env::vars_os().map(|(name, _)| name).filter(|name| {
-        name.to_str().is_some_and(|name| name.starts_with("CARGO_PKG_") || name == "CARGO_MANIFEST_DIR")
-    });
-    for name in set {
-        build.env_remove(name);
-    }
     let built = build.current_dir(source.path()).stdout(Stdio::null()).output().expect("cargo is there");
     assert!(built.status.success(), "cannot build {commit}: {}", String::from_utf8_lossy(&built.stderr));
     // By rename, for whoever else wants it at the same time.

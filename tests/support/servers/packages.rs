@@ -5,8 +5,7 @@ use std::process::Command;
 
 /// Below the folder of the target directory that this executable is in.
 pub fn peers() -> PathBuf {
-    let me = std::env::current_exe().expect("the path of this executable");
-    me.ancestors().nth(3).expect("a folder of the target directory").join("peers")
+    crate::target_dir().join("peers")
 }
 
 /// A command that starts the program, or what to do about it.
