@@ -5,11 +5,8 @@
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-use support::process::PATIENCE;
+use nix::sys::signal::Signal;
 use support::servers::family::Family;
 use support::servers::{address, packages, tell, wait_for};
 
