@@ -1,4 +1,4 @@
-//! What one generation answers to whoever operates it: HTTP with JSON, on its own socket in the control directory and on
+//! What one generation answers to its operators: HTTP with JSON, on its own socket in the control directory and on
 //! the admin address. It holds no state but the handle of its generation, and whether an upgrade is under way.
 
 use std::convert::Infallible;
@@ -65,7 +65,7 @@ pub trait LogFiles: std::fmt::Debug + Send + Sync {
 pub enum Via {
     /// The same user, on this machine.
     Socket,
-    /// Whoever may use the admin address.
+    /// A client of the admin address that is allowed to ask.
     Admin,
 }
 
@@ -203,7 +203,7 @@ impl Api {
         tokio::spawn(async move {
             loop {
                 let (step, end) = under_way_steps.next().await;
-                // Whoever asked may be gone; the handover goes on all the same.
+                // The client may be gone; the handover goes on all the same.
                 if told.send(step).is_err() || end.is_some() {
                     return;
                 }
@@ -222,7 +222,7 @@ impl Api {
             Err((status, reason)) => return error(status, &reason),
         };
         let (told, steps) = mpsc::unbounded_channel();
-        // In a task of its own: when whoever asked is gone it is finished all the same, or undone.
+        // In a task of its own: when the client is gone it is finished all the same, or undone.
         tokio::spawn(async move {
             ready.perform(|step| drop(told.send(step))).await;
             drop(alone);

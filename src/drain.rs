@@ -58,7 +58,7 @@ const NORMAL: u8 = 0;
 const LAME_DUCK: u8 = 1;
 const CUT: u8 = 2;
 
-/// A timer that expires so much later than asked shows that the process did not run, and nobody could get on meanwhile.
+/// A timer that expires so much later than asked shows that the process did not run, and no client could get on meanwhile.
 pub(crate) const PAUSED: Duration = Duration::from_secs(1);
 /// How long a connection that is cut may take to notice. Those that take longer end with the process.
 const CUT_GRACE: Duration = Duration::from_secs(1);
@@ -205,7 +205,7 @@ impl Drain {
         self.turn(LAME_DUCK, Mode::LameDuck { since, idle_grace: idle_grace.min(LONGEST) });
     }
 
-    /// Keep-alive again: nobody took over after all. Connections that have not been told anything live on.
+    /// Keep-alive again: no successor took over after all. Connections that have not been told anything live on.
     pub fn normal(&self) {
         self.turn(NORMAL, Mode::Normal);
     }

@@ -236,7 +236,7 @@ fn difference(addr: SocketAddr, source: &io::Error, users: &[u32]) -> String {
                 "; uid {user} listens there, and this is uid {me}: both generations must run as the same user"
             ),
             None if users.is_empty() => {
-                "; nobody is seen to listen there: both generations must run in the same network namespace"
+                "; no process is seen to listen there: both generations must run in the same network namespace"
                     .into()
             }
             None => "; both generations must spell the address the same way".into(),

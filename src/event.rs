@@ -84,7 +84,7 @@ impl std::error::Error for Failure {}
 pub struct Events(pub(crate) broadcast::Receiver<Event>);
 
 impl Events {
-    /// The next event, or `None` when the generation has left. Whoever is more than 256 events behind misses the oldest.
+    /// The next event, or `None` when the generation has left. A reader that is more than 256 events behind misses the oldest.
     /// Cancel safe.
     pub async fn next(&mut self) -> Option<Event> {
         loop {

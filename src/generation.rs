@@ -2,7 +2,7 @@
 //!
 //! The variables are believed only if they name the process that is the parent right now, by pid and start time.
 //! They cannot be removed from a running process without `unsafe`, so a grandchild may inherit them: there they
-//! name somebody else's parent and mean nothing.
+//! name another process's parent and mean nothing.
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,7 +17,7 @@ const PROTOCOL: &str = "HANDOVER_PROTOCOL";
 
 /// The version of the protocol between generations that this one speaks. Two generations speak the older of theirs.
 ///
-/// 1: READY is SIGTERM, and nobody says a version. 2: READY is SIGURG, said again until the predecessor has closed.
+/// 1: READY is SIGTERM, and no version is said. 2: READY is SIGURG, said again until the predecessor has closed.
 const SPOKEN: u32 = 2;
 
 /// The environment variables a generation sets for its successor, and the process in front of [`supervise`](crate::supervise)
@@ -95,7 +95,7 @@ impl Generation {
             (GENERATION, self.number.to_string()),
             (LISTEN, format_addresses(addresses)),
             // Empty where there is none, because a program that was started by a generation inherits the name of a process
-            // that is in front of somebody else.
+            // that is in front of another server.
             (SUPERVISOR, self.supervisor.map(described).unwrap_or_default()),
         ]
     }

@@ -84,7 +84,7 @@ impl Handle {
 
     /// Asks for a successor, as SIGHUP does. Under way already, it is queued; several become one.
     pub fn restart(&self) {
-        // Nobody is there to hear it before the server listens and after it has left; both are visible as a phase.
+        // It is not heard before the server listens and after it has left; both are visible as a phase.
         let _ = self.commands.send(Command::Restart);
     }
 

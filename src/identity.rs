@@ -1,5 +1,5 @@
-//! The pid that stands for the service: the pid file. It names the process that answers for the service to whoever
-//! supervises it, and moves to the successor when standby ends, not at the flip. Behind a process in front it names that
+//! The pid that stands for the service: the pid file. It names the process that answers for the service to its
+//! supervisor, and moves to the successor when standby ends, not at the flip. Behind a process in front it names that
 //! one for ever. How the file is written safely is `identity::file`'s to know.
 
 use std::path::{Path, PathBuf};
@@ -81,7 +81,7 @@ impl Identity {
         }
     }
 
-    /// Nobody stands for the service any more. A file that names another process is left alone.
+    /// No process stands for the service any more. A file that names another process is left alone.
     pub(crate) fn give_up(&mut self) {
         self.stop_trying();
         let Some(path) = &self.pid_file else { return };

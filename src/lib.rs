@@ -51,7 +51,7 @@
 //!
 //! # Invariants
 //!
-//! 1. A failed handover changes nothing: whoever served goes on serving, and the next restart can succeed.
+//! 1. A failed handover changes nothing: the generation that served goes on serving, and the next restart can succeed.
 //! 2. At most two generations listen; at most one of them is not ready.
 //! 3. A listener closes only after it is steered away from, its standby is over and its accept queue is empty.
 //! 4. A request that reached us is answered unless the drain deadline passes; then we say how many connections were cut.

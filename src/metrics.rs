@@ -1,4 +1,4 @@
-//! Numbers for Prometheus. The totals go on over generations: whoever is asked asks its siblings for theirs, and a
+//! Numbers for Prometheus. The totals go on over generations: a generation that is asked asks its siblings for theirs, and a
 //! generation that leaves tells the others what it counted to its last connection.
 
 use std::path::PathBuf;

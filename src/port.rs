@@ -151,7 +151,7 @@ impl Port {
         Ok(unknown)
     }
 
-    /// Whether it can be seen that nobody else listens on an address that was joined.
+    /// Whether it can be seen that no other process listens on an address that was joined.
     pub(crate) fn is_left_alone(&self) -> bool {
         let mut joined = self.listeners.iter().filter(|listener| listener.joined).peekable();
         joined.peek().is_some()
@@ -170,7 +170,7 @@ impl Port {
         self.others().any(|(_, others)| !others.is_empty())
     }
 
-    /// Where sock_diag is not to be had (a sandbox) there is nobody to be seen.
+    /// Where sock_diag is not to be had (a sandbox) there is no process to be seen.
     fn others(&self) -> impl Iterator<Item = (&Listener, Vec<members::Member>)> {
         self.listeners.iter().map(|listener| {
             let others = listener.others().unwrap_or_else(|error| {
@@ -291,13 +291,13 @@ mod tests {
         let delivered = Arc::new(std::sync::Mutex::new(Vec::new()));
         let sink: Sink = Arc::new({
             let delivered = Arc::clone(&delivered);
-            move |stream, _, _| delivered.lock().expect("nobody panics with it").push(stream)
+            move |stream, _, _| delivered.lock().expect("no thread panics with it").push(stream)
         });
         // This test's runtime has one thread, so the accept loop first runs when it is told to close already.
         port.accept(&sink, &Drain::new(), &[]);
         port.begin_close();
         port.closed().await;
-        assert_eq!(delivered.lock().expect("nobody panics with it").len(), queued.len());
+        assert_eq!(delivered.lock().expect("no thread panics with it").len(), queued.len());
         std::net::TcpStream::connect(local).expect_err("it is closed");
     }
 }

@@ -48,7 +48,7 @@ type Check = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
 /// that is gone, from the kernel or the shell that had it, is no wish to restart.
 ///
 /// A program may have handlers of its own for them, by `tokio::signal` or `signal-hook`: the server's stay in force beside
-/// them, and none of its own hears anything at a handover, because a handover sends nobody else one of these signals. One that
+/// them, and none of its own hears anything at a handover, because a handover sends no other process one of these signals. One that
 /// waits for SIGTERM to do something of its own may do that; if it drops the server's future, all connections are cut, so it
 /// should wait for the future, which ends by itself. It should not replace the handlers by `sigaction`, not block these
 /// signals in every thread, and wait by `sigwait` for others only.
@@ -204,7 +204,7 @@ impl Server {
         self
     }
 
-    /// The same when the server was told to stop; shorter, because nobody serves after it. Default 5 s.
+    /// The same when the server was told to stop; shorter, because no generation serves after it. Default 5 s.
     pub fn stop_idle_grace(mut self, grace: Duration) -> Server {
         self.config.stop_idle_grace = grace;
         self

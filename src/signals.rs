@@ -73,7 +73,7 @@ pub(crate) enum ToFront {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Signal {
     pub(crate) heard: Heard,
-    /// `None` when the kernel sent it (Ctrl-C), the sender is in another pid namespace, or nobody vouches for it.
+    /// `None` when the kernel sent it (Ctrl-C), the sender is in another pid namespace, or the kernel does not vouch for it.
     pub(crate) sender: Option<u32>,
 }
 
@@ -117,10 +117,10 @@ impl Stops {
 /// }
 /// ```
 ///
-/// The time between `execve` and `main`, about a millisecond, nobody can cover. A successor that is ended by a SIGHUP or
+/// The time between `execve` and `main`, about a millisecond, cannot be covered. A successor that is ended by a SIGHUP or
 /// SIGUSR2 there is started again by its predecessor.
 ///
-/// What a server handles, and only that, is unblocked in the calling thread: whoever started the program may have blocked them
+/// What a server handles, and only that, is unblocked in the calling thread: the starter of the program may have blocked them
 /// (`env --block-signal`), and nothing could be heard then. When it is dropped the handlers stay and do nothing, so the
 /// signals are ignored from then on.
 #[derive(Debug)]
@@ -204,7 +204,7 @@ impl Signals {
     }
 
     async fn wait(&mut self) {
-        // Cannot be `None` because whoever waits has entered a runtime.
+        // Cannot be `None` because the caller has entered a runtime.
         let Some(pipe) = &self.pipe else { return std::future::pending().await };
         // Cannot fail: both ends live as long as `self`. If it did, the next turn would look again.
         let _ = pipe.readable().await;

@@ -152,7 +152,7 @@ mod tests {
             assert!(connection(local, remote).expect("sock_diag answers").has_ended);
             drop((client, server));
         }
-        let nobody = SocketAddr::from(([192, 0, 2, 1], 1));
-        assert!(connection(nobody, nobody).expect("sock_diag answers").has_ended);
+        let unknown = SocketAddr::from(([192, 0, 2, 1], 1));
+        assert!(connection(unknown, unknown).expect("sock_diag answers").has_ended);
     }
 }

@@ -1,4 +1,4 @@
-//! A generation at one moment, for whoever wants to know: `handover status`, a metric, a page.
+//! A generation at one moment, for all who want to know: `handover status`, a metric, a page.
 
 use std::ffi::OsString;
 use std::net::SocketAddr;

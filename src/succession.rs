@@ -207,7 +207,7 @@ fn starting(give_up: Instant, queued: bool, event: Event, now: Instant, t: &Timi
             vec![Note("restart queued: this generation is still starting")],
         ),
         Event::StopAsked { by, .. } => {
-            // Nobody was sent here yet who would have to be sent elsewhere.
+            // No client was sent here yet that would have to be sent elsewhere.
             stop(by, now, &Timings { stop_delay: Duration::ZERO, ..*t }, Duration::ZERO, false)
         }
         Event::Deadline => (State::Starting { give_up, queued }, vec![GiveUp]),

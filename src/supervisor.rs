@@ -22,7 +22,7 @@ mod service;
 use mailbox::{Mailbox, Post};
 use service::Service;
 
-/// Stays in front of the server, so that whoever started this program sees one process with one pid, for ever.
+/// Stays in front of the server, so that the starter of this program sees one process with one pid, for ever.
 ///
 /// Call it first in `main`, outside of any runtime, and go on when it returns `None`: then this process is a generation.
 /// Otherwise the service has ended, and `main` should return with the status that comes back, that of the last generation:
@@ -43,7 +43,7 @@ use service::Service;
 /// gets: SIGHUP and SIGUSR2 to the generation that stands for the service, SIGTERM and SIGINT to those that finish their
 /// connections as well. It is the parent of every orphan (`PR_SET_CHILD_SUBREAPER`) and reaps it. What the generations say to
 /// a service manager (`NOTIFY_SOCKET`) goes on to that of this process, but never another pid. Should a generation die, its
-/// successor goes on if it has one; otherwise the service is over, and to start it again is for whoever watches this process.
+/// successor goes on if it has one; otherwise the service is over, and to start it again is up to the watcher of this process.
 ///
 /// # Errors
 ///
@@ -78,7 +78,7 @@ pub fn supervise_with(signals: &mut Signals) -> Result<Option<ExitCode>, Error> 
     })
 }
 
-/// Whether nobody would follow this process to a successor: it is pid 1, with which its container ends, or systemd started
+/// Whether no one would follow this process to a successor: it is pid 1, with which its container ends, or systemd started
 /// it and does not listen to it (no `NOTIFY_SOCKET`); without [`supervise`] a restart is refused there. Or its parent is pid 1
 /// and not systemd: a small init (`docker run --init`, tini, dumb-init, bwrap), which ends the container with the process that
 /// it has started.
@@ -88,7 +88,7 @@ pub fn needs_supervisor() -> bool {
     notify::is_held().is_some() || is_child_of_a_small_init()
 }
 
-/// Where nobody may look at pid 1, systemd's directory tells (sd_booted(3)).
+/// Where this process may not look at pid 1, systemd's directory tells (sd_booted(3)).
 fn is_child_of_a_small_init() -> bool {
     let is_systemd = || match std::fs::read_to_string("/proc/1/comm") {
         Ok(name) => name == "systemd\n",
@@ -119,7 +119,7 @@ impl Front<'_> {
         let mut environment = generation::environment_in_front();
         environment.push((notify::SOCKET, mailbox.name().to_owned()));
         let mut without = ENVIRONMENT.to_vec();
-        // The watchdog may be meant for another process; if it is meant for this one, whoever serves answers.
+        // The watchdog may be meant for another process; if it is meant for this one, the generation that serves answers.
         without.push(notify::WATCHDOG_PID);
         if !notify::is_watched(|name| std::env::var(name).ok()) {
             without.push(notify::WATCHDOG_USEC);

@@ -44,7 +44,7 @@ pub(crate) struct Admin {
 }
 
 impl AdminOptions {
-    /// Reads the token; `None` without an admin address. Nobody else is served where the admin is, because which of both is
+    /// Reads the token; `None` without an admin address. Nothing else is served where the admin is, because which of both is
     /// meant would be seen by the address only.
     pub(crate) fn check(&self, listen: &[SocketAddr]) -> Result<Option<Admin>, String> {
         // Not by clap's `requires`, which does not see what the config file says.
@@ -125,7 +125,7 @@ impl Admin {
     fn refusal(&self, request: &Request<Incoming>) -> Option<(StatusCode, &'static str)> {
         let header = |name| request.headers().get(name);
         let Some(token) = &self.token else {
-            // Whoever reaches a loopback address may ask, but not a page in a browser that runs on this machine.
+            // A user who reaches a loopback address may ask, but not a page in a browser that runs on this machine.
             let host = header(HOST).and_then(|host| host.to_str().ok()).or(request.uri().host());
             let from_a_page = header(ORIGIN).is_some() || !host.is_none_or(is_local);
             return from_a_page.then_some((StatusCode::FORBIDDEN, "not for pages in a browser"));

@@ -1,6 +1,6 @@
 //! The subcommands: each asks a server that runs, over its control socket, says what comes of it, and is a client only. It
 //! reads the server's answers and changes nothing by itself, but for the file that `upgrade` puts beside the program. Two
-//! print what packages need and ask nobody.
+//! print what packages need and ask no server.
 
 use std::fmt::Display;
 use std::io::{self, Write};

@@ -1,4 +1,4 @@
-//! Files that the program writes to, in directories that may belong to somebody else: where a symbolic link is
+//! Files that the program writes to, in directories that may belong to another user: where a symbolic link is
 //! followed.
 
 use std::ffi::CString;
@@ -17,7 +17,7 @@ const WRITABLE_BY_OTHERS: u32 = 0o022;
 /// Opens a file for lines at its end. With `create` it is made if it is missing, with mode 0640, because a log may say more
 /// than the world should know.
 ///
-/// A symbolic link is followed only where nobody else could have put it: a server of root whose log lies in the directory of
+/// A symbolic link is followed only where no other user could have put it: a server of root whose log lies in the directory of
 /// another user would write to any file otherwise. For the same reason a file there has no second name.
 pub(crate) fn append(path: &Path, create: bool) -> io::Result<File> {
     let (Some(name), parent) = (path.file_name(), path.parent()) else {
@@ -28,7 +28,7 @@ pub(crate) fn append(path: &Path, create: bool) -> io::Result<File> {
     // Held from here on, so that another directory cannot take its place.
     let dir =
         File::from(openat(CWD, parent, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?);
-    // A FIFO that nobody reads is an error at once, instead of a wait for its reader (fifo(7)). Only to open it.
+    // A FIFO without a reader is an error at once, instead of a wait for its reader (fifo(7)). Only to open it.
     let mut flags = OFlags::WRONLY | OFlags::APPEND | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     flags.set(OFlags::CREATE, create);
     let open = |flags| openat(&dir, &name, flags, Mode::from_raw_mode(0o640)).map(File::from);
@@ -38,7 +38,7 @@ pub(crate) fn append(path: &Path, create: bool) -> io::Result<File> {
     let file = match open(flags | OFlags::NOFOLLOW) {
         Err(rustix::io::Errno::LOOP) => {
             let link = statat(&dir, &name, AtFlags::SYMLINK_NOFOLLOW)?;
-            // In a sticky directory nobody else can put another link there.
+            // In a sticky directory no other user can put another link there.
             let ours_for_good = about.mode() & STICKY != 0 && trusted(about.uid()) && trusted(link.st_uid);
             if FileType::from_raw_mode(link.st_mode) == FileType::Symlink && !only_ours && !ours_for_good {
                 return Err(io::Error::new(

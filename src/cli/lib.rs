@@ -115,7 +115,7 @@ pub fn run(mut signals: Option<Signals>) -> ExitCode {
         let _ = io::stderr().write_all(format!("ERROR {problem}\n").as_bytes());
         return ExitCode::FAILURE;
     }
-    // What a check has to say is for whoever asked, and not for the log of a server. The process in front would keep the
+    // What a check has to say is for the caller, and not for the log of a server. The process in front would keep the
     // file open after it was rotated.
     let log_file = if cli.check || in_front { cli.log.log_file.take() } else { None };
     let (lines, _flush, opened) = cli.log.install();
@@ -149,7 +149,7 @@ pub fn run(mut signals: Option<Signals>) -> ExitCode {
             let error = error.to_string();
             tracing::error!("{error}");
             if in_file {
-                // Whoever started it should not have to look for the reason.
+                // Its starter should not have to look for the reason.
                 let _ = io::stderr().write_all(&[log::one_line(error.as_bytes()), b"\n".to_vec()].concat());
             }
             ExitCode::FAILURE
@@ -211,7 +211,7 @@ struct Operation {
     asked: Option<Asked>,
 }
 
-/// Serves the site, and answers whoever operates it.
+/// Serves the site, and answers its operators.
 async fn operated<S, B>(server: Server, site: S, operation: Operation) -> Result<(), handover::Error>
 where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + Sync + 'static,

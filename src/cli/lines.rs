@@ -1,5 +1,5 @@
-//! Lines on their way out of the process: a thread of its own writes them, so that nobody ever waits for whoever reads.
-//! When nobody does, lines beyond a bound are dropped and counted, and the server goes on.
+//! Lines on their way out of the process: a thread of its own writes them, so that the server never waits for a reader.
+//! Without one, lines beyond a bound are dropped and counted, and the server goes on.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -32,7 +32,7 @@ enum Entry {
 }
 
 impl Lines {
-    /// Up to `bound` lines may wait. `report` hears how many were dropped, once there is somebody who reads again.
+    /// Up to `bound` lines may wait. `report` hears how many were dropped, once there is a reader again.
     pub(crate) fn begin(
         name: &str,
         bound: usize,
@@ -104,7 +104,7 @@ fn write_out(
     }
 }
 
-/// What cannot be written is dropped and counted: the disk is full, the file is as large as it may be, nobody reads.
+/// What cannot be written is dropped and counted: the disk is full, the file is as large as it may be, or there is no reader.
 fn write_piece(out: &mut impl Write, piece: &mut Vec<u8>, dropped: &AtomicU64) -> bool {
     let lines = |bytes: &[u8]| bytes.iter().filter(|byte| **byte == b'\n').count() as u64;
     let mut rest = &piece[..];
@@ -121,7 +121,7 @@ fn write_piece(out: &mut impl Write, piece: &mut Vec<u8>, dropped: &AtomicU64) -
     lost == 0
 }
 
-/// Writes the lines that are left when it is dropped, if somebody reads them.
+/// Writes the lines that are left when it is dropped, if there is a reader.
 #[derive(Debug)]
 #[must_use]
 pub struct Flush(SyncSender<Entry>);

@@ -54,7 +54,7 @@ impl Listings {
                 let turn = Arc::clone(&self.0.turn).acquire_owned().await.ok()?;
                 let inner = Arc::clone(&self.0);
                 let made = spawn_blocking(move || {
-                    // Also if nobody waits for it any more.
+                    // Also if no request waits for it any more.
                     let _turn = turn;
                     inner.made_or_make(&path)
                 });
@@ -125,7 +125,7 @@ struct Directory {
 
 impl Directory {
     /// The one that is meant. A link that leads out of ROOT is followed to a file, because who made it meant that file, but
-    /// nobody meant to show what else lies there.
+    /// it was not meant to show what else lies there.
     fn of(root: &Path, path: &str) -> Option<Directory> {
         let decoded = percent_decode_str(path.trim_start_matches('/')).decode_utf8().ok()?;
         let mut dir = root.to_path_buf();

@@ -75,7 +75,7 @@ impl Asked {
         Ok(Asked(read))
     }
 
-    /// In a generation. The siblings are told, because whoever sends the signal knows one pid.
+    /// In a generation. The siblings are told, because the sender of the signal knows one pid.
     pub(crate) async fn obey(self, files: LogFiles, metrics: Metrics) {
         let asked = self.0.set_nonblocking(true).and_then(|()| tokio::net::UnixStream::from_std(self.0));
         let Ok(mut asked) = asked else { return };

@@ -30,7 +30,7 @@ pub(crate) fn check() -> Result<(), String> {
             Ok(one) => started.push(one),
             Err(error) => {
                 let room = started.len();
-                // Nobody comes to the barrier in place of those that are missing, but this process is about to leave.
+                // No thread comes to the barrier in place of those that are missing, but this process is about to leave.
                 let error = error.to_string();
                 let error = error.split(" (os error").next().unwrap_or_default();
                 return Err(format!(

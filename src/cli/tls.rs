@@ -43,7 +43,7 @@ const KEY: &str = "tls-key";
 
 impl TlsOptions {
     /// Reads and checks the files; `None` without TLS. What clients may dislike is only a warning, because a server that
-    /// does not start helps nobody.
+    /// does not start is of no help.
     pub fn load(&self) -> Result<Option<Arc<ServerConfig>>, Mistake> {
         let (cert, key) = match (&self.tls_cert, &self.tls_key) {
             (None, None) => return Ok(None),
@@ -132,7 +132,7 @@ fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
     let text = read(path)?;
     let key = PrivateKeyDer::from_pem_slice(&text).map_err(|error| match error {
         pem::Error::NoItemsFound if text.windows(9).any(|word| word == b"ENCRYPTED") => {
-            "it is encrypted, and nobody is asked for a passphrase; `openssl pkey -in FILE -out NEW` writes it without".into()
+            "it is encrypted, and a server asks for no passphrase; `openssl pkey -in FILE -out NEW` writes it without".into()
         }
         pem::Error::NoItemsFound => "there is no -----BEGIN PRIVATE KEY----- in it".into(),
         error => format!("its PEM is broken: {error}"),
@@ -147,13 +147,13 @@ fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
     Ok(key)
 }
 
-/// Dates are the first thing that a verifier looks at, so one that trusts nobody is asked.
+/// Dates are the first thing that a verifier looks at, so one that trusts no authority is asked.
 fn warn_of_dates(chain: &[CertificateDer<'_>], path: &Path, provider: &CryptoProvider) {
     let algorithms = provider.signature_verification_algorithms.all;
     for cert in chain {
         let Ok(parsed) = ParsedCertificate::try_from(cert) else { continue };
-        let (nobody, now) = (RootCertStore::empty(), UnixTime::now());
-        let verified = verify_server_cert_signed_by_trust_anchor(&parsed, &nobody, &[], now, algorithms);
+        let (no_roots, now) = (RootCertStore::empty(), UnixTime::now());
+        let verified = verify_server_cert_signed_by_trust_anchor(&parsed, &no_roots, &[], now, algorithms);
         let Err(Error::InvalidCertificate(why)) = verified else { continue };
         let what = match why {
             CertificateError::ExpiredContext { not_after, .. } => {

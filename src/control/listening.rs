@@ -98,7 +98,7 @@ fn bind(path: &Path) -> io::Result<net::UnixListener> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
     socket.bind(&SockAddr::unix(path)?)?;
-    // A umask may have taken too much. Through a directory that nobody else can write to no link is followed.
+    // A umask may have taken too much. Through a directory that no other user can write to no link is followed.
     if let (Some(dir), Some(name)) = (path.parent(), path.file_name()) {
         let dir = File::open(dir)?;
         let about = dir.metadata()?;

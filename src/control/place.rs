@@ -1,5 +1,5 @@
-//! Where the sockets of a server's generations lie: in a directory of its own that nobody else may enter. It decides where
-//! that is, for the server and for whoever asks it, and whether it can be trusted.
+//! Where the sockets of a server's generations lie: in a directory of its own that no other user may enter. It decides where
+//! that is, for the server and for its clients, and whether it can be trusted.
 
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder};
@@ -175,7 +175,7 @@ fn of_user(me: u32, dir: &Path, metadata: io::Result<fs::Metadata>) -> Result<()
     Err(Problem::with(dir, &cause))
 }
 
-/// The end of a name that nobody can guess, for a draft beside a file.
+/// The end of a name that cannot be guessed, for a draft beside a file.
 pub fn secret() -> String {
     // The keys of a hash map come from the kernel's random numbers.
     format!("{:016x}", RandomState::new().hash_one(std::process::id()))

@@ -1,5 +1,5 @@
 //! The control socket of one generation: `DIR/PID.sock`, from before it takes over until its last answer is sent. Nothing
-//! here may hold up the server: whoever asks waits, and is left when the generation leaves.
+//! here may hold up the server: a client waits, and is left when the generation leaves.
 
 use std::convert::Infallible;
 use std::ffi::OsString;
@@ -89,7 +89,7 @@ impl Control {
                 tokio::spawn(self.accept(listener));
                 Ok(())
             }
-            // Whoever did not ask for it should not have to do without the server.
+            // A user who did not ask for it should not have to do without the server.
             Err(problem) if self.0.dir.is_none() || problem.is_full => {
                 let problem = problem.text;
                 tracing::warn!(pid = std::process::id(), "no control socket: {problem}");
@@ -202,7 +202,7 @@ impl Control {
             (_, Ok(uid)) if uid == mine || uid == 0 => None,
             _ => Some((StatusCode::FORBIDDEN, "only the user of this server and root may ask")),
         };
-        // Whoever has got no slot is told so; of these, too, there are only so many.
+        // A client without a slot is told so; of these, too, there are only so many.
         let spare = || Arc::clone(&self.0.spare).try_acquire_owned().ok();
         let Some(_slot) = slot.or_else(spare) else { return self.0.descriptors.take(stream) };
         let patience = if refused.is_some() { LAST_WORDS } else { PATIENCE };

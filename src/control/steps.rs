@@ -1,4 +1,4 @@
-//! The events of a handover as steps of it, each with its time, up to the one that whoever asked waits for.
+//! The events of a handover as steps of it, each with its time, up to the one that the client waits for.
 
 use std::time::Instant;
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::describe;
 use crate::{Event, Events};
 
-/// What whoever asks for a handover waits for.
+/// What a client that asks for a handover waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Until {
     /// The successor serves.

@@ -45,7 +45,7 @@ where
     let mut child = command.spawn().map_err(|error| Unfit { reason: cannot(&error), stderr: vec![] })?;
     let (said, complained) = (Output::of(child.stdout.take()), Output::of(child.stderr.take()));
     let ended = timeout(within, child.wait()).await;
-    // Cannot reach a stranger: there is an id only as long as nobody has waited for it.
+    // Cannot reach a stranger: there is an id only until it has been waited for.
     if let (Err(_), Some(group)) = (&ended, child.id().and_then(|id| i32::try_from(id).ok())) {
         let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
     }

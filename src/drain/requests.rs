@@ -302,7 +302,7 @@ pub(super) struct InFlight(pub(super) Arc<Requests>);
 impl Drop for InFlight {
     fn drop(&mut self) {
         let requests = &self.0;
-        // Streams of HTTP/2 end on any thread: whoever is last there sees what the others saw begin.
+        // Streams of HTTP/2 end on any thread: the last one there sees what the others saw begin.
         let ended = requests.ended.fetch_add(1, Ordering::AcqRel) + 1;
         let last = ended == requests.begun.load(Ordering::Relaxed);
         if last && requests.protocol() == Protocol::Http2 {

@@ -1,5 +1,5 @@
-//! A small file with a pid in it, in a directory that may belong to somebody else. No symbolic link is followed, nothing is
-//! written to a file that another name may lead to, and a draft has a name that nobody can guess.
+//! A small file with a pid in it, in a directory that may belong to another user. No symbolic link is followed, nothing is
+//! written to a file that another name may lead to, and a draft has a name that cannot be guessed.
 
 use std::fs::{self, OpenOptions};
 use std::hash::{BuildHasher, RandomState};

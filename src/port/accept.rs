@@ -84,7 +84,7 @@ pub(super) async fn run(
 }
 
 fn deliver(stream: TcpStream, peer: SocketAddr, place: Place, sink: &Sink) {
-    // Fails only on a connection that is dead already; whoever reads from it will find out.
+    // Fails only on a connection that is dead already; its first read will find out.
     let _ = stream.set_nodelay(true);
     sink(stream, peer, place);
 }

@@ -74,7 +74,7 @@ fn compare(ours: &[Ours], predecessor: Option<u32>, mut before: Seen) -> Seen {
         info!(
             pid = std::process::id(),
             foreign = gone.pid,
-            "nobody else listens on {} any more",
+            "no other process listens on {} any more",
             gone.address
         );
     }

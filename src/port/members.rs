@@ -66,7 +66,7 @@ pub(crate) fn advise(members: &[Member], predecessor: Option<u32>) -> String {
         [(_, Some(pid)), ..] => format!(
             "{who}; if that is this server, `kill -HUP {pid}` restarts it, else stop it or choose another address"
         ),
-        _ => format!("{who}; stop whoever holds it or choose another address"),
+        _ => format!("{who}; stop the process that holds it or choose another address"),
     }
 }
 

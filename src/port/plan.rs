@@ -184,7 +184,7 @@ mod tests {
             let expected: Vec<_> = expected.iter().map(|(a, i, o)| ((*a).to_owned(), *i, *o)).collect();
             assert_eq!(planned, expected, "{asked:?} after {inherited:?}");
         }
-        // Where `[::]` leaves IPv4 alone anyhow nobody's spelling changes.
+        // Where `[::]` leaves IPv4 alone anyhow no spelling changes.
         let inherited = [kept(v4, v4), kept(v6, v6)];
         assert_eq!(plan(&[addr(v6)], &inherited, false).len(), 1);
     }

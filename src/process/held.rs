@@ -1,4 +1,4 @@
-//! What the process in front does with processes that it did not start itself, or that somebody else may reap: it holds
+//! What the process in front does with processes that it did not start itself, or that another process may reap: it holds
 //! them by pidfd, so that a signal never reaches a stranger who got the pid, and reaps whatever it adopts.
 
 use std::io;
@@ -11,7 +11,7 @@ use rustix::process::{
 };
 use tokio::io::unix::AsyncFd;
 
-/// A process, dead or alive, whoever its parent is.
+/// A process, dead or alive, with any parent.
 #[derive(Debug)]
 pub(crate) struct Held {
     pid: u32,
@@ -33,7 +33,7 @@ impl Held {
         Held { pid, pidfd: None }
     }
 
-    /// One that somebody has named, whatever has become of it.
+    /// One that was named, whatever has become of it.
     pub(crate) fn named(pid: u32) -> io::Result<Held> {
         match Held::open(pid) {
             Err(error) if error.raw_os_error() == Some(nix::libc::ESRCH) => Ok(Held::gone(pid)),
@@ -92,7 +92,7 @@ pub(crate) fn adopt_orphans() -> io::Result<()> {
     Ok(set_child_subreaper(Some(getpid()))?)
 }
 
-/// The next child that has ended, whoever it is. No zombie of it is left.
+/// The next child that has ended, any of them. No zombie of it is left.
 pub(crate) fn reap() -> Option<(u32, Ended)> {
     loop {
         // Fails without children.

@@ -54,7 +54,7 @@ impl Pipe {
         Ok(Pipe(reader))
     }
 
-    /// Passes on what is written until nobody has the pipe open for writing. A thread does it, because stderr may block.
+    /// Passes on what is written until no process has the pipe open for writing. A thread does it, because stderr may block.
     pub(super) fn pass_on(self) -> Tail {
         let (lines, (ended, end)) = (Arc::<Mutex<Lines>>::default(), oneshot::channel());
         let kept = Arc::clone(&lines);
@@ -144,10 +144,10 @@ pub(crate) fn restore(predecessor: Option<u32>) -> io::Result<()> {
     let truth = match predecessor {
         _ if name(stdin())? == expected => stdin().try_clone_to_owned()?,
         Some(pid) => reopen(pid)?,
-        // It may be a pipe of somebody else's.
+        // It may be a pipe of another program.
         None => return Ok(()),
     };
-    // Nobody else reads it any more.
+    // No other reader is left.
     if predecessor.is_none() {
         let mut left = vec![0; usize::try_from(ioctl_fionread(stderr())?).unwrap_or(0)];
         let n = if left.is_empty() { 0 } else { rustix::io::read(stderr(), &mut left)? };

@@ -138,7 +138,7 @@ impl Engine {
             let deadline = self.state.deadline().map(|deadline| Instant::from_std(deadline).max(not_before));
             let closing = !self.port.is_open() && !self.port_closed;
             let starting = matches!(self.state, State::Starting { .. });
-            // Whoever stops takes a successor that was starting along.
+            // A stop takes along a successor that was starting.
             let draining = self.port_closed && (self.child.is_none() || self.has_retired());
             let beside = matches!(self.state, State::Serving { predecessor_listens: true, .. });
             let again = self.again.filter(|_| beside);
@@ -196,7 +196,7 @@ impl Engine {
                     self.note_front_gone();
                     Some(self.stop_asked(Asker::Operator))
                 }
-                // Told to stop in the same instant: whoever stops takes nothing over.
+                // Told to stop in the same instant: a generation that stops takes nothing over.
                 Input::Checked(_) if !matches!(self.state, State::Starting { .. }) => None,
                 Input::Checked(result) => {
                     result?;

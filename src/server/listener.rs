@@ -95,7 +95,7 @@ impl Listener {
     pub async fn finish(mut self) -> Result<Outcome, Error> {
         match (&mut self.engine).await {
             Ok(outcome) => outcome,
-            // Only a panic ends the task early, as nobody else can abort it.
+            // Only a panic ends the task early, as nothing else can abort it.
             Err(panic) => std::panic::resume_unwind(panic.into_panic()),
         }
     }

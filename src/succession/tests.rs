@@ -281,7 +281,7 @@ fn a_stop_goes_on_accepting_for_its_delay_and_its_timeout_counts_from_there() {
     for event in OPERATOR {
         assert_eq!(SERVING.on(*event, after(0), &t), delayed);
     }
-    // The delay is longer than the standby of whoever listens beside us, so nothing is handed back to it.
+    // The delay is longer than the standby of the predecessor, so nothing is handed back to it.
     let beside = Serving { predecessor_listens: true, queued: false };
     assert_eq!(beside.on(OPERATOR[0], after(0), &t), delayed);
     let (state, actions) = spawning().on(OPERATOR[0], after(0), &t);

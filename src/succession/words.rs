@@ -80,7 +80,7 @@ pub(crate) enum Word {
 pub(crate) enum Care {
     /// Keep-alive as the client likes.
     Normal,
-    /// Lame duck, with the patience of a handover: the successor serves, nobody waits for us.
+    /// Lame duck, with the patience of a handover: the successor serves, no one waits for us.
     Handover,
     /// Lame duck, with the patience of a stop.
     Stop,
@@ -91,7 +91,7 @@ pub(crate) enum Action {
     Spawn,
     TellChild(Word),
     KillChild,
-    /// Steer new connections to us, whoever else listens.
+    /// Steer new connections to us, whatever else listens.
     Hold,
     /// Steer new connections to the predecessor, which still listens.
     HandBack,

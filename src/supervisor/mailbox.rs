@@ -1,5 +1,5 @@
 //! The socket at which the process in front hears its generations, in the words of sd_notify(3), and who said it: the
-//! kernel's word (SCM_CREDENTIALS, unix(7)). It lies in a directory that nobody else may enter, so that no other user can keep
+//! kernel's word (SCM_CREDENTIALS, unix(7)). It lies in a directory that no other user may enter, so that no other user can keep
 //! its reader busy. Only where no directory can be written to has it a name that everybody can send to.
 
 use std::fs::{self, DirBuilder, Permissions};
@@ -22,7 +22,7 @@ use tokio::io::unix::AsyncFd;
 #[derive(Debug)]
 pub(super) enum Post {
     Letter(Letter),
-    /// From somebody who is not heard.
+    /// From a process that is not listened to.
     Junk,
 }
 
@@ -96,7 +96,7 @@ impl Mailbox {
     pub(super) fn next(&self, is_heard: impl Fn(u32) -> bool) -> Option<Post> {
         let mut text = [0; LONGEST];
         loop {
-            // Room for nothing else, so that a descriptor that somebody sends is closed by the kernel.
+            // Room for nothing else, so that a descriptor that is sent is closed by the kernel.
             let mut room = nix::cmsg_space!(UnixCredentials);
             let mut parts = [IoSliceMut::new(&mut text)];
             let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
@@ -124,7 +124,7 @@ impl Mailbox {
 fn bound(address: &UnixAddr) -> io::Result<UnixDatagram> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let socket = socket(AddressFamily::Unix, SockType::Datagram, flags, None)?;
-    // Before anybody can send: a message that was sent earlier says nobody's name.
+    // Before anything can be sent: a message that was sent earlier has no sender's name.
     setsockopt(&socket, PassCred, &true)?;
     bind(socket.as_raw_fd(), address)?;
     Ok(socket.into())
@@ -153,7 +153,7 @@ fn remove_dead(place: &Path) {
     }
 }
 
-/// A directory that nobody else may enter, until it is dropped.
+/// A directory that no other user may enter, until it is dropped.
 #[derive(Debug)]
 struct OwnDir(PathBuf);
 
@@ -161,7 +161,7 @@ impl OwnDir {
     fn make(place: &Path) -> io::Result<OwnDir> {
         remove_dead(place);
         let pid = std::process::id();
-        // The name may be taken: by one that was killed, with the same pid, or by somebody who guesses. mkdir(2) follows no
+        // The name may be taken: by one that was killed, with the same pid, or by a user who guesses it. mkdir(2) follows no
         // link and takes nothing over.
         for n in 0..1000 {
             let path = place.join(format!("{PREFIX}{pid}-{n}"));

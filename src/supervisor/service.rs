@@ -28,7 +28,7 @@ pub(super) struct Service {
     last: Option<End>,
     /// Children that were reaped and of whom nothing has been read yet: a message may name them all the same.
     reaped: Vec<(u32, Ended)>,
-    /// A restart that was asked for, until somebody says that it is under way.
+    /// A restart that was asked for, until a generation says that it is under way.
     restart: Option<Restart>,
     stop_asked: bool,
 }
@@ -53,7 +53,7 @@ impl Service {
         }
     }
 
-    /// Nobody stands for it, and nobody is left.
+    /// No process stands for it, and none is left.
     pub(super) fn has_left(&self) -> bool {
         self.current.is_none() && self.leaving.is_empty()
     }
@@ -107,7 +107,7 @@ impl Service {
     pub(super) fn read(&mut self, letter: &Letter) -> Vec<String> {
         let is_successor =
             |one: &Generation| one.successor.as_ref().is_some_and(|next| next.pid() == letter.from);
-        // Whoever stood for the service said all it had to say before its successor could know that it is dead.
+        // The process that stood for the service said all it had to say before its successor could know that it is dead.
         if self.current.as_ref().is_some_and(is_successor) {
             self.bury(self.dead(), false);
         }
@@ -161,7 +161,7 @@ impl Service {
         self.number += 1;
         next.ended = self.how_ended(next.process.pid());
         self.current = Some(next);
-        // Whoever was told may not have come to it.
+        // A process that was told may not have come to it.
         if let Some(restart) = &mut self.restart {
             restart.is_passed_on = false;
         }
@@ -188,7 +188,7 @@ impl Service {
         self.reaped.iter().find(|(reaped, _)| *reaped == pid).map(|(_, ended)| *ended)
     }
 
-    /// Whoever stands for the service, if it is dead.
+    /// The process that stands for the service, if it is dead.
     pub(super) fn dead(&self) -> Option<u32> {
         self.current.as_ref().filter(|one| one.process.is_dead()).map(|one| one.process.pid())
     }
@@ -197,7 +197,7 @@ impl Service {
         self.current.as_ref().and_then(|one| one.successor.as_ref()).is_some_and(Held::is_dead)
     }
 
-    /// Forgets those who have left, and whoever stood for the service if it was found `dead`, and still did so at its end.
+    /// Forgets those who have left, and the process that stood for the service if it was found `dead`, and still did so at its end.
     /// Its successor takes its place, dead or alive, unless it was found to have `failed` before its predecessor's death.
     pub(super) fn bury(&mut self, dead: Option<u32>, failed: bool) {
         self.leaving.retain(|one| !one.process.is_dead());
@@ -237,7 +237,7 @@ impl Service {
                 generation,
                 pid,
                 left,
-                "{} without a successor: the service has ended; whoever supervises this process may start it again",
+                "{} without a successor: the service has ended; its supervisor may start it again",
                 how(ended)
             ),
         }

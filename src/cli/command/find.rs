@@ -17,7 +17,7 @@ use serde_json::Value;
 use super::ask::ask;
 use super::{SILENCE, Trouble, Which, failed, say};
 
-/// Whoever does not answer a question within this time is taken as hanging.
+/// A generation that does not answer a question within this time is taken as hanging.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// How long who serves may not be clear: as long as someone is not scheduled.
 const UNCLEAR: Duration = Duration::from_secs(5);
@@ -65,8 +65,8 @@ impl Generation {
 
 /// The generations whose sockets are in a directory, the oldest first.
 ///
-/// Whoever served when the directory was read may have left by the time that it was asked. Its successor had a socket
-/// before, so there is nobody only if a second look at the directory shows nothing new.
+/// A generation that served when the directory was read may have left by the time that it was asked. Its successor had a socket
+/// before, so there is none only if a second look at the directory shows nothing new.
 pub(super) fn look(dir: &Path) -> Vec<Generation> {
     let mut before = sockets(dir);
     loop {
@@ -98,7 +98,7 @@ fn ask_each(sockets: Vec<(i32, PathBuf)>) -> Vec<Generation> {
             Some(Ok(status)) => Some(status),
             None => None,
             Some(Err(error)) if is_silence(&error) => None,
-            // Nobody listens there any more, or it is just leaving.
+            // No process listens there any more, or it is just leaving.
             Some(Err(_)) => return None,
         };
         Some(Generation { pid: pid.cast_unsigned(), socket, status })
@@ -263,11 +263,11 @@ pub(super) fn serving(dir: &Path) -> Result<Generation, Trouble> {
             // A start has a deadline of its own.
             [] if Instant::now() < until || all.iter().any(|one| one.phase() == "starting") => {
                 if began.elapsed() > SILENCE && !std::mem::replace(&mut said, true) {
-                    say(format_args!("waiting until somebody serves of {}", phases(&all)));
+                    say(format_args!("waiting until a generation serves: {}", phases(&all)));
                 }
                 std::thread::sleep(Duration::from_millis(20));
             }
-            [] => return Err(failed(format!("nobody serves of {}", phases(&all)))),
+            [] => return Err(failed(format!("no generation serves: {}", phases(&all)))),
             several => return Err(shared(dir, several.iter().copied())),
         }
     }

@@ -18,7 +18,7 @@ pub(super) fn run(which: &Which, wait_drained: bool) -> Result<(), Trouble> {
     let until = Instant::now() + REFUSING;
     loop {
         let server = serving(&dir)?;
-        // It has left since, or has handed over: somebody else serves by now.
+        // It has left since, or has handed over: another generation serves by now.
         let mut again = |reason: &str| {
             if began.elapsed() > SILENCE && !std::mem::replace(&mut said, true) {
                 say(format_args!(

@@ -62,7 +62,7 @@ fn details(generations: &[Generation]) {
         }
     }
     for address in addresses {
-        // Whoever was asked last knows best.
+        // The generation that was asked last knows best.
         let knows = statuses().rfind(|s| s["listen"].as_array().is_some_and(|l| l.contains(&address.into())));
         let members = knows.and_then(|s| s["port_group"].as_array()).map(Vec::as_slice).unwrap_or_default();
         let of_address = members.iter().filter(|member| member["address"] == address);
@@ -101,7 +101,7 @@ fn is_known(generations: &[Generation], pid: &Value) -> bool {
 }
 
 fn or_nobody(who: &str) -> &str {
-    if who.is_empty() { "nobody listens" } else { who }
+    if who.is_empty() { "no listener" } else { who }
 }
 
 /// In two digits or so: `4.2s`, `17s`, `3m`, `5h`, `12d`.

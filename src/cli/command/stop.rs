@@ -27,7 +27,7 @@ pub(super) fn run(which: &Which, now: bool) -> Result<(), Trouble> {
         generations.sort_by_key(|one| !one.serves());
         if generations.is_empty() {
             seen.into_iter().for_each(Leaving::wait);
-            // A generation that was killed, because whoever started it was to leave at once, has left its own.
+            // A generation that was killed, because its starter was to leave at once, has left its own.
             remove_stale(&dir);
             say("no generation is left");
             return Ok(());
@@ -98,7 +98,7 @@ fn still_there(generations: &[Generation]) -> Trouble {
 
 fn tell(one: &Generation, now: bool) {
     let target = if now { "/stop?now" } else { "/stop" };
-    // Whoever has left meanwhile need not be told.
+    // A generation that has left meanwhile need not be told.
     if let Ok(answer) = ask(&one.socket, "POST", target, Some(Duration::from_secs(5)))
         && answer.code == 202
     {

@@ -24,7 +24,7 @@ const COARSE: i64 = 2;
 pub(super) struct Version {
     inode: (u64, u64),
     modified: (i64, i64),
-    /// Nobody can set it back.
+    /// It cannot be set back.
     changed: (i64, i64),
 }
 

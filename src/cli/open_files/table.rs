@@ -105,7 +105,7 @@ impl Table {
     fn open_again(&self, held: &Arc<Held>) -> io::Result<fs::File> {
         let file = self.open_regular(&held.path)?;
         if !held.is(&file.metadata()?) {
-            return Err(io::Error::other("the file was replaced or changed while nobody read it"));
+            return Err(io::Error::other("the file was replaced or changed while it was not read"));
         }
         self.lock().insert(held, Which::Found);
         Ok(file)

@@ -97,8 +97,8 @@ mod tests {
     /// How long it takes, in a time that passes only while everybody waits.
     async fn lingers(drain: &Drain, ours: DuplexStream, ends: Ends) -> Duration {
         let began = Instant::now();
-        let nobody = SocketAddr::from(([192, 0, 2, 1], 1));
-        let requests = Arc::new(Requests::new(drain, nobody, nobody, Room::Public));
+        let peer = SocketAddr::from(([192, 0, 2, 1], 1));
+        let requests = Arc::new(Requests::new(drain, peer, peer, Room::Public));
         let counted = drain.count(&requests, drain.place_anyway(Room::Public));
         linger(ours, counted, ends, Means::none()).await;
         began.elapsed()

@@ -1,4 +1,4 @@
-//! The stream under a connection, and its end: whoever drops it while its client may still be sending leaves it to a task
+//! The stream under a connection, and its end: dropped while its client may still be sending, it is left to a task
 //! that goes on reading for a while.
 
 use std::pin::Pin;
@@ -64,7 +64,7 @@ pub(super) struct Socket<T> {
 impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Socket<T> {
     pub(super) fn new(stream: T, counted: Counted, means: Means<T>) -> Socket<T> {
         let in_background = |stream, counted, ends, means| {
-            // Without a runtime there is nobody to wait.
+            // Without a runtime there is no task to wait.
             if let Ok(runtime) = Handle::try_current() {
                 runtime.spawn(linger(stream, counted, ends, means));
             }

@@ -81,7 +81,7 @@ impl Conn<TcpStream> {
     }
 }
 
-/// rustls refuses some names that other servers accept, which nobody would look for here.
+/// rustls refuses some names that other servers accept, which is hard to find out.
 fn explained(error: io::Error, drain: &Drain) -> io::Error {
     let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
     let is_name = PeerMisbehaved::ServerNameMustContainOneHostName;

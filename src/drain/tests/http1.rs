@@ -88,7 +88,7 @@ fn table() -> Vec<(&'static str, Vec<Step>, String, Ends)> {
 
         ("half a head", vec![Send("GET /1 HT"), After(10), LameDuck(5)], String::new(), Ends(30, 30)),
         ("half a head to a lame duck", vec![LameDuck(5), After(4), Send("GET /1 HT")], String::new(), Ends(30, 30)),
-        ("half a head though nobody retires", vec![Send("GET /1 HT")], String::new(), Ends(30, 30)),
+        ("half a head though no generation retires", vec![Send("GET /1 HT")], String::new(), Ends(30, 30)),
         ("a second head that is not completed", vec![Send(GET), After(10), Send("GET /1 HT"), After(5), LameDuck(5)],
             kept("/1"), Ends(40, 40)),
         ("a head a line at a time", vec![Send("GET /1 HTTP/1.1\r\n"), After(1), LameDuck(5), After(20),

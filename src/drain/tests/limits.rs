@@ -225,8 +225,8 @@ async fn a_quiet_tunnel_over_http2_stays_open() {
 async fn enter(drain: &Drain, room: Room) -> Option<DuplexStream> {
     let place: Place = timeout(secs(5), drain.place(room)).await.ok()?;
     let (client, server) = duplex(16 * 1024);
-    let nobody = SocketAddr::from(([192, 0, 2, 1], 1));
-    let conn = Conn::new(server, nobody, nobody, drain, place, Means::none());
+    let peer = SocketAddr::from(([192, 0, 2, 1], 1));
+    let conn = Conn::new(server, peer, peer, drain, place, Means::none());
     tokio::spawn(conn.serve(service_fn(answer)));
     Some(client)
 }

@@ -143,7 +143,7 @@ async fn a_request_that_only_the_kernel_has_seen_when_the_grace_is_over_is_answe
             pause();
             pair.drain.lame_duck(secs(5));
             pair.poll_by_hand();
-            // The timer expires, and nobody looks at it yet.
+            // The timer expires, and is not looked at yet.
             sleep(secs(6)).await;
             pair.ask_unseen("/1");
             pair.poll_by_hand();

@@ -48,7 +48,7 @@ impl Engine {
         }
     }
 
-    /// With a stranger in the group nobody knows which index is ours, and what is in force serves: it may have moved into
+    /// With a stranger in the group it is unknown which index is ours, and what is in force serves: it may have moved into
     /// the place of a predecessor that closed, and a hold would give it every connection.
     fn hold(&mut self) {
         match self.port.crowd(usize::from(self.child.is_some())) {
@@ -82,7 +82,7 @@ impl Engine {
         };
         match started {
             Ok(child) => {
-                // First of all: should this process die, nobody else knows of it.
+                // First of all: should this process die, no other process knows of it.
                 self.notify.tell(&[notify::successor(child.pid())]);
                 info!(
                     generation = self.generation.number,
@@ -172,7 +172,7 @@ impl Engine {
         );
     }
 
-    /// Whoever watches the process in front starts another one, which finds the port taken for as long as somebody serves.
+    /// The watcher of the process in front starts another one, which finds the port taken for as long as a generation serves.
     pub(super) fn note_front_gone(&mut self) {
         let front = self.front.take().map_or(0, |front| front.pid());
         self.generation.supervisor = None;

@@ -1,5 +1,5 @@
 //! What the service manager hears of: it starts the service, may ask for a reload and wait for its end, and follows the pid
-//! that stands for the service. Whoever is no longer that process says nothing: see [`crate::notify`].
+//! that stands for the service. A process that no longer is that one says nothing: see [`crate::notify`].
 
 use super::Engine;
 use crate::notify;

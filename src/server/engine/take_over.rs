@@ -30,8 +30,8 @@ impl Engine {
                 generation,
                 pid,
                 %error,
-                "cannot see who listens on the port: whether the predecessor does so, in the same network namespace, and nobody \
-                 else, is not known"
+                "cannot see who listens on the port: whether the predecessor does so, in the same network namespace, and no other \
+                 process, is not known"
             );
         }
         self.restore_stderr();
@@ -68,7 +68,7 @@ impl Engine {
         }
     }
 
-    /// Whether the predecessor is seen to listen no more. Where nobody can be seen, its word is needed.
+    /// Whether the predecessor is seen to listen no more. Where no listener can be seen, its word is needed.
     pub(super) fn predecessor_has_closed(&self) -> bool {
         self.again.is_some() && self.port.is_left_alone()
     }

@@ -29,7 +29,7 @@ impl Outside {
     }
 
     pub(super) fn tell(&self, event: event::Event) {
-        // Nobody has to listen.
+        // There may be no listener.
         let _ = self.events.send(event);
     }
 
@@ -53,7 +53,7 @@ impl Outside {
 }
 
 impl Engine {
-    /// What has changed is true by now: whoever hears it may act on it.
+    /// What has changed is true by now: a listener may act on it.
     pub(super) fn report(&mut self, before: State, cause: Event) {
         if let Event::Ready { .. } = cause {
             self.announce();

@@ -232,7 +232,7 @@ impl World {
                 let truth = child.is_none()
                     && predecessor_listens == p
                     && if p { ours && !self.stopping } else { serving };
-                (truth && queued == owed && (p || !owed), "who serves gets all, and owes nobody a restart")
+                (truth && queued == owed && (p || !owed), "who serves gets all, and owes no restart")
             }
             Spawning { queued, .. } => {
                 let waits = child.is_some_and(|c| !c.ready && !c.told_stop);
@@ -259,7 +259,7 @@ impl World {
         self.check(holds, promise);
     }
 
-    /// From now on nobody acts, and a child leaves only when it is killed.
+    /// From now on no one acts, and a child leaves only when it is killed.
     fn settle(&mut self) {
         for _ in 0..8 {
             match self.state {

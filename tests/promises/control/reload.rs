@@ -156,7 +156,7 @@ fn a_reload_that_has_to_wait_says_what_for_after_a_second() {
     // A generation that stands still is none that serves.
     signal(it.server.first_pid(), Signal::SIGSTOP);
     let mut reload = it.begin(&["reload"]);
-    let line = reload.wait_for("waiting until somebody serves");
+    let line = reload.wait_for("waiting until a generation serves");
     assert!(line.contains(&format!("pid {} (does not answer)", it.server.first_pid())), "{line}");
     signal(it.server.first_pid(), Signal::SIGCONT);
     reload.finish().assert(0, &["generation 2"]);

@@ -132,7 +132,7 @@ fn a_stranger_that_joins_while_the_server_serves_is_named_within_seconds_and_no_
     let warning = server.log().wait_for("is none of this server's processes");
     assert_eq!((&warning.json["level"], &warning.json["foreign"]), (&"WARN".into(), &me.into()));
     drop(stranger);
-    server.log().wait_for("nobody else listens on");
+    server.log().wait_for("no other process listens on");
     // Both generations listen for more than two looks.
     let second = restart(&server, server.first_pid());
     wait_said(&server, second, "serving, took over");

@@ -88,7 +88,7 @@ fn a_death_without_successor_ends_the_service_with_its_status() {
     let mut server = Server::start(supervised(&[]));
     signal(server.wait_serving(1), Signal::SIGKILL);
     assert_eq!(server.first_exit().code(), Some(137));
-    server.log().wait_for("the service has ended; whoever supervises this process may start it again");
+    server.log().wait_for("the service has ended; its supervisor may start it again");
     wait_gone(&server);
 }
 
