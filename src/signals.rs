@@ -17,9 +17,6 @@ use crate::error::{Error, Kind};
 use crate::process;
 use crate::succession::Word;
 
-/// To the successor: the listener is closed, the port is yours. Its default disposition is to be ignored.
-pub(crate) const CLOSED: NixSignal = NixSignal::SIGURG;
-
 /// What a server has handlers for.
 const HANDLED: [NixSignal; 5] =
     [NixSignal::SIGHUP, NixSignal::SIGUSR2, NixSignal::SIGTERM, NixSignal::SIGINT, NixSignal::SIGURG];
@@ -37,6 +34,8 @@ pub(crate) fn spoken(word: Word) -> NixSignal {
     match word {
         Word::Restart => NixSignal::SIGHUP,
         Word::Stop => NixSignal::SIGTERM,
+        // Its default disposition is to be ignored.
+        Word::Closed => NixSignal::SIGURG,
     }
 }
 
