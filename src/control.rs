@@ -4,7 +4,7 @@
 use std::convert::Infallible;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use http_body_util::{Either, Full};
@@ -12,7 +12,7 @@ use hyper::body::{Bytes, Frame};
 use hyper::header::{ACCEPT, ALLOW, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
 use crate::Handle;
@@ -21,12 +21,14 @@ mod describe;
 mod descriptors;
 pub mod listening;
 pub mod place;
+mod siblings;
 pub mod socket;
 mod steps;
 mod trial;
 mod upgrade;
 
 use crate::metrics::Metrics;
+use crate::report::Outcome;
 use steps::{Steps, Until};
 
 pub type Body = Either<Full<Bytes>, Lines>;
@@ -74,12 +76,51 @@ pub struct Api {
     handle: Handle,
     metrics: Metrics,
     files: Arc<dyn LogFiles>,
-    upgrading: Arc<Mutex<()>>,
+    /// The directory with the sockets of the others, once it is known.
+    siblings: Arc<Mutex<Option<PathBuf>>>,
+    upgrading: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Api {
     pub fn new(handle: Handle, metrics: Metrics, files: Arc<dyn LogFiles>) -> Api {
-        Api { handle, metrics, files, upgrading: Arc::default() }
+        Api { handle, metrics, files, siblings: Arc::default(), upgrading: Arc::default() }
+    }
+
+    /// The others have their sockets in this directory. Without one each generation counts for itself. Another server may
+    /// have its own there, too, so a successor asks its predecessor what theirs are known by.
+    async fn join(&self, dir: PathBuf, predecessor: Option<u32>) {
+        let service = match predecessor {
+            None => Some(format!("{}-{}", std::process::id(), place::secret())),
+            Some(pid) => siblings::of(&dir, pid).await.and_then(|ledger| ledger.service),
+        };
+        if let Some(service) = service {
+            self.metrics.set_service(service);
+        }
+        self.moved(dir);
+    }
+
+    /// They are in this directory now.
+    fn moved(&self, dir: PathBuf) {
+        *self.siblings.lock().unwrap_or_else(PoisonError::into_inner) = Some(dir);
+    }
+
+    fn siblings(&self) -> Option<PathBuf> {
+        self.siblings.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Has the others open their log files anew.
+    pub async fn reopen_others(&self) {
+        if let Some(dir) = self.siblings() {
+            siblings::reopen(&dir).await;
+        }
+    }
+
+    /// This generation has left: the others go on with its counts.
+    pub async fn leave(&self, outcome: &Outcome) {
+        let ledger = self.metrics.leave(outcome);
+        if let Some(dir) = self.siblings() {
+            siblings::tell(&dir, &ledger).await;
+        }
     }
 
     /// Returns when no upgrade is under way.
@@ -177,6 +218,9 @@ impl Api {
 
     #[cfg(feature = "metrics")]
     async fn metrics(&self, open_metrics: bool) -> Response<Body> {
+        if let Some(dir) = self.siblings() {
+            siblings::gather(&dir).await.into_iter().for_each(|ledger| self.metrics.learn(ledger));
+        }
         let Some(text) = self.metrics.text(open_metrics).await else {
             return error(StatusCode::GONE, "this generation has left");
         };

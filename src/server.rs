@@ -15,9 +15,9 @@ use crate::drain::{Drain, DrainOptions};
 use crate::error::{Error, Kind, LONGEST};
 use crate::handle::{Handle, Remote};
 use crate::identity::Identity;
-use crate::outcome::Outcome;
 use crate::port::{Port, Sink};
 use crate::process::{self, Launch};
+use crate::report::Outcome;
 use crate::signals::Signals;
 use crate::succession::Timings;
 

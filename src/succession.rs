@@ -7,10 +7,9 @@
 use std::time::{Duration, Instant};
 
 mod words;
-pub use words::End;
 pub(crate) use words::{Action, Asker, Care, Event, Exit, Loss, News, Word};
 
-use crate::handle::Phase;
+use crate::report::{End, Phase};
 
 /// How long a child that was told to leave may take before it is killed, and between two such kills.
 pub(crate) const KILL_GRACE: Duration = Duration::from_secs(5);

@@ -223,16 +223,16 @@ where
     let Operation { control, admin, files, asked } = operation;
     let api = Api::new(handle.clone(), metrics.clone(), Arc::new(files.clone()));
     if let Some(asked) = asked {
-        tokio::spawn(asked.obey(files, metrics.clone()));
+        tokio::spawn(asked.obey(files, api.clone()));
     }
     let no_control = control.no_control;
     let control = Control::new(control.control, handle.clone(), api.clone());
-    let front = Front::new(site, metrics.clone(), admin, &api, handle);
+    let front = Front::new(site, metrics, admin, &api, handle);
     let opening = control.clone();
     let open = async move { if no_control { Ok(()) } else { opening.open().await } };
     let served = server.ready_when(open).serve(front).await;
     if let Ok(outcome) = &served {
-        metrics.leave(outcome).await;
+        api.leave(outcome).await;
     }
     control.close().await;
     served.map(drop)

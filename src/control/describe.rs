@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::place::network_namespace;
-use crate::{Event, Failure, HandoverResult, LastHandover, Phase, Status};
+use crate::report::{Event, Failure, HandoverResult, LastHandover, Phase, Status};
 
 pub(crate) fn version() -> Value {
     json!({ "name": env!("CARGO_PKG_NAME"), "version": env!("CARGO_PKG_VERSION"), "pid": std::process::id() })

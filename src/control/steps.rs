@@ -5,7 +5,8 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use super::describe;
-use crate::{Event, Events};
+use crate::handle::Events;
+use crate::report::Event;
 
 /// What whoever asks for a handover waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -15,7 +15,8 @@ use tokio::task::spawn_blocking;
 use super::place::{has_capabilities, plain, secret};
 use super::steps::{Steps, Until};
 use super::trial;
-use crate::{Handle, Phase};
+use crate::handle::Handle;
+use crate::report::Phase;
 
 const VERSION_WITHIN: Duration = Duration::from_secs(5);
 const CHECK_WITHIN: Duration = Duration::from_secs(10);

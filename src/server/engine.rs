@@ -18,10 +18,10 @@ use crate::generation::Generation;
 use crate::handle::{Command, Remote};
 use crate::identity::Identity;
 use crate::notify::Notify;
-use crate::outcome::Outcome;
 use crate::port::{Port, Sink};
 use crate::process::held::Held;
 use crate::process::{Child, Launch};
+use crate::report::Outcome;
 use crate::signals::{Signal, Signals, Stops};
 use crate::succession::{Action, Asker, Event, State, Timings};
 

@@ -2,14 +2,7 @@
 
 use std::fmt;
 
-/// Why a generation leaves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum End {
-    /// A successor took over.
-    Retired,
-    /// It was told to stop.
-    Stopped,
-}
+use crate::report::End;
 
 /// Who asked for a stop. The predecessor passes on what its operator asked of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,12 +8,11 @@ use tracing::{error, info, warn};
 
 use super::Engine;
 use crate::error::no_pidfd;
-use crate::event::{Event as Happened, Failure};
 use crate::notify;
-use crate::outcome::Outcome;
 use crate::process::{Child, held, stderr};
+use crate::report::{End, Event as Happened, Failure, Outcome};
 use crate::signals;
-use crate::succession::{Action, Care, End, Event, Exit, Loss};
+use crate::succession::{Action, Care, Event, Exit, Loss};
 
 /// What to do about a successor that left with status 0 before it was ready.
 const IN_THE_BACKGROUND: &str = ": if it forks into the background, it must not as a successor, whose parent waits for it; \

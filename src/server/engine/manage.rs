@@ -4,7 +4,7 @@
 use super::Engine;
 use crate::notify;
 use crate::process::Child;
-use crate::status::HandoverResult;
+use crate::report::HandoverResult;
 use crate::succession::News;
 
 impl Engine {

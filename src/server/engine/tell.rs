@@ -7,28 +7,27 @@ use tokio::time::Instant;
 use tracing::info;
 
 use super::Engine;
-use crate::event::{self, Events, Failure, Handover};
-use crate::handle::{Seen, Underway};
+use crate::handle::{Events, Seen, Underway};
 use crate::process::Child;
-use crate::status::{HandoverResult, LastHandover, Status};
+use crate::report::{self, Failure, Handover, HandoverResult, LastHandover, Status};
 use crate::succession::{Event, News, State};
 
 /// The ends of what others hold.
 pub(super) struct Outside {
     seen: watch::Sender<Seen>,
-    events: broadcast::Sender<event::Event>,
+    events: broadcast::Sender<report::Event>,
     began: Instant,
     phase_began: Instant,
     last_handover: Option<(HandoverResult, Instant)>,
 }
 
 impl Outside {
-    pub(super) fn new(seen: watch::Sender<Seen>, events: broadcast::Sender<event::Event>) -> Outside {
+    pub(super) fn new(seen: watch::Sender<Seen>, events: broadcast::Sender<report::Event>) -> Outside {
         let now = Instant::now();
         Outside { seen, events, began: now, phase_began: now, last_handover: None }
     }
 
-    pub(super) fn tell(&self, event: event::Event) {
+    pub(super) fn tell(&self, event: report::Event) {
         // Nobody has to listen.
         let _ = self.events.send(event);
     }
@@ -43,7 +42,7 @@ impl Outside {
 
     pub(super) fn failed(&mut self, failure: Failure) {
         self.remember(HandoverResult::Failed(failure.clone()));
-        self.tell(event::Event::HandoverFailed(failure));
+        self.tell(report::Event::HandoverFailed(failure));
     }
 
     /// That this generation serves again is told when it does.
@@ -61,15 +60,15 @@ impl Engine {
                 let (successor, took) =
                     self.child.as_ref().map_or_else(Default::default, |c| (c.pid(), c.age()));
                 self.outside.remember(HandoverResult::HandedOver { successor });
-                self.outside.tell(event::Event::HandedOver(Handover { successor, took }));
+                self.outside.tell(report::Event::HandedOver(Handover { successor, took }));
             }
             News::ServesAgain => {
                 if let Some((HandoverResult::TakenBack(failure), _)) = &self.outside.last_handover {
-                    self.outside.tell(event::Event::ServesAgain(failure.clone()));
+                    self.outside.tell(report::Event::ServesAgain(failure.clone()));
                 }
             }
-            News::StandbyEnded => self.outside.tell(event::Event::StandbyEnded),
-            News::Stopping => self.outside.tell(event::Event::Stopping),
+            News::StandbyEnded => self.outside.tell(report::Event::StandbyEnded),
+            News::Stopping => self.outside.tell(report::Event::Stopping),
             // The failure was told when it was known.
             News::HandoverFailed | News::ServesAlone | News::Reloading => {}
         }
@@ -104,7 +103,7 @@ impl Engine {
                 );
             }
         }
-        self.outside.tell(event::Event::Serving { predecessor });
+        self.outside.tell(report::Event::Serving { predecessor });
     }
 
     pub(super) fn publish(&mut self) {
@@ -133,7 +132,7 @@ impl Engine {
         self.addresses().iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(" ")
     }
 
-    /// All but who listens, which is not the loop's to find out: see [`crate::status::listeners`].
+    /// All but who listens, which is not the loop's to find out: see [`crate::port::members::listeners`].
     pub(super) fn status(&self) -> Status {
         let seen = self.outside.seen.borrow().clone();
         Status {
