@@ -102,6 +102,8 @@ compile_error!("handover runs on Linux only: it steers connections with SO_ATTAC
 #[doc(hidden)]
 pub mod control;
 #[cfg(target_os = "linux")]
+pub mod defaults;
+#[cfg(target_os = "linux")]
 mod drain;
 #[cfg(target_os = "linux")]
 mod error;
