@@ -11,7 +11,7 @@ use http_body_util::{Either, Full};
 use hyper::body::{Bytes, Frame};
 use hyper::header::{ACCEPT, ALLOW, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
-use serde_json::{Value, json};
+use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
@@ -21,6 +21,7 @@ mod describe;
 mod descriptors;
 pub mod listening;
 pub mod place;
+pub mod protocol;
 mod siblings;
 pub mod socket;
 mod steps;
@@ -28,17 +29,15 @@ mod trial;
 mod upgrade;
 
 use crate::metrics::Metrics;
-use crate::report::Outcome;
+use crate::report;
+use protocol::{LINES, Outcome, Refusal, Reopened, Step, Stopping};
 use steps::{Steps, Until};
 
 pub type Body = Either<Full<Bytes>, Lines>;
 
-/// The type of an answer that comes line by line.
-pub const LINES: &str = "application/x-ndjson";
-
 /// An answer that comes line by line, to the last one.
 #[derive(Debug)]
-pub struct Lines(mpsc::UnboundedReceiver<Value>);
+pub struct Lines(mpsc::UnboundedReceiver<Step>);
 
 impl hyper::body::Body for Lines {
     type Data = Bytes;
@@ -48,7 +47,7 @@ impl hyper::body::Body for Lines {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.0.poll_recv(cx).map(|line| line.map(|line| Ok(Frame::data(format!("{line}\n").into()))))
+        self.0.poll_recv(cx).map(|line| line.map(|line| Ok(Frame::data(json_line(&line)))))
     }
 }
 
@@ -116,7 +115,7 @@ impl Api {
     }
 
     /// This generation has left: the others go on with its counts.
-    pub async fn leave(&self, outcome: &Outcome) {
+    pub async fn leave(&self, outcome: &report::Outcome) {
         let ledger = self.metrics.leave(outcome);
         if let Some(dir) = self.siblings() {
             siblings::tell(&dir, &ledger).await;
@@ -172,14 +171,11 @@ impl Api {
                 None => error(StatusCode::GONE, "this generation has left"),
             },
             "/metrics" => self.metrics(accepts(&request, "application/openmetrics-text")).await,
-            "/counters" if *method == Method::GET => {
-                let ledger = serde_json::to_value(self.metrics.ledger().await);
-                reply(StatusCode::OK, &ledger.unwrap_or_default())
-            }
+            "/counters" if *method == Method::GET => reply(StatusCode::OK, &self.metrics.ledger().await),
             "/counters" => match serde_json::from_slice(request.body()) {
                 Ok(ledger) => {
                     self.metrics.learn(ledger);
-                    reply(StatusCode::OK, &json!({}))
+                    reply(StatusCode::OK, &serde_json::Map::new())
                 }
                 Err(_) => error(StatusCode::BAD_REQUEST, "these are no counters of a generation"),
             },
@@ -188,7 +184,7 @@ impl Api {
                 if says("now") {
                     self.handle.stop();
                 }
-                reply(StatusCode::ACCEPTED, &json!({ "stopping": true }))
+                reply(StatusCode::ACCEPTED, &Stopping { stopping: true })
             }
             "/reopen" => self.reopen().await,
             "/upgrade" => {
@@ -204,8 +200,8 @@ impl Api {
         let files = Arc::clone(&self.files);
         match spawn_blocking(move || files.reopen()).await.unwrap_or_else(|panic| Err(panic.to_string())) {
             Ok(opened) => {
-                let names: Vec<_> = opened.iter().map(|path| path.to_string_lossy()).collect();
-                reply(StatusCode::OK, &json!({ "reopened": names }))
+                let reopened = opened.iter().map(|path| path.to_string_lossy().into_owned()).collect();
+                reply(StatusCode::OK, &Reopened { reopened })
             }
             Err(problem) => error(StatusCode::INTERNAL_SERVER_ERROR, &problem),
         }
@@ -241,9 +237,8 @@ impl Api {
         };
         let (told, steps) = mpsc::unbounded_channel();
         let mut under_way_steps = Steps::new(under_way.events, until);
-        let _ = told.send(under_way_steps.timed(json!({
-            "step": if under_way.joined { "joined" } else { "asked" }
-        })));
+        let _ =
+            told.send(under_way_steps.timed(Step::named(if under_way.joined { "joined" } else { "asked" })));
         tokio::spawn(async move {
             loop {
                 let (step, end) = under_way_steps.next().await;
@@ -276,7 +271,7 @@ impl Api {
 }
 
 /// The steps as they come, or only what came of it.
-async fn told_by(mut steps: mpsc::UnboundedReceiver<Value>, lines: bool) -> Response<Body> {
+async fn told_by(mut steps: mpsc::UnboundedReceiver<Step>, lines: bool) -> Response<Body> {
     if lines {
         let mut response = Response::new(Either::Right(Lines(steps)));
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(LINES));
@@ -286,8 +281,13 @@ async fn told_by(mut steps: mpsc::UnboundedReceiver<Value>, lines: bool) -> Resp
     while let Some(step) = steps.recv().await {
         last = step;
     }
-    let failed = last["outcome"] == "failed" || last["outcome"] == "taken back";
+    let failed = last.outcome.is_some_and(Outcome::is_failure);
     reply(if failed { StatusCode::INTERNAL_SERVER_ERROR } else { StatusCode::OK }, &last)
+}
+
+/// Cannot fail because every key is a string.
+fn json_line(step: &Step) -> Bytes {
+    (serde_json::to_string(step).unwrap_or_default() + "\n").into()
 }
 
 fn accepts(request: &Request<Bytes>, media_type: &str) -> bool {
@@ -295,13 +295,15 @@ fn accepts(request: &Request<Bytes>, media_type: &str) -> bool {
     accept.is_some_and(|accept| accept.contains(media_type))
 }
 
-pub(crate) fn reply(status: StatusCode, value: &Value) -> Response<Body> {
-    let mut response = Response::new(Either::Left(Full::from(format!("{value:#}\n"))));
+fn reply(status: StatusCode, value: &impl Serialize) -> Response<Body> {
+    // Cannot fail because no key is anything but a string, and no writer is asked.
+    let text = serde_json::to_string_pretty(value).unwrap_or_default();
+    let mut response = Response::new(Either::Left(Full::from(text + "\n")));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
 
 pub fn error(status: StatusCode, reason: &str) -> Response<Body> {
-    reply(status, &json!({ "error": reason }))
+    reply(status, &Refusal { error: reason.to_owned() })
 }

@@ -120,6 +120,8 @@ pub struct Status {
     pub listeners: Vec<PortMember>,
     /// The process it took over from, while that lives.
     pub predecessor: Option<u32>,
+    /// Whether that still listens, and can serve again if this generation crashes.
+    pub predecessor_listens: bool,
     /// The process it started to take over, while that lives.
     pub successor: Option<u32>,
     /// Its connections.

@@ -9,12 +9,12 @@ use hyper::body::Bytes;
 use hyper::client::conn::http1::handshake;
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
-use serde_json::Value;
 use tokio::net::UnixStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::listening::sockets;
+use super::protocol::Status;
 use crate::metrics::Ledger;
 
 const COUNTERS: &str = "/counters";
@@ -50,11 +50,11 @@ pub(super) async fn reopen(dir: &Path) {
 }
 
 /// The pids of those that serve, or will: for a first generation, other servers.
-pub(super) async fn servers(dir: &Path) -> Vec<u64> {
+pub(super) async fn servers(dir: &Path) -> Vec<u32> {
     let answers = ask_all(dir, Method::GET, "/status", Bytes::new()).await;
-    let statuses = answers.iter().filter_map(|answer| serde_json::from_slice::<Value>(answer).ok());
-    let serving = statuses.filter(|status| status["phase"] != "draining" && status["stopping"] != true);
-    serving.filter_map(|status| status["pid"].as_u64()).collect()
+    let statuses = answers.iter().filter_map(|answer| serde_json::from_slice::<Status>(answer).ok());
+    let serving = statuses.filter(|status| status.phase != "draining" && !status.stopping);
+    serving.map(|status| status.pid).collect()
 }
 
 /// Has the others do this.

@@ -148,6 +148,7 @@ impl Engine {
             listeners: vec![],
             addresses: seen.addresses,
             predecessor: self.generation.predecessor.as_ref().map(|p| p.parent.pid()),
+            predecessor_listens: self.state.waits_for_predecessor(),
             successor: self.child.as_ref().map(Child::pid),
             connections: self.drain.connections(),
             last_handover: self
