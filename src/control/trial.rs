@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use super::place::plain;
+use crate::error::plain;
 
 /// More of what it says is not kept.
 const OUTPUT: usize = 16 * 1024;

@@ -1,6 +1,7 @@
 //! An upgrade: a file that lies beside the program is tried, takes its place, and gets the service; or everything is as it
 //! was. At no moment is there no program: whatever happens meanwhile, a restart starts the old file or the new one.
 
+use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -9,12 +10,14 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use hyper::StatusCode;
+use percent_encoding::percent_decode_str;
 use tokio::task::spawn_blocking;
 
-use super::place::{has_capabilities, plain, secret};
+use super::place::{has_capabilities, secret};
 use super::protocol::{Outcome, Step};
 use super::steps::{Steps, Until};
 use super::trial;
+use crate::error::plain;
 use crate::handle::Handle;
 use crate::report::Phase;
 
@@ -230,15 +233,12 @@ fn copy(file: &Path, draft: &Path) -> io::Result<()> {
     to.sync_all()
 }
 
-/// `%20` is a space.
+/// `%20` is a space. A lone `%` is a mistake.
 fn unescaped(text: &str) -> Option<String> {
-    let mut pieces = text.split('%');
-    let mut bytes = pieces.next()?.as_bytes().to_vec();
-    for piece in pieces {
-        bytes.push(u8::from_str_radix(piece.get(..2)?, 16).ok()?);
-        bytes.extend_from_slice(&piece.as_bytes()[2..]);
-    }
-    String::from_utf8(bytes).ok()
+    let escapes = text.split('%').skip(1);
+    let is_escape = |rest: &str| rest.bytes().take(2).filter(u8::is_ascii_hexdigit).count() == 2;
+    let is_whole = escapes.into_iter().all(is_escape);
+    percent_decode_str(text).decode_utf8().ok().filter(|_| is_whole).map(Cow::into_owned)
 }
 
 #[cfg(test)]
