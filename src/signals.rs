@@ -30,12 +30,12 @@ pub(crate) fn ready(protocol: u32) -> rustix::process::Signal {
 }
 
 /// The signal by which a child is told something.
-pub(crate) fn spoken(word: Word) -> NixSignal {
+pub(crate) fn spoken(word: Word) -> rustix::process::Signal {
     match word {
-        Word::Restart => NixSignal::SIGHUP,
-        Word::Stop => NixSignal::SIGTERM,
+        Word::Restart => rustix::process::Signal::HUP,
+        Word::Stop => rustix::process::Signal::TERM,
         // Its default disposition is to be ignored.
-        Word::Closed => NixSignal::SIGURG,
+        Word::Closed => rustix::process::Signal::URG,
     }
 }
 

@@ -5,8 +5,7 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
+use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
 use tokio::time::timeout;
@@ -46,8 +45,8 @@ where
     let (said, complained) = (Output::of(child.stdout.take()), Output::of(child.stderr.take()));
     let ended = timeout(within, child.wait()).await;
     // Cannot reach a stranger: there is an id only as long as nobody has waited for it.
-    if let (Err(_), Some(group)) = (&ended, child.id().and_then(|id| i32::try_from(id).ok())) {
-        let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
+    if let (Err(_), Some(group)) = (&ended, child.id().and_then(|id| Pid::from_raw(id.cast_signed()))) {
+        let _ = kill_process_group(group, Signal::KILL);
     }
     let stderr = complained.lines().await;
     let unfit = |reason| Unfit { reason, stderr: stderr.clone() };
