@@ -15,7 +15,7 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
-use crate::Handle;
+use crate::handle::Handle;
 
 mod describe;
 mod descriptors;

@@ -192,7 +192,7 @@ impl Parent {
         self.pid
     }
 
-    pub(crate) fn signal(&self, signal: rustix::process::Signal) -> io::Result<()> {
+    pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
         Ok(pidfd_send_signal(self.pidfd.get_ref(), signal)?)
     }
 

@@ -27,7 +27,7 @@ use super::descriptors::{Client, Spare};
 use super::listening::{self, At, Bound};
 use super::place::{Place, Problem, key, network_namespace};
 use super::{Api, Body, Via, error, siblings};
-use crate::Handle;
+use crate::handle::Handle;
 
 /// So many may ask at the same time.
 const CONNECTIONS: u16 = 64;

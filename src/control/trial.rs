@@ -36,7 +36,7 @@ where
     // Empty, also where there is no /dev/null.
     let (nothing, _) = std::io::pipe().map_err(|error| Unfit { reason: plain(&error), stderr: vec![] })?;
     command.args(args).stdin(nothing).stdout(Stdio::piped()).stderr(Stdio::piped());
-    for name in crate::ENVIRONMENT {
+    for name in crate::generation::ENVIRONMENT {
         command.env_remove(name);
     }
     // A group of its own, so that what it starts can be ended with it.
