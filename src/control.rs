@@ -4,39 +4,40 @@
 use std::convert::Infallible;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use http_body_util::{Either, Full};
 use hyper::body::{Bytes, Frame};
 use hyper::header::{ACCEPT, ALLOW, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
-use serde_json::{Value, json};
-use tokio::sync::{Mutex, mpsc};
+use serde::Serialize;
+use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
-use crate::Handle;
+use crate::handle::Handle;
 
 mod describe;
 mod descriptors;
 pub mod listening;
 pub mod place;
+pub mod protocol;
+mod siblings;
 pub mod socket;
 mod steps;
 mod trial;
 mod upgrade;
 
 use crate::metrics::Metrics;
+use crate::report;
+use protocol::{LINES, Outcome, Refusal, Reopened, Step, Stopping};
 use steps::{Steps, Until};
 
 pub type Body = Either<Full<Bytes>, Lines>;
 
-/// The type of an answer that comes line by line.
-pub const LINES: &str = "application/x-ndjson";
-
 /// An answer that comes line by line, to the last one.
 #[derive(Debug)]
-pub struct Lines(mpsc::UnboundedReceiver<Value>);
+pub struct Lines(mpsc::UnboundedReceiver<Step>);
 
 impl hyper::body::Body for Lines {
     type Data = Bytes;
@@ -46,7 +47,7 @@ impl hyper::body::Body for Lines {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.0.poll_recv(cx).map(|line| line.map(|line| Ok(Frame::data(format!("{line}\n").into()))))
+        self.0.poll_recv(cx).map(|line| line.map(|line| Ok(Frame::data(json_line(&line)))))
     }
 }
 
@@ -74,12 +75,51 @@ pub struct Api {
     handle: Handle,
     metrics: Metrics,
     files: Arc<dyn LogFiles>,
-    upgrading: Arc<Mutex<()>>,
+    /// The directory with the sockets of the others, once it is known.
+    siblings: Arc<Mutex<Option<PathBuf>>>,
+    upgrading: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Api {
     pub fn new(handle: Handle, metrics: Metrics, files: Arc<dyn LogFiles>) -> Api {
-        Api { handle, metrics, files, upgrading: Arc::default() }
+        Api { handle, metrics, files, siblings: Arc::default(), upgrading: Arc::default() }
+    }
+
+    /// The others have their sockets in this directory. Without one each generation counts for itself. Another server may
+    /// have its own there, too, so a successor asks its predecessor what theirs are known by.
+    async fn join(&self, dir: PathBuf, predecessor: Option<u32>) {
+        let service = match predecessor {
+            None => Some(format!("{}-{}", std::process::id(), place::secret())),
+            Some(pid) => siblings::of(&dir, pid).await.and_then(|ledger| ledger.service),
+        };
+        if let Some(service) = service {
+            self.metrics.set_service(service);
+        }
+        self.moved(dir);
+    }
+
+    /// They are in this directory now.
+    fn moved(&self, dir: PathBuf) {
+        *self.siblings.lock().unwrap_or_else(PoisonError::into_inner) = Some(dir);
+    }
+
+    fn siblings(&self) -> Option<PathBuf> {
+        self.siblings.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Has the others open their log files anew.
+    pub async fn reopen_others(&self) {
+        if let Some(dir) = self.siblings() {
+            siblings::reopen(&dir).await;
+        }
+    }
+
+    /// This generation has left: the others go on with its counts.
+    pub async fn leave(&self, outcome: &report::Outcome) {
+        let ledger = self.metrics.leave(outcome);
+        if let Some(dir) = self.siblings() {
+            siblings::tell(&dir, &ledger).await;
+        }
     }
 
     /// Returns when no upgrade is under way.
@@ -131,14 +171,11 @@ impl Api {
                 None => error(StatusCode::GONE, "this generation has left"),
             },
             "/metrics" => self.metrics(accepts(&request, "application/openmetrics-text")).await,
-            "/counters" if *method == Method::GET => {
-                let ledger = serde_json::to_value(self.metrics.ledger().await);
-                reply(StatusCode::OK, &ledger.unwrap_or_default())
-            }
+            "/counters" if *method == Method::GET => reply(StatusCode::OK, &self.metrics.ledger().await),
             "/counters" => match serde_json::from_slice(request.body()) {
                 Ok(ledger) => {
                     self.metrics.learn(ledger);
-                    reply(StatusCode::OK, &json!({}))
+                    reply(StatusCode::OK, &serde_json::Map::new())
                 }
                 Err(_) => error(StatusCode::BAD_REQUEST, "these are no counters of a generation"),
             },
@@ -147,7 +184,7 @@ impl Api {
                 if says("now") {
                     self.handle.stop();
                 }
-                reply(StatusCode::ACCEPTED, &json!({ "stopping": true }))
+                reply(StatusCode::ACCEPTED, &Stopping { stopping: true })
             }
             "/reopen" => self.reopen().await,
             "/upgrade" => {
@@ -163,8 +200,8 @@ impl Api {
         let files = Arc::clone(&self.files);
         match spawn_blocking(move || files.reopen()).await.unwrap_or_else(|panic| Err(panic.to_string())) {
             Ok(opened) => {
-                let names: Vec<_> = opened.iter().map(|path| path.to_string_lossy()).collect();
-                reply(StatusCode::OK, &json!({ "reopened": names }))
+                let reopened = opened.iter().map(|path| path.to_string_lossy().into_owned()).collect();
+                reply(StatusCode::OK, &Reopened { reopened })
             }
             Err(problem) => error(StatusCode::INTERNAL_SERVER_ERROR, &problem),
         }
@@ -177,6 +214,9 @@ impl Api {
 
     #[cfg(feature = "metrics")]
     async fn metrics(&self, open_metrics: bool) -> Response<Body> {
+        if let Some(dir) = self.siblings() {
+            siblings::gather(&dir).await.into_iter().for_each(|ledger| self.metrics.learn(ledger));
+        }
         let Some(text) = self.metrics.text(open_metrics).await else {
             return error(StatusCode::GONE, "this generation has left");
         };
@@ -197,9 +237,8 @@ impl Api {
         };
         let (told, steps) = mpsc::unbounded_channel();
         let mut under_way_steps = Steps::new(under_way.events, until);
-        let _ = told.send(under_way_steps.timed(json!({
-            "step": if under_way.joined { "joined" } else { "asked" }
-        })));
+        let _ =
+            told.send(under_way_steps.timed(Step::named(if under_way.joined { "joined" } else { "asked" })));
         tokio::spawn(async move {
             loop {
                 let (step, end) = under_way_steps.next().await;
@@ -232,7 +271,7 @@ impl Api {
 }
 
 /// The steps as they come, or only what came of it.
-async fn told_by(mut steps: mpsc::UnboundedReceiver<Value>, lines: bool) -> Response<Body> {
+async fn told_by(mut steps: mpsc::UnboundedReceiver<Step>, lines: bool) -> Response<Body> {
     if lines {
         let mut response = Response::new(Either::Right(Lines(steps)));
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(LINES));
@@ -242,8 +281,13 @@ async fn told_by(mut steps: mpsc::UnboundedReceiver<Value>, lines: bool) -> Resp
     while let Some(step) = steps.recv().await {
         last = step;
     }
-    let failed = last["outcome"] == "failed" || last["outcome"] == "taken back";
+    let failed = last.outcome.is_some_and(Outcome::is_failure);
     reply(if failed { StatusCode::INTERNAL_SERVER_ERROR } else { StatusCode::OK }, &last)
+}
+
+/// Cannot fail because every key is a string.
+fn json_line(step: &Step) -> Bytes {
+    (serde_json::to_string(step).unwrap_or_default() + "\n").into()
 }
 
 fn accepts(request: &Request<Bytes>, media_type: &str) -> bool {
@@ -251,13 +295,15 @@ fn accepts(request: &Request<Bytes>, media_type: &str) -> bool {
     accept.is_some_and(|accept| accept.contains(media_type))
 }
 
-pub(crate) fn reply(status: StatusCode, value: &Value) -> Response<Body> {
-    let mut response = Response::new(Either::Left(Full::from(format!("{value:#}\n"))));
+fn reply(status: StatusCode, value: &impl Serialize) -> Response<Body> {
+    // Cannot fail because no key is anything but a string, and no writer is asked.
+    let text = serde_json::to_string_pretty(value).unwrap_or_default();
+    let mut response = Response::new(Either::Left(Full::from(text + "\n")));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
 
 pub fn error(status: StatusCode, reason: &str) -> Response<Body> {
-    reply(status, &json!({ "error": reason }))
+    reply(status, &Refusal { error: reason.to_owned() })
 }

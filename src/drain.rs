@@ -44,7 +44,7 @@ pub(crate) use room::{Place, Room};
 use waves::{FEW, Waves};
 
 use crate::error::LONGEST;
-use crate::status::Connections;
+use crate::report::{Connections, Drained};
 
 /// The treatment in force. A lame duck is served normally, but its responses say `Connection: close`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,20 +92,6 @@ const CUT_GRACE: Duration = Duration::from_secs(1);
 /// ```
 #[derive(Debug, Clone)]
 pub struct Drain(Arc<Shared>);
-
-/// What became of the connections of a generation that left.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Drained {
-    /// Connections that ended by themselves after the drain began.
-    pub finished: u64,
-    /// Connections that were still open at the deadline, or at a second request to stop.
-    pub cut: u64,
-    /// Requests in flight on those.
-    pub requests_cut: u64,
-    /// From the beginning of the drain to its end.
-    pub took: Duration,
-}
 
 #[derive(Debug)]
 struct Shared {

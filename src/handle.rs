@@ -5,24 +5,11 @@ use std::net::SocketAddr;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
 
-use crate::event::{BACKLOG, Event, Events, Failure};
-use crate::status::{self, Status};
+use crate::port::members;
+use crate::report::{Event, Failure, Handover, Phase, Status};
 
-/// What a generation is doing, as seen from outside.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Phase {
-    /// It listens but is not ready; a predecessor, if there is one, serves.
-    Starting,
-    /// It serves.
-    Serving,
-    /// It serves, and a successor is starting.
-    Spawning,
-    /// A successor serves; this generation can still take over again.
-    Standby,
-    /// It finishes its connections and leaves.
-    Draining,
-}
+/// How many events a reader may lag behind before it misses some.
+const BACKLOG: usize = 256;
 
 /// What the program around a server may ask for.
 #[derive(Debug)]
@@ -145,7 +132,42 @@ impl Handle {
         let mut status = told.await.ok()?;
         // On a thread of its own: /proc is large where there are many connections, and the server goes on meanwhile.
         let addresses = status.addresses.clone();
-        status.listeners = spawn_blocking(move || status::listeners(&addresses)).await.unwrap_or_default();
+        status.listeners = spawn_blocking(move || members::listeners(&addresses)).await.unwrap_or_default();
         Some(status)
+    }
+}
+
+/// The events of a generation from the moment it was asked for; from [`Handle::events`](crate::Handle::events).
+#[derive(Debug)]
+pub struct Events(pub(crate) broadcast::Receiver<Event>);
+
+impl Events {
+    /// The next event, or `None` when the generation has left. A reader that is more than 256 events behind misses the oldest.
+    /// Cancel safe.
+    pub async fn next(&mut self) -> Option<Event> {
+        loop {
+            match self.0.recv().await {
+                Ok(event) => return Some(event),
+                Err(broadcast::error::RecvError::Lagged(_)) => {}
+                Err(broadcast::error::RecvError::Closed) => return None,
+            }
+        }
+    }
+
+    /// Waits for the outcome of the handover that is under way or was asked for.
+    ///
+    /// # Errors
+    ///
+    /// When it failed, or this generation was told to stop before it succeeded.
+    pub async fn outcome(&mut self) -> Result<Handover, Failure> {
+        loop {
+            match self.next().await {
+                Some(Event::HandedOver(handover)) => return Ok(handover),
+                Some(Event::HandoverFailed(failure)) => return Err(failure),
+                Some(Event::Stopping) => return Err(Failure::new("the server was told to stop")),
+                Some(Event::Left(_)) | None => return Err(Failure::new("the generation has left")),
+                Some(_) => {}
+            }
+        }
     }
 }

@@ -102,11 +102,11 @@ compile_error!("handover runs on Linux only: it steers connections with SO_ATTAC
 #[doc(hidden)]
 pub mod control;
 #[cfg(target_os = "linux")]
+pub mod defaults;
+#[cfg(target_os = "linux")]
 mod drain;
 #[cfg(target_os = "linux")]
 mod error;
-#[cfg(target_os = "linux")]
-mod event;
 #[cfg(target_os = "linux")]
 mod generation;
 #[cfg(target_os = "linux")]
@@ -120,19 +120,17 @@ pub mod metrics;
 #[cfg(target_os = "linux")]
 mod notify;
 #[cfg(target_os = "linux")]
-mod outcome;
-#[cfg(target_os = "linux")]
 mod port;
 #[cfg(target_os = "linux")]
 mod process;
+#[cfg(target_os = "linux")]
+mod report;
 #[cfg(target_os = "linux")]
 mod server;
 #[cfg(target_os = "linux")]
 mod signals;
 #[cfg(target_os = "linux")]
 mod sock_diag;
-#[cfg(target_os = "linux")]
-mod status;
 #[cfg(target_os = "linux")]
 mod steering;
 #[cfg(target_os = "linux")]
@@ -143,23 +141,22 @@ mod supervisor;
 #[cfg(all(target_os = "linux", feature = "tls"))]
 pub use drain::TlsStream;
 #[cfg(target_os = "linux")]
-pub use drain::{Conn, ConnectInfo, Drain, DrainOptions, Drained, Retiring};
+pub use drain::{Conn, ConnectInfo, Drain, DrainOptions, Retiring};
 #[cfg(target_os = "linux")]
 pub use error::Error;
 #[cfg(target_os = "linux")]
-pub use event::{Event, Events, Failure, Handover};
-#[cfg(target_os = "linux")]
 pub use generation::{ENVIRONMENT, generation, is_supervised};
 #[cfg(target_os = "linux")]
-pub use handle::{Handle, Phase, Underway};
+pub use handle::{Events, Handle, Underway};
 #[cfg(target_os = "linux")]
-pub use outcome::{End, Outcome};
+pub use report::{
+    Connections, Drained, End, Event, Failure, Handover, HandoverResult, LastHandover, Outcome, Phase,
+    PortMember, Status,
+};
 #[cfg(target_os = "linux")]
 pub use server::{Listener, Server};
 #[cfg(target_os = "linux")]
 pub use signals::Signals;
-#[cfg(target_os = "linux")]
-pub use status::{Connections, HandoverResult, LastHandover, PortMember, Status};
 #[cfg(target_os = "linux")]
 pub use supervisor::{needs_supervisor, supervise, supervise_with};
 /// The version of rustls whose `ServerConfig` [`Server::tls`] takes.

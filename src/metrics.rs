@@ -1,20 +1,17 @@
-//! Numbers for Prometheus. The totals go on over generations: a generation that is asked asks its siblings for theirs, and a
-//! generation that leaves tells the others what it counted to its last connection.
+//! Numbers for Prometheus. The totals go on over generations: each generation knows what the others have told it, and leaves them what
+//! it counted to its last connection. It asks no sibling: `control` does.
 
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use crate::{Connections, Event, Handle, Outcome};
+use crate::handle::Handle;
+use crate::report::{Connections, Event, Outcome};
 
 mod counts;
 #[cfg(feature = "metrics")]
 mod prometheus;
-pub mod siblings;
 use counts::Counts;
 pub(crate) use counts::Ledger;
-
-use crate::control::place::secret;
 
 /// What this generation counts, and what it knows of the others.
 #[derive(Debug, Clone)]
@@ -28,8 +25,6 @@ struct Shared {
     /// The rest of what this generation counts.
     own: Mutex<Counts>,
     others: Mutex<Ledger>,
-    /// Where the others are to be found.
-    siblings: Mutex<Option<PathBuf>>,
     /// What all generations of this server are known by, once it is known.
     service: OnceLock<String>,
 }
@@ -42,7 +37,6 @@ impl Metrics {
             requests: (0..900).map(|_| AtomicU64::new(0)).collect(),
             own: Mutex::default(),
             others: Mutex::default(),
-            siblings: Mutex::default(),
             service: OnceLock::new(),
         }));
         let (mut events, counting) = (handle.events(), metrics.clone());
@@ -54,27 +48,9 @@ impl Metrics {
         metrics
     }
 
-    /// The others have their sockets in this directory. Without one each generation counts for itself. Another server may
-    /// have its own there, too, so a successor asks its predecessor what theirs are known by.
-    pub(crate) async fn join(&self, siblings: PathBuf, predecessor: Option<u32>) {
-        let service = match predecessor {
-            None => Some(format!("{}-{}", std::process::id(), secret())),
-            Some(pid) => siblings::of(&siblings, pid).await.and_then(|ledger| ledger.service),
-        };
-        if let Some(service) = service {
-            let _ = self.0.service.set(service);
-        }
-        self.moved(siblings);
-    }
-
-    /// They are in this directory now.
-    pub(crate) fn moved(&self, siblings: PathBuf) {
-        *lock(&self.0.siblings) = Some(siblings);
-    }
-
-    /// Where they are.
-    pub fn siblings(&self) -> Option<PathBuf> {
-        lock(&self.0.siblings).clone()
+    /// Once, when it is known.
+    pub(crate) fn set_service(&self, service: String) {
+        let _ = self.0.service.set(service);
     }
 
     /// What all generations of this server are known by, if they are.
@@ -140,8 +116,8 @@ impl Metrics {
         }
     }
 
-    /// This generation has left: the others go on with its counts.
-    pub async fn leave(&self, outcome: &Outcome) {
+    /// This generation has left: what the others go on with.
+    pub(crate) fn leave(&self, outcome: &Outcome) -> Ledger {
         self.count(&outcome.connections);
         let mut own = lock(&self.0.own).clone();
         own.finished = outcome.drained.finished;
@@ -150,18 +126,13 @@ impl Metrics {
         *lock(&self.0.own) = own;
         let mut ledger = self.with_own();
         ledger.condense(self.0.handle.generation());
-        if let Some(dir) = self.siblings() {
-            siblings::tell(&dir, &ledger).await;
-        }
+        ledger
     }
 
     /// The text that Prometheus reads; in the OpenMetrics form if it is asked for, else in the older one. `None` when this
     /// generation has left.
     #[cfg(feature = "metrics")]
     pub(crate) async fn text(&self, open_metrics: bool) -> Option<String> {
-        if let Some(dir) = self.siblings() {
-            siblings::gather(&dir).await.into_iter().for_each(|ledger| self.learn(ledger));
-        }
         let status = self.0.handle.status().await?;
         self.count(&status.connections);
         Some(prometheus::text(status, self.with_own().total(), open_metrics))

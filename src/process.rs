@@ -12,10 +12,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use nix::sys::signal::kill;
-use nix::unistd::Pid;
 use rustix::process::{
-    PidfdFlags, Resource, Rlimit, getppid, getrlimit, pidfd_open, pidfd_send_signal, setrlimit,
+    Pid, PidfdFlags, Resource, Rlimit, Signal, getppid, getrlimit, kill_process, pidfd_open,
+    pidfd_send_signal, setrlimit,
 };
 use tokio::io::unix::AsyncFd;
 use tokio::process::Command;
@@ -147,10 +146,10 @@ impl Child {
         self.process.wait().await
     }
 
-    pub(crate) fn signal(&self, signal: nix::sys::signal::Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         // Cannot reach a stranger: `id` is None once the child was waited for. ESRCH cannot happen before that.
-        if let Some(pid) = self.process.id().and_then(|pid| i32::try_from(pid).ok()) {
-            let _ = kill(Pid::from_raw(pid), signal);
+        if let Some(pid) = self.process.id().and_then(|pid| Pid::from_raw(pid.cast_signed())) {
+            let _ = kill_process(pid, signal);
         }
     }
 
@@ -193,7 +192,7 @@ impl Parent {
         self.pid
     }
 
-    pub(crate) fn signal(&self, signal: rustix::process::Signal) -> io::Result<()> {
+    pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
         Ok(pidfd_send_signal(self.pidfd.get_ref(), signal)?)
     }
 

@@ -11,13 +11,14 @@ use hyper::body::{Body, Incoming};
 use hyper::service::Service;
 use hyper::{Request, Response};
 
+use crate::defaults;
 use crate::drain::{Drain, DrainOptions};
 use crate::error::{Error, Kind, LONGEST};
 use crate::handle::{Handle, Remote};
 use crate::identity::Identity;
-use crate::outcome::Outcome;
 use crate::port::{Port, Sink};
 use crate::process::{self, Launch};
+use crate::report::Outcome;
 use crate::signals::Signals;
 use crate::succession::Timings;
 
@@ -140,15 +141,15 @@ impl Server {
                 reserved: vec![],
                 launch: Launch::capture(),
                 timings: Timings {
-                    ready_timeout: Duration::from_secs(60),
-                    standby: Duration::from_secs(5),
-                    drain_timeout: Duration::from_secs(5 * 60),
-                    stop_timeout: Duration::from_secs(25),
-                    stop_delay: Duration::ZERO,
+                    ready_timeout: defaults::READY_TIMEOUT,
+                    standby: defaults::STANDBY,
+                    drain_timeout: defaults::DRAIN_TIMEOUT,
+                    stop_timeout: defaults::STOP_TIMEOUT,
+                    stop_delay: defaults::STOP_DELAY,
                 },
-                idle_grace: Duration::from_secs(30),
-                stop_idle_grace: Duration::from_secs(5),
-                backlog: 4096,
+                idle_grace: defaults::IDLE_GRACE,
+                stop_idle_grace: defaults::STOP_IDLE_GRACE,
+                backlog: defaults::BACKLOG,
                 max_connections: None,
                 drain: DrainOptions::default(),
                 pid_file: None,
@@ -183,28 +184,29 @@ impl Server {
     }
 
     /// How long a successor may take from its start until it is ready; then it is told to leave, and 5 s later killed.
-    /// Default 60 s.
+    /// Default: [`defaults::READY_TIMEOUT`].
     pub fn ready_timeout(mut self, timeout: Duration) -> Server {
         self.config.timings.ready_timeout = timeout;
         self
     }
 
-    /// How long the old generation keeps its listener open, steered away from, after a successor took over: to finish
-    /// the handshakes it began, and to serve again if the successor crashes. Default 5 s. Too short for the slowest
-    /// client's handshake loses that client's connection.
+    /// How long the old generation keeps its listener open, steered away from, after a successor took over: to finish the
+    /// handshakes it began, and to serve again if the successor crashes. Default: [`defaults::STANDBY`]. Too short for the
+    /// slowest client's handshake loses that client's connection.
     pub fn standby(mut self, standby: Duration) -> Server {
         self.config.timings.standby = standby;
         self
     }
 
     /// How long, after a successor took over, an HTTP connection without a request in flight is kept while it is quiet.
-    /// Longer is safer: a client that does not know yet may have its next request on the wire. Default 30 s.
+    /// Longer is safer: a client that does not know yet may have its next request on the wire. Default: [`defaults::IDLE_GRACE`].
     pub fn idle_grace(mut self, grace: Duration) -> Server {
         self.config.idle_grace = grace;
         self
     }
 
-    /// The same when the server was told to stop; shorter, because no generation serves after it. Default 5 s.
+    /// The same when the server was told to stop; shorter, because no generation serves after it. Default:
+    /// [`defaults::STOP_IDLE_GRACE`].
     pub fn stop_idle_grace(mut self, grace: Duration) -> Server {
         self.config.stop_idle_grace = grace;
         self
@@ -212,7 +214,7 @@ impl Server {
 
     /// How long, after a successor took over or the server was told to stop, the server waits at most, and never longer than
     /// the idle grace, for a moment in which nothing is under way on an HTTP/2 connection, to say GOAWAY then: many
-    /// clients fail the requests that it meets. Default 5 s.
+    /// clients fail the requests that it meets. Default: [`defaults::GOAWAY_DELAY`].
     pub fn goaway_delay(mut self, delay: Duration) -> Server {
         self.config.drain = self.config.drain.goaway_delay(delay);
         self
@@ -221,21 +223,22 @@ impl Server {
     /// How long a handler may go on without a byte of its response being written once its HTTP/1 client has closed its
     /// sending side, which a client does that has gone, and one that says that its request is the last. Longer serves more of
     /// the latter; shorter ends sooner what is done for the former. Zero drops the handler at once, as hyper does.
-    /// Default 2 s.
+    /// Default: [`defaults::HALF_CLOSE_TIMEOUT`].
     pub fn half_close_timeout(mut self, timeout: Duration) -> Server {
         self.config.drain = self.config.drain.half_close_timeout(timeout);
         self
     }
 
     /// How long a client may take for the head of its first request, from accept on, and for that of each later one from
-    /// its first byte on. Then its connection is closed. Zero: as long as it likes. Default 30 s.
+    /// its first byte on. Then its connection is closed. Zero: as long as it likes. Default: [`defaults::HEADER_TIMEOUT`].
     pub fn header_timeout(mut self, timeout: Duration) -> Server {
         self.config.drain = self.config.drain.header_timeout(timeout);
         self
     }
 
-    /// How long a connection may have no request in flight, after its first one. Then it is closed: with GOAWAY if it is
-    /// one of HTTP/2, which loses no request that is on its way. Zero: as long as the client likes. Default 75 s.
+    /// How long a connection may have no request in flight, after its first one. Then it is closed: with GOAWAY if it is one of
+    /// HTTP/2, which loses no request that is on its way. Zero: as long as the client likes. Default:
+    /// [`defaults::KEEP_ALIVE_TIMEOUT`].
     ///
     /// A client that sends a request in the moment in which its HTTP/1 connection is closed has to send it again, so a load
     /// balancer in front should close its idle connections sooner than this.
@@ -245,7 +248,7 @@ impl Server {
     }
 
     /// How long a client may send nothing of the body that its HTTP/1 request has announced, while the handler waits for it
-    /// and has not answered. Then the body ends with an error. Zero: as long as it likes. Default 60 s.
+    /// and has not answered. Then the body ends with an error. Zero: as long as it likes. Default: [`defaults::BODY_TIMEOUT`].
     pub fn body_timeout(mut self, timeout: Duration) -> Server {
         self.config.drain = self.config.drain.body_timeout(timeout);
         self
@@ -253,41 +256,42 @@ impl Server {
 
     /// How long a client may take nothing of its response. Then the connection is ended, or on HTTP/2 the stream is
     /// reset, if only that one does not get on. A client that reads slowly gets on; see
-    /// [`DrainOptions::send_timeout`]. Zero: as long as it likes. Default 60 s.
+    /// [`DrainOptions::send_timeout`]. Zero: as long as it likes. Default: [`defaults::SEND_TIMEOUT`].
     pub fn send_timeout(mut self, timeout: Duration) -> Server {
         self.config.drain = self.config.drain.send_timeout(timeout);
         self
     }
 
     /// After how long a client of HTTP/2 that has requests in flight and sends nothing gets a PING. If nothing comes for 20 s
-    /// more, its connection is ended. Zero: it is never asked. Default 60 s.
+    /// more, its connection is ended. Zero: it is never asked. Default: [`defaults::HTTP2_PING_INTERVAL`].
     pub fn http2_ping_interval(mut self, interval: Duration) -> Server {
         self.config.drain = self.config.drain.http2_ping_interval(interval);
         self
     }
 
-    /// So many requests at a time may a client send on one HTTP/2 connection, from 1 to 1000. Default 100.
+    /// So many requests at a time may a client send on one HTTP/2 connection, from 1 to 1000. Default:
+    /// [`defaults::HTTP2_MAX_CONCURRENT_STREAMS`].
     pub fn http2_max_concurrent_streams(mut self, streams: u32) -> Server {
         self.config.drain = self.config.drain.http2_max_concurrent_streams(streams);
         self
     }
 
     /// How long, from the moment a successor took over, connections may go on; then the rest is cut. Never less than
-    /// standby. Default 5 min.
+    /// standby. Default: [`defaults::DRAIN_TIMEOUT`].
     pub fn drain_timeout(mut self, timeout: Duration) -> Server {
         self.config.timings.drain_timeout = timeout;
         self
     }
 
-    /// How long connections may go on when the server was told to stop. Default 25 s, within the 30 s that container
-    /// runtimes usually grant.
+    /// How long connections may go on when the server was told to stop. Default: [`defaults::STOP_TIMEOUT`], within the 30 s
+    /// that container runtimes usually grant.
     pub fn stop_timeout(mut self, timeout: Duration) -> Server {
         self.config.timings.stop_timeout = timeout;
         self
     }
 
     /// How long the server goes on accepting after it was told to stop, with every response saying `Connection: close`,
-    /// so that a load balancer can take it out first (see [`Handle::is_stopping`]). Default 0.
+    /// so that a load balancer can take it out first (see [`Handle::is_stopping`]). Default: [`defaults::STOP_DELAY`].
     pub fn stop_delay(mut self, delay: Duration) -> Server {
         self.config.timings.stop_delay = delay;
         self
@@ -306,7 +310,8 @@ impl Server {
         self
     }
 
-    /// The length of the accept queue of each address; the kernel caps it at `net.core.somaxconn`. Default 4096.
+    /// The length of the accept queue of each address; the kernel caps it at `net.core.somaxconn`. Default:
+    /// [`defaults::BACKLOG`].
     pub fn backlog(mut self, connections: u32) -> Server {
         self.config.backlog = connections;
         self

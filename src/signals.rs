@@ -17,9 +17,6 @@ use crate::error::{Error, Kind};
 use crate::process;
 use crate::succession::Word;
 
-/// To the successor: the listener is closed, the port is yours. Its default disposition is to be ignored.
-pub(crate) const CLOSED: NixSignal = NixSignal::SIGURG;
-
 /// What a server has handlers for.
 const HANDLED: [NixSignal; 5] =
     [NixSignal::SIGHUP, NixSignal::SIGUSR2, NixSignal::SIGTERM, NixSignal::SIGINT, NixSignal::SIGURG];
@@ -33,10 +30,12 @@ pub(crate) fn ready(protocol: u32) -> rustix::process::Signal {
 }
 
 /// The signal by which a child is told something.
-pub(crate) fn spoken(word: Word) -> NixSignal {
+pub(crate) fn spoken(word: Word) -> rustix::process::Signal {
     match word {
-        Word::Restart => NixSignal::SIGHUP,
-        Word::Stop => NixSignal::SIGTERM,
+        Word::Restart => rustix::process::Signal::HUP,
+        Word::Stop => rustix::process::Signal::TERM,
+        // Its default disposition is to be ignored.
+        Word::Closed => rustix::process::Signal::URG,
     }
 }
 

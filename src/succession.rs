@@ -7,8 +7,9 @@
 use std::time::{Duration, Instant};
 
 mod words;
-pub use words::End;
-pub(crate) use words::{Action, Asker, Care, Event, Exit, Word};
+pub(crate) use words::{Action, Asker, Care, Event, Exit, Loss, News, Word};
+
+use crate::report::{End, Phase};
 
 /// How long a child that was told to leave may take before it is killed, and between two such kills.
 pub(crate) const KILL_GRACE: Duration = Duration::from_secs(5);
@@ -44,8 +45,8 @@ pub(crate) enum State {
 }
 
 use Action::{
-    CloseListeners, GiveUp, HandBack, Hold, KillChild, Leave, MoveIdentity, Note, Spawn, TakeIdentity,
-    TellChild, Treat,
+    Bury, CloseListeners, GiveUp, HandBack, Hold, KillChild, Leave, MoveIdentity, Note, Spawn, TakeIdentity,
+    Tell, TellChild, Treat,
 };
 
 impl State {
@@ -70,6 +71,51 @@ impl State {
                 | State::Draining { end: End::Stopped, .. }
                 | State::Standby { stop_passed_on: true, .. }
         )
+    }
+
+    /// Whether the application's readiness check is waited for.
+    pub(crate) fn is_starting(&self) -> bool {
+        matches!(self, State::Starting { .. })
+    }
+
+    /// Whether the predecessor was told that this generation is ready, and has not closed its listener.
+    pub(crate) fn waits_for_predecessor(&self) -> bool {
+        matches!(self, State::Serving { predecessor_listens: true, .. })
+    }
+
+    /// Whether a generation that has finished its connections still waits for its child to exit: it was told to stop, too.
+    pub(crate) fn waits_for_child(&self) -> bool {
+        !matches!(self, State::Draining { end: End::Retired, .. })
+    }
+
+    /// Whether a handover can be asked for. Gives whether one is under way.
+    ///
+    /// # Errors
+    ///
+    /// Why not.
+    pub(crate) fn can_hand_over(&self) -> Result<bool, &'static str> {
+        match self {
+            State::Serving { .. } => Ok(false),
+            State::Spawning { .. } | State::Withdrawing { .. } => Ok(true),
+            State::Starting { .. } => Err("this generation is still starting"),
+            State::Standby { .. } | State::Draining { end: End::Retired, .. } => {
+                Err("this generation has handed over already: ask its successor")
+            }
+            State::Lingering { .. } | State::Draining { end: End::Stopped, .. } => {
+                Err("this generation is stopping")
+            }
+        }
+    }
+
+    /// What is seen of it from outside.
+    pub(crate) fn phase(&self) -> Phase {
+        match self {
+            State::Starting { .. } => Phase::Starting,
+            State::Serving { .. } => Phase::Serving,
+            State::Spawning { .. } | State::Withdrawing { .. } => Phase::Spawning,
+            State::Standby { .. } => Phase::Standby,
+            State::Lingering { .. } | State::Draining { .. } => Phase::Draining,
+        }
     }
 
     pub(crate) fn name(&self) -> &'static str {
@@ -105,24 +151,25 @@ impl State {
         match event {
             Event::RestartAsked => {
                 let next = State::Standby { until, cut_at, restart_passed_on: true, stop_passed_on };
-                (next, vec![TellChild(Word::Restart)])
+                (next, vec![TellChild(Word::Restart), Tell(News::Reloading)])
             }
-            Event::ChildExited(Exit::Crashed) if !stop_passed_on => {
-                let mut actions = vec![Hold, Treat(Care::Normal), Note("this generation serves again")];
-                let next = serve_or_spawn(restart_passed_on, now, t, &mut actions);
-                (next, actions)
+            Event::ChildExited(Exit::Crashed | Exit::Restarted) if !stop_passed_on => {
+                let note = Note("this generation serves again");
+                let actions = vec![Bury(Loss::AfterReady), Hold, Treat(Care::Normal), note];
+                serve_or_spawn(restart_passed_on, now, t, actions, News::ServesAgain)
             }
             Event::ChildExited(_) => {
+                let stopping = if stop_passed_on { vec![] } else { vec![Tell(News::Stopping)] };
                 let next = State::Draining {
                     end: End::Stopped,
                     cut_at: cut_at.min(now + t.stop_timeout),
                     operator_asked: stop_passed_on,
                 };
-                (next, vec![Treat(Care::Stop), CloseListeners])
+                (next, [vec![Bury(Loss::Expected), Treat(Care::Stop), CloseListeners], stopping].concat())
             }
             Event::Deadline => {
                 let next = State::Draining { end: End::Retired, cut_at, operator_asked: stop_passed_on };
-                (next, vec![MoveIdentity, CloseListeners])
+                (next, vec![MoveIdentity, CloseListeners, Tell(News::StandbyEnded)])
             }
             Event::StopAsked { by: Asker::Operator, .. } if stop_passed_on => {
                 let next = State::Draining { end: End::Stopped, cut_at: now, operator_asked: true };
@@ -131,7 +178,7 @@ impl State {
             Event::StopAsked { by: Asker::Operator, .. } => {
                 let cut_at = cut_at.min(until.max(now + t.stop_timeout));
                 let next = State::Standby { until, cut_at, restart_passed_on, stop_passed_on: true };
-                (next, vec![TellChild(Word::Stop), Treat(Care::Stop)])
+                (next, vec![TellChild(Word::Stop), Treat(Care::Stop), Tell(News::Stopping)])
             }
             _ => (self, vec![]),
         }
@@ -154,12 +201,11 @@ impl State {
         let State::Draining { end, .. } = self else { return (self, vec![]) };
         match event {
             Event::Drained | Event::Deadline => (self, vec![Leave(end)]),
-            Event::ChildExited(Exit::Crashed) if end == End::Retired => (
-                self,
-                vec![Note(
-                    "the successor crashed after this generation had closed its listener: it cannot help any more",
-                )],
-            ),
+            Event::PortClosed if end == End::Retired => (self, vec![TellChild(Word::Closed)]),
+            Event::ChildExited(Exit::Crashed | Exit::Restarted) if end == End::Retired => {
+                let note = "the successor crashed after this generation had closed its listener: it cannot help any more";
+                (self, vec![Bury(Loss::Expected), Note(note)])
+            }
             _ => self.leaving(event, now, t),
         }
     }
@@ -187,6 +233,7 @@ impl State {
                 (self, vec![Note("restart refused: this generation has retired, ask its successor")])
             }
             Event::RestartAsked => (self, vec![Note("restart refused: this generation is stopping")]),
+            Event::ChildExited(_) => (self, vec![Bury(Loss::Expected)]),
             _ => (self, vec![]),
         }
     }
@@ -195,12 +242,10 @@ impl State {
 fn starting(give_up: Instant, queued: bool, event: Event, now: Instant, t: &Timings) -> (State, Vec<Action>) {
     match event {
         Event::Ready { predecessor_listens: true } => {
-            (State::Serving { predecessor_listens: true, queued }, vec![])
+            (State::Serving { predecessor_listens: true, queued }, vec![Tell(News::Serves)])
         }
         Event::Ready { predecessor_listens: false } => {
-            let mut actions = vec![Hold, TakeIdentity];
-            let next = serve_or_spawn(queued, now, t, &mut actions);
-            (next, actions)
+            serve_or_spawn(queued, now, t, vec![Hold, TakeIdentity], News::Serves)
         }
         Event::RestartAsked => (
             State::Starting { give_up, queued: true },
@@ -229,12 +274,11 @@ fn serving(
             (State::Serving { predecessor_listens, queued: true }, vec![note])
         }
         Event::RestartAsked => {
-            (State::Spawning { ready_by: now + t.ready_timeout, queued: false }, vec![Spawn])
+            let next = State::Spawning { ready_by: now + t.ready_timeout, queued: false };
+            (next, vec![Spawn, Tell(News::Reloading)])
         }
         Event::PredecessorClosed if predecessor_listens => {
-            let mut actions = vec![Hold, TakeIdentity];
-            let next = serve_or_spawn(queued, now, t, &mut actions);
-            (next, actions)
+            serve_or_spawn(queued, now, t, vec![Hold, TakeIdentity], News::ServesAlone)
         }
         Event::StopAsked { by, shared } => {
             let linger = if shared || predecessor_listens { t.standby } else { Duration::ZERO };
@@ -258,10 +302,12 @@ fn spawning(
     t: &Timings,
 ) -> (State, Vec<Action>) {
     match event {
-        Event::RestartAsked => (
-            State::Spawning { ready_by, queued: true },
-            vec![Note("restart queued: a successor is starting")],
-        ),
+        Event::RestartAsked => {
+            let note = Note("restart queued: a successor is starting");
+            // A reload that is under way may be said to begin again.
+            let actions = if queued { vec![note] } else { vec![note, Tell(News::Reloading)] };
+            (State::Spawning { ready_by, queued: true }, actions)
+        }
         Event::ChildReady => {
             let next = State::Standby {
                 until: now + t.standby,
@@ -269,13 +315,24 @@ fn spawning(
                 restart_passed_on: queued,
                 stop_passed_on: false,
             };
-            let pass_on = if queued { vec![TellChild(Word::Restart)] } else { vec![] };
-            (next, [vec![Treat(Care::Handover)], pass_on].concat())
-        }
-        Event::SpawnFailed | Event::ChildExited(_) => {
-            let mut actions = vec![Hold];
-            let next = serve_or_spawn(queued, now, t, &mut actions);
+            let mut actions = vec![Treat(Care::Handover)];
+            if queued {
+                actions.push(TellChild(Word::Restart));
+            }
+            actions.push(Tell(News::HandedOver));
+            if queued {
+                actions.push(Tell(News::Reloading));
+            }
             (next, actions)
+        }
+        Event::SpawnFailed => serve_or_spawn(queued, now, t, vec![Hold], News::HandoverFailed),
+        Event::ChildExited(exit) => {
+            let (queued, mut actions) =
+                (queued || exit == Exit::Restarted, vec![Bury(Loss::BeforeReady), Hold]);
+            if exit == Exit::Restarted {
+                actions.insert(0, Note("restart queued: a successor is starting"));
+            }
+            serve_or_spawn(queued, now, t, actions, News::HandoverFailed)
         }
         Event::Deadline => {
             let next = State::Withdrawing { kill_at: now + KILL_GRACE, queued };
@@ -306,10 +363,9 @@ fn withdrawing(
             State::Withdrawing { kill_at: now + t.standby + t.stop_timeout, queued },
             vec![Hold, Note("the successor became ready after its time was up: it is not used")],
         ),
-        Event::ChildExited(_) => {
-            let mut actions = vec![Hold];
-            let next = serve_or_spawn(queued, now, t, &mut actions);
-            (next, actions)
+        Event::ChildExited(exit) => {
+            let queued = queued || exit == Exit::Restarted;
+            serve_or_spawn(queued, now, t, vec![Bury(Loss::Late), Hold], News::HandoverFailed)
         }
         Event::Deadline => (State::Withdrawing { kill_at: now + KILL_GRACE, queued }, vec![KillChild]),
         Event::StopAsked { by, .. } => stop(by, now, t, Duration::ZERO, false),
@@ -317,13 +373,20 @@ fn withdrawing(
     }
 }
 
-/// Serving alone; a restart that waited for this moment happens now.
-fn serve_or_spawn(queued: bool, now: Instant, t: &Timings, actions: &mut Vec<Action>) -> State {
+/// Serving alone, after these actions and with this to tell; a restart that waited for this moment happens now.
+fn serve_or_spawn(
+    queued: bool,
+    now: Instant,
+    t: &Timings,
+    mut actions: Vec<Action>,
+    news: News,
+) -> (State, Vec<Action>) {
     if queued {
-        actions.push(Spawn);
-        State::Spawning { ready_by: now + t.ready_timeout, queued: false }
+        actions.extend([Spawn, Tell(news), Tell(News::Reloading)]);
+        (State::Spawning { ready_by: now + t.ready_timeout, queued: false }, actions)
     } else {
-        State::Serving { predecessor_listens: false, queued: false }
+        actions.push(Tell(news));
+        (State::Serving { predecessor_listens: false, queued: false }, actions)
     }
 }
 
@@ -333,12 +396,11 @@ fn stop(by: Asker, now: Instant, t: &Timings, linger: Duration, handed_back: boo
     let until = now + t.stop_delay.max(linger);
     let cut_at = until.max(now + t.stop_delay + t.stop_timeout);
     if until > now {
-        (State::Lingering { until, cut_at, handed_back, operator_asked }, vec![Treat(Care::Stop)])
+        let next = State::Lingering { until, cut_at, handed_back, operator_asked };
+        (next, vec![Treat(Care::Stop), Tell(News::Stopping)])
     } else {
-        (
-            State::Draining { end: End::Stopped, cut_at, operator_asked },
-            vec![Treat(Care::Stop), CloseListeners],
-        )
+        let next = State::Draining { end: End::Stopped, cut_at, operator_asked };
+        (next, vec![Treat(Care::Stop), CloseListeners, Tell(News::Stopping)])
     }
 }
 

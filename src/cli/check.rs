@@ -7,8 +7,9 @@ use handover::control::listening;
 
 use super::config::Config;
 use super::files;
+use super::flags::Cli;
 use super::log::{cannot_open, one_line};
-use super::{Cli, check_root, configured};
+use super::serve::{check_root, configured};
 
 /// Prints what would be served, or gives the error that a start would give.
 pub(super) fn check(

@@ -97,15 +97,16 @@ fn failed(reason: impl Into<String>) -> Trouble {
 }
 
 impl Command {
-    pub(crate) fn run(self) -> ExitCode {
+    /// `program` describes the whole command line.
+    pub(crate) fn run(self, program: fn() -> clap::Command) -> ExitCode {
         let done = match self {
             Command::Reload { which, wait_drained } => reload::run(&which, wait_drained),
             Command::Status { which, json } => status::run(&which, json),
             Command::Stop { which, now } => stop::run(&which, now),
             Command::Reopen { which } => reopen::run(&which),
             Command::Upgrade { which, new_binary } => upgrade::run(&which, &new_binary),
-            Command::Completions { shell } => manual::completions(shell),
-            Command::Man => manual::man(),
+            Command::Completions { shell } => manual::completions(shell, program()),
+            Command::Man => manual::man(&program()),
         };
         let (text, code) = match done {
             Ok(()) => return ExitCode::SUCCESS,

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use handover::Server;
+use handover::{Server, defaults};
 
 /// Whether and where `handover status` and the like can ask a server.
 #[derive(Debug, Clone, Args)]
@@ -28,56 +28,56 @@ pub struct ServerOptions {
     #[arg(long, short, value_name = "IP:PORT", default_value = "127.0.0.1:8080", value_parser = Named::parse)]
     listen: Vec<Named>,
     /// How long a successor may take until it is ready
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
+    #[arg(long, value_name = "TIME", default_value = time(defaults::READY_TIMEOUT), value_parser = duration)]
     ready_timeout: Duration,
     /// How long the old generation can still take over again after a handover
-    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration)]
+    #[arg(long, value_name = "TIME", default_value = time(defaults::STANDBY), value_parser = duration)]
     standby: Duration,
     /// How long a quiet keep-alive connection is kept by the old generation
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
+    #[arg(long, value_name = "TIME", default_value = time(defaults::IDLE_GRACE), value_parser = duration)]
     idle_grace: Duration,
     /// When the old generation cuts what is left after a handover
-    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = duration)]
+    #[arg(long, value_name = "TIME", default_value = time(defaults::DRAIN_TIMEOUT), value_parser = duration)]
     drain_timeout: Duration,
     /// When a stopping generation cuts what is left
-    #[arg(long, value_name = "TIME", default_value = "25s", value_parser = duration)]
+    #[arg(long, value_name = "TIME", default_value = time(defaults::STOP_TIMEOUT), value_parser = duration)]
     stop_timeout: Duration,
     /// How long a quiet keep-alive connection is kept by a stopping generation
-    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration)]
+    #[arg(long, value_name = "TIME", default_value = time(defaults::STOP_IDLE_GRACE), value_parser = duration)]
     stop_idle_grace: Duration,
     /// How long a stopping generation goes on accepting, for load balancers that need to notice
-    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = duration)]
+    #[arg(long, value_name = "TIME", default_value = time(defaults::STOP_DELAY), value_parser = duration)]
     stop_delay: Duration,
     /// How long a lame duck waits for a quiet moment to say GOAWAY to an HTTP/2 client, at most the idle grace
-    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration)]
+    #[arg(long, value_name = "TIME", default_value = time(defaults::GOAWAY_DELAY), value_parser = duration)]
     goaway_delay: Duration,
     /// How long a response may make no progress once its client has closed its sending side; 0s drops it at once
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
     half_close_timeout: Duration,
     /// How long a client may take for the head of a request, for the first one from accept on; 0s: as long as it likes
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
+    #[arg(long, value_name = "TIME", default_value = time(defaults::HEADER_TIMEOUT), value_parser = duration)]
     header_timeout: Duration,
     /// How long a connection may have no request in flight, after its first one; 0s: as long as the client likes
-    #[arg(long, value_name = "TIME", default_value = "75s", value_parser = duration)]
+    #[arg(long, value_name = "TIME", default_value = time(defaults::KEEP_ALIVE_TIMEOUT), value_parser = duration)]
     keep_alive_timeout: Duration,
     /// How long an HTTP/1 client may send nothing of a body that is waited for; 0s: as long as it likes
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
+    #[arg(long, value_name = "TIME", default_value = time(defaults::BODY_TIMEOUT), value_parser = duration)]
     body_timeout: Duration,
     /// How long a client may take nothing of its response; 0s: as long as it likes
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
+    #[arg(long, value_name = "TIME", default_value = time(defaults::SEND_TIMEOUT), value_parser = duration)]
     send_timeout: Duration,
     /// After how long an HTTP/2 client that waits for a response is asked whether it is there; 0s: never
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration)]
+    #[arg(long, value_name = "TIME", default_value = time(defaults::HTTP2_PING_INTERVAL), value_parser = duration)]
     http2_ping_interval: Duration,
     /// How many requests at a time an HTTP/2 client may send on one connection
-    #[arg(long, value_name = "STREAMS", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, value_name = "STREAMS", default_value_t = defaults::HTTP2_MAX_CONCURRENT_STREAMS, value_parser = clap::value_parser!(u32).range(1..=1000))]
     http2_max_concurrent_streams: u32,
     /// At so many connections idle ones make room for new ones, or these wait [default: half of the descriptors that are
     /// free when the server starts]
     #[arg(long, value_name = "CONNECTIONS")]
     max_connections: Option<usize>,
     /// Length of the accept queue of each address
-    #[arg(long, value_name = "CONNECTIONS", default_value_t = 4096, allow_negative_numbers = true)]
+    #[arg(long, value_name = "CONNECTIONS", default_value_t = defaults::BACKLOG, allow_negative_numbers = true)]
     backlog: u32,
     /// Keep the pid that stands for the service in this file
     #[arg(long, value_name = "FILE")]
@@ -117,6 +117,14 @@ impl ServerOptions {
             Some(path) => server.pid_file(path),
             None => server,
         }
+    }
+}
+
+/// A default as it is written in flags.
+pub(crate) fn time(default: Duration) -> String {
+    match default.as_secs() {
+        minutes if minutes > 60 && minutes % 60 == 0 => format!("{}m", minutes / 60),
+        seconds => format!("{seconds}s"),
     }
 }
 

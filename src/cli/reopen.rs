@@ -11,8 +11,7 @@ use std::time::Duration;
 
 use handover::control::listening::sockets;
 use handover::control::place::{bases, homes};
-use handover::control::{self, LogFiles as _};
-use handover::metrics::{Metrics, siblings};
+use handover::control::{self, Api, LogFiles as _};
 use hyper::Method;
 use nix::libc::{SIGUSR1, SIGXFSZ};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
@@ -76,15 +75,13 @@ impl Asked {
     }
 
     /// In a generation. The siblings are told, because the sender of the signal knows one pid.
-    pub(crate) async fn obey(self, files: LogFiles, metrics: Metrics) {
+    pub(crate) async fn obey(self, files: LogFiles, api: Api) {
         let asked = self.0.set_nonblocking(true).and_then(|()| tokio::net::UnixStream::from_std(self.0));
         let Ok(mut asked) = asked else { return };
         while let Ok(1..) = asked.read(&mut [0; 64]).await {
             let files = files.clone();
             let _ = spawn_blocking(move || files.reopen()).await;
-            if let Some(dir) = metrics.siblings() {
-                siblings::reopen(&dir).await;
-            }
+            api.reopen_others().await;
         }
     }
 

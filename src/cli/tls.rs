@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
-use handover::Server;
 use handover::rustls::client::verify_server_cert_signed_by_trust_anchor;
 use handover::rustls::crypto::{CryptoProvider, ring};
 use handover::rustls::pki_types::pem::{self, PemObject};
@@ -16,8 +15,9 @@ use handover::rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use handover::rustls::server::ParsedCertificate;
 use handover::rustls::sign::{CertifiedKey, SingleCertAndKey};
 use handover::rustls::{CertificateError, Error, InconsistentKeys, RootCertStore, ServerConfig};
+use handover::{Server, defaults};
 
-use super::options::{cause, duration};
+use super::options::{cause, duration, time};
 
 #[derive(Debug, Args)]
 pub struct TlsOptions {
@@ -28,7 +28,7 @@ pub struct TlsOptions {
     #[arg(long, value_name = "FILE")]
     tls_key: Option<PathBuf>,
     /// How long a client may take for its TLS handshake
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
+    #[arg(long, value_name = "TIME", default_value = time(defaults::HANDSHAKE_TIMEOUT), value_parser = duration)]
     tls_handshake_timeout: Duration,
 }
 

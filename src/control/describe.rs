@@ -1,50 +1,54 @@
-//! The JSON of the control interface. Times are in seconds or milliseconds, as their names say, and count from a moment
-//! that the answer implies; none is a time of day.
+//! What is said of a generation on the control interface. Times count from a moment that the answer implies; none is a time of day.
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
-
 use super::place::network_namespace;
-use crate::{Event, Failure, HandoverResult, LastHandover, Phase, Status};
+use super::protocol::{self, Connections, Drained, Outcome, PortMember, Requests, Step, Version};
+use crate::report::{Event, Failure, HandoverResult, LastHandover, Phase, Status};
 
-pub(crate) fn version() -> Value {
-    json!({ "name": env!("CARGO_PKG_NAME"), "version": env!("CARGO_PKG_VERSION"), "pid": std::process::id() })
+pub(super) fn version() -> Version {
+    Version {
+        name: env!("CARGO_PKG_NAME").to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+    }
 }
 
 /// `service` is the same for all generations of a server.
-pub(crate) fn status(status: &Status, service: Option<&str>) -> Value {
-    let members = status
-        .listeners
-        .iter()
-        .map(|one| json!({ "address": one.address.to_string(), "pid": one.pid, "uid": one.uid }));
+pub(super) fn status(status: &Status, service: Option<&str>) -> protocol::Status {
+    let member = |one: &crate::report::PortMember| PortMember {
+        address: one.address.to_string(),
+        pid: one.pid,
+        uid: one.uid,
+    };
     let connections = status.connections;
-    json!({
-        "generation": status.generation,
-        "pid": status.pid,
-        "service": service,
-        "network_namespace": network_namespace(),
-        "version": env!("CARGO_PKG_VERSION"),
-        "program": status.program.to_string_lossy(),
-        "args": status.args.iter().map(|arg| arg.to_string_lossy()).collect::<Vec<_>>(),
-        "phase": phase(status.phase),
-        "stopping": status.stopping,
-        "phase_s": seconds(status.in_phase),
-        "uptime_s": seconds(status.uptime),
-        "deadline_s": status.deadline.map(seconds),
-        "listen": status.addresses.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "port_group": members.collect::<Vec<_>>(),
-        "predecessor": status.predecessor,
-        "successor": status.successor,
-        "connections": {
-            "open": connections.open,
-            "accepted": connections.accepted,
-            "evicted": connections.evicted,
-            "finished": connections.finished,
+    protocol::Status {
+        generation: status.generation,
+        pid: status.pid,
+        service: service.map(str::to_owned),
+        network_namespace: network_namespace(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        program: status.program.to_string_lossy().into_owned(),
+        args: status.args.iter().map(|arg| arg.to_string_lossy().into_owned()).collect(),
+        phase: phase(status.phase).to_owned(),
+        stopping: status.stopping,
+        phase_s: seconds(status.in_phase),
+        uptime_s: seconds(status.uptime),
+        deadline_s: status.deadline.map(seconds),
+        listen: status.addresses.iter().map(ToString::to_string).collect(),
+        port_group: status.listeners.iter().map(member).collect(),
+        predecessor: status.predecessor,
+        predecessor_listens: status.predecessor_listens,
+        successor: status.successor,
+        connections: Connections {
+            open: connections.open,
+            accepted: connections.accepted,
+            evicted: connections.evicted,
+            finished: connections.finished,
         },
-        "requests": { "total": connections.requests, "in_flight": connections.in_flight },
-        "last_handover": status.last_handover.as_ref().map(last_handover),
-    })
+        requests: Requests { total: connections.requests, in_flight: connections.in_flight },
+        last_handover: status.last_handover.as_ref().map(last_handover),
+    }
 }
 
 fn phase(phase: Phase) -> &'static str {
@@ -57,69 +61,68 @@ fn phase(phase: Phase) -> &'static str {
     }
 }
 
-fn last_handover(last: &LastHandover) -> Value {
-    let mut value = match &last.result {
+fn last_handover(last: &LastHandover) -> protocol::LastHandover {
+    let ago_s = seconds(last.ago);
+    let of = |outcome, predecessor, failure| protocol::LastHandover { outcome, predecessor, failure, ago_s };
+    match &last.result {
         HandoverResult::TookOver { predecessor } => {
-            json!({ "outcome": "took over", "predecessor": predecessor })
+            of(Outcome::TookOver, Some(*predecessor), protocol::Failure::default())
         }
-        HandoverResult::HandedOver { successor } => {
-            json!({ "outcome": "handed over", "successor": successor })
-        }
-        HandoverResult::Failed(why) => failure("failed", why),
-        HandoverResult::TakenBack(why) => failure("taken back", why),
-    };
-    value["ago_s"] = json!(seconds(last.ago));
-    value
+        HandoverResult::HandedOver { successor } => of(Outcome::HandedOver, None, by(*successor)),
+        HandoverResult::Failed(why) => of(Outcome::Failed, None, failure(why)),
+        HandoverResult::TakenBack(why) => of(Outcome::TakenBack, None, failure(why)),
+    }
 }
 
-/// Why a handover failed, with the successor's own words.
-fn failure(outcome: &str, failure: &Failure) -> Value {
-    json!({
-        "outcome": outcome,
-        "reason": failure.reason,
-        "successor": failure.successor,
-        "status": failure.status.map(|status| status.to_string()),
-        "stderr": failure.stderr,
+/// No failure: this one took over.
+fn by(successor: u32) -> protocol::Failure {
+    protocol::Failure { successor: Some(successor), ..protocol::Failure::default() }
+}
+
+fn failure(failure: &Failure) -> protocol::Failure {
+    protocol::Failure {
+        reason: Some(failure.reason.clone()),
+        successor: failure.successor,
+        status: failure.status.map(|status| status.to_string()),
+        stderr: Some(failure.stderr.clone()),
+    }
+}
+
+/// An event as a step of a handover, if it is one. The one with an outcome is the last.
+pub(super) fn step(event: &Event) -> Option<Step> {
+    Some(match event {
+        Event::Noted(text) => Step { text: Some((*text).to_owned()), ..Step::named("note") },
+        Event::SuccessorStarted { pid } => Step { failure: by(*pid), ..Step::named("started") },
+        Event::HandedOver(handover) => Step {
+            outcome: Some(Outcome::TookOver),
+            failure: by(handover.successor),
+            took_ms: Some(handover.took.as_secs_f64() * 1000.0),
+            ..Step::named("took over")
+        },
+        Event::HandoverFailed(why) => {
+            Step { outcome: Some(Outcome::Failed), failure: failure(why), ..Step::named("failed") }
+        }
+        Event::ServesAgain(why) => {
+            Step { outcome: Some(Outcome::TakenBack), failure: failure(why), ..Step::named("taken back") }
+        }
+        Event::StandbyEnded => Step::named("standby ended"),
+        Event::Stopping => {
+            Step { step: "stopping".to_owned(), ..Step::failed("the server was told to stop") }
+        }
+        Event::Left(outcome) => {
+            let left = outcome.drained;
+            let drained = Drained { finished: left.finished, cut: left.cut, requests_cut: left.requests_cut };
+            Step { outcome: Some(Outcome::TookOver), drained: Some(drained), ..Step::named("drained") }
+        }
+        Event::Serving { .. } => return None,
     })
 }
 
-/// An event of a handover as a step of it, if it is one.
-pub(crate) fn step(event: &Event) -> Option<Value> {
-    let (name, mut value) = match event {
-        Event::Noted(text) => ("note", json!({ "text": text })),
-        Event::SuccessorStarted { pid } => ("started", json!({ "successor": pid })),
-        Event::HandedOver(handover) => {
-            let took = handover.took.as_secs_f64() * 1000.0;
-            let outcome = "took over";
-            ("took over", json!({ "outcome": outcome, "successor": handover.successor, "took_ms": took }))
-        }
-        Event::HandoverFailed(why) => ("failed", failure("failed", why)),
-        Event::ServesAgain(why) => ("taken back", failure("taken back", why)),
-        Event::StandbyEnded => ("standby ended", json!({})),
-        Event::Stopping => {
-            ("stopping", json!({ "outcome": "failed", "reason": "the server was told to stop" }))
-        }
-        Event::Left(outcome) => {
-            let drained = outcome.drained;
-            let left = json!({
-                "outcome": "took over",
-                "finished": drained.finished,
-                "cut": drained.cut,
-                "requests_cut": drained.requests_cut,
-            });
-            ("drained", left)
-        }
-        _ => return None,
-    };
-    value["step"] = json!(name);
-    Some(value)
+pub(super) fn gone() -> Step {
+    Step { step: "gone".to_owned(), ..Step::failed("the generation has left") }
 }
 
-/// The generation ended before the handover did.
-pub(crate) fn gone() -> Value {
-    json!({ "step": "gone", "outcome": "failed", "reason": "the generation has left" })
-}
-
+/// To the millisecond.
 fn seconds(time: Duration) -> f64 {
     (time.as_secs_f64() * 1000.0).round() / 1000.0
 }

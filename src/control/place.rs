@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::geteuid;
 
+use crate::error::plain;
+
 /// The directory of one server.
 #[derive(Debug, Clone)]
 pub(crate) struct Place {
@@ -129,12 +131,6 @@ impl Problem {
 
 fn advised(cause: &str) -> String {
     format!("{cause}; choose another directory with --control, or --no-control")
-}
-
-/// The system's message without Rust's "(os error 98)".
-pub(crate) fn plain(error: &io::Error) -> String {
-    let text = error.to_string();
-    text.split(" (os error").next().unwrap_or_default().to_owned()
 }
 
 /// Makes a directory that its owner may use, whatever the umask.

@@ -26,9 +26,8 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use super::descriptors::{Client, Spare};
 use super::listening::{self, At, Bound};
 use super::place::{Place, Problem, key, network_namespace};
-use super::{Api, Body, Via, error};
-use crate::Handle;
-use crate::metrics::siblings;
+use super::{Api, Body, Via, error, siblings};
+use crate::handle::Handle;
 
 /// So many may ask at the same time.
 const CONNECTIONS: u16 = 64;
@@ -124,7 +123,7 @@ impl Control {
     async fn joined(&self, at: At, predecessor: Option<u32>) {
         let dir = at.place.dir.clone();
         *lock(&self.0.open) = Some(at);
-        self.0.api.metrics.join(dir.clone(), predecessor).await;
+        self.0.api.join(dir.clone(), predecessor).await;
         if predecessor.is_none()
             && let Some(other) = siblings::servers(&dir).await.first()
         {
@@ -189,7 +188,7 @@ impl Control {
                 "the control socket was gone, and is in {} now",
                 dir.display()
             );
-            self.0.api.metrics.moved(dir);
+            self.0.api.moved(dir);
             *lock(&self.0.open) = Some(at);
             listener
         }))

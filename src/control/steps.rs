@@ -2,10 +2,10 @@
 
 use std::time::Instant;
 
-use serde_json::{Value, json};
-
 use super::describe;
-use crate::{Event, Events};
+use super::protocol::Step;
+use crate::handle::Events;
+use crate::report::Event;
 
 /// What a client that asks for a handover waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +33,7 @@ impl Steps {
     }
 
     /// The next step; and once it is over, whether the handover succeeded.
-    pub(super) async fn next(&mut self) -> (Value, Option<bool>) {
+    pub(super) async fn next(&mut self) -> (Step, Option<bool>) {
         loop {
             let Some(event) = self.events.next().await else {
                 return (self.timed(describe::gone()), Some(false));
@@ -55,8 +55,8 @@ impl Steps {
         }
     }
 
-    pub(super) fn timed(&self, mut step: Value) -> Value {
-        step["after_ms"] = json!((self.began.elapsed().as_secs_f64() * 1e6).round() / 1e3);
+    pub(super) fn timed(&self, mut step: Step) -> Step {
+        step.after_ms = (self.began.elapsed().as_secs_f64() * 1e6).round() / 1e3;
         step
     }
 }

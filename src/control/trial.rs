@@ -5,13 +5,12 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
+use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use super::place::plain;
+use crate::error::plain;
 
 /// More of what it says is not kept.
 const OUTPUT: usize = 16 * 1024;
@@ -37,7 +36,7 @@ where
     // Empty, also where there is no /dev/null.
     let (nothing, _) = std::io::pipe().map_err(|error| Unfit { reason: plain(&error), stderr: vec![] })?;
     command.args(args).stdin(nothing).stdout(Stdio::piped()).stderr(Stdio::piped());
-    for name in crate::ENVIRONMENT {
+    for name in crate::generation::ENVIRONMENT {
         command.env_remove(name);
     }
     // A group of its own, so that what it starts can be ended with it.
@@ -46,8 +45,8 @@ where
     let (said, complained) = (Output::of(child.stdout.take()), Output::of(child.stderr.take()));
     let ended = timeout(within, child.wait()).await;
     // Cannot reach a stranger: there is an id only until it has been waited for.
-    if let (Err(_), Some(group)) = (&ended, child.id().and_then(|id| i32::try_from(id).ok())) {
-        let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
+    if let (Err(_), Some(group)) = (&ended, child.id().and_then(|id| Pid::from_raw(id.cast_signed()))) {
+        let _ = kill_process_group(group, Signal::KILL);
     }
     let stderr = complained.lines().await;
     let unfit = |reason| Unfit { reason, stderr: stderr.clone() };

@@ -1,6 +1,7 @@
 //! An upgrade: a file that lies beside the program is tried, takes its place, and gets the service; or everything is as it
 //! was. At no moment is there no program: whatever happens meanwhile, a restart starts the old file or the new one.
 
+use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -9,13 +10,16 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use hyper::StatusCode;
-use serde_json::{Value, json};
+use percent_encoding::percent_decode_str;
 use tokio::task::spawn_blocking;
 
-use super::place::{has_capabilities, plain, secret};
+use super::place::{has_capabilities, secret};
+use super::protocol::{Outcome, Step};
 use super::steps::{Steps, Until};
 use super::trial;
-use crate::{Handle, Phase};
+use crate::error::plain;
+use crate::handle::Handle;
+use crate::report::Phase;
 
 const VERSION_WITHIN: Duration = Duration::from_secs(5);
 const CHECK_WITHIN: Duration = Duration::from_secs(10);
@@ -43,12 +47,11 @@ impl Upgrade {
     pub(super) async fn prepare(handle: Handle, file: &str) -> Result<Upgrade, Refused> {
         let conflict = |reason: &str| (StatusCode::CONFLICT, reason.to_owned());
         let Some(status) = handle.status().await else { return Err(conflict("this generation has left")) };
-        let in_standby = status.listeners.iter().any(|l| l.pid.is_some() && l.pid == status.predecessor);
         if status.phase != Phase::Serving {
             return Err(conflict(
                 "this generation cannot hand over now: a handover is under way, or it leaves",
             ));
-        } else if in_standby {
+        } else if status.predecessor_listens {
             return Err(conflict("the last handover is still in standby: try again when that is over"));
         }
         let (program, file) = (status.program, file.to_owned());
@@ -59,17 +62,23 @@ impl Upgrade {
     }
 
     /// Tells each step; the last one has the outcome.
-    pub(super) async fn perform(self, tell: impl Fn(Value)) {
-        let tell = |mut step: Value| {
-            step["after_ms"] = json!((self.began.elapsed().as_secs_f64() * 1e6).round() / 1e3);
+    pub(super) async fn perform(self, tell: impl Fn(Step)) {
+        let tell = |mut step: Step| {
+            step.after_ms = (self.began.elapsed().as_secs_f64() * 1e6).round() / 1e3;
             tell(step);
         };
-        let failed = |reason: String, stderr: Vec<String>| json!({ "step": "failed", "outcome": "failed", "reason": reason, "stderr": stderr });
+        let failed = |reason: String, stderr: Vec<String>| {
+            let mut failed = Step::failed(reason);
+            failed.failure.stderr = Some(stderr);
+            failed
+        };
         let (program, new) = (self.files.program.display().to_string(), self.files.new.clone());
         let name = new.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let version = trial::run(&new, ["--version"], VERSION_WITHIN).await;
         match version {
-            Ok(version) => tell(json!({ "step": "runs", "file": name, "version": version })),
+            Ok(version) => {
+                tell(Step { file: Some(name.clone()), version: Some(version), ..Step::named("runs") });
+            }
             Err(unfit) => {
                 let reason = format!("the new file does not run with --version: {}", unfit.reason);
                 return tell(failed(reason, unfit.stderr));
@@ -77,7 +86,7 @@ impl Upgrade {
         }
         let args = [OsStr::new("--check")].into_iter().chain(self.args.iter().map(AsRef::as_ref));
         match trial::run(&new, args, CHECK_WITHIN).await {
-            Ok(_) => tell(json!({ "step": "checked", "file": name })),
+            Ok(_) => tell(Step { file: Some(name), ..Step::named("checked") }),
             Err(unfit) => {
                 let reason = format!(
                     "the new file does not pass --check with the current arguments: {}",
@@ -90,13 +99,15 @@ impl Upgrade {
             return tell(failed(reason, vec![]));
         }
         let old = self.files.old.display().to_string();
-        tell(json!({ "step": "placed", "program": program, "old": old }));
+        let placed =
+            |step| Step { program: Some(program.clone()), old: Some(old.clone()), ..Step::named(step) };
+        tell(placed("placed"));
 
         match self.hand_over(&tell).await {
             Ok(()) => {
                 // It is the program now; its name beside it is of no use.
                 let _ = self.files.change(|files| fs::remove_file(&files.new)).await;
-                tell(json!({ "step": "upgraded", "outcome": "upgraded", "program": program, "old": old }));
+                tell(Step { outcome: Some(Outcome::Upgraded), ..placed("upgraded") });
             }
             Err(mut why) => {
                 let restored = self.files.change(Files::restore).await;
@@ -105,21 +116,20 @@ impl Upgrade {
                         pid = std::process::id(),
                         "the old program is not back in place: {problem}"
                     );
-                    why["not_restored"] = json!(problem);
+                    why.not_restored = Some(problem.clone());
                 }
-                why["restored"] = json!(restored.is_ok());
-                why["program"] = json!(program);
+                why.restored = Some(restored.is_ok());
+                why.program = Some(program);
                 tell(why);
             }
         }
     }
 
     /// The file of the next generation lies there. A handover that was under way before may have started the old one.
-    async fn hand_over(&self, tell: impl Fn(Value)) -> Result<(), Value> {
-        let failed = |reason: &str| json!({ "step": "failed", "outcome": "failed", "reason": reason });
-        let under_way = self.handle.hand_over().await.map_err(|refused| failed(&refused.to_string()))?;
+    async fn hand_over(&self, tell: impl Fn(Step)) -> Result<(), Step> {
+        let under_way = self.handle.hand_over().await.map_err(|refused| Step::failed(refused.to_string()))?;
         if under_way.joined {
-            return Err(failed("another restart began at the same moment"));
+            return Err(Step::failed("another restart began at the same moment"));
         }
         let mut steps = Steps::new(under_way.events, Until::StandbyEnded);
         loop {
@@ -127,7 +137,7 @@ impl Upgrade {
                 (step, Some(false)) => return Err(step),
                 (mut step, end) => {
                     // The outcome is not known before standby is over.
-                    step.as_object_mut().map(|step| step.remove("outcome"));
+                    step.outcome = None;
                     tell(step);
                     if end.is_some() {
                         return Ok(());
@@ -223,15 +233,12 @@ fn copy(file: &Path, draft: &Path) -> io::Result<()> {
     to.sync_all()
 }
 
-/// `%20` is a space.
+/// `%20` is a space. A lone `%` is a mistake.
 fn unescaped(text: &str) -> Option<String> {
-    let mut pieces = text.split('%');
-    let mut bytes = pieces.next()?.as_bytes().to_vec();
-    for piece in pieces {
-        bytes.push(u8::from_str_radix(piece.get(..2)?, 16).ok()?);
-        bytes.extend_from_slice(&piece.as_bytes()[2..]);
-    }
-    String::from_utf8(bytes).ok()
+    let escapes = text.split('%').skip(1);
+    let is_escape = |rest: &str| rest.bytes().take(2).filter(u8::is_ascii_hexdigit).count() == 2;
+    let is_whole = escapes.into_iter().all(is_escape);
+    percent_decode_str(text).decode_utf8().ok().filter(|_| is_whole).map(Cow::into_owned)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::defaults;
 use crate::error::LONGEST;
 
 /// How a [`Drain`](crate::Drain) treats its connections.
@@ -28,28 +29,29 @@ pub struct DrainOptions {
 impl DrainOptions {
     /// How long a handler may go on without a byte of its response being written once its HTTP/1 client has closed its
     /// sending side. Such a client may have gone, or may only have said that its request is the last. Zero treats it as
-    /// gone, as hyper does: the handler is dropped at once. Default 2 s.
+    /// gone, as hyper does: the handler is dropped at once. Default: [`defaults::HALF_CLOSE_TIMEOUT`].
     pub fn half_close_timeout(mut self, timeout: Duration) -> DrainOptions {
         self.half_close_timeout = timeout;
         self
     }
 
     /// How long a lame duck waits at most, and never longer than the idle grace, for a moment in which nothing is under way
-    /// on an HTTP/2 connection, to say GOAWAY then. Zero says it at once. Default 5 s.
+    /// on an HTTP/2 connection, to say GOAWAY then. Zero says it at once. Default: [`defaults::GOAWAY_DELAY`].
     pub fn goaway_delay(mut self, delay: Duration) -> DrainOptions {
         self.goaway_delay = delay;
         self
     }
 
     /// How long a client may take for the head of its first request, from accept on, and for that of each later one from
-    /// its first byte on. Then its connection is closed. Zero: as long as it likes. Default 30 s.
+    /// its first byte on. Then its connection is closed. Zero: as long as it likes. Default: [`defaults::HEADER_TIMEOUT`].
     pub fn header_timeout(mut self, timeout: Duration) -> DrainOptions {
         self.header_timeout = timeout;
         self
     }
 
-    /// How long a connection may have no request in flight, after its first one. Then it is closed: with GOAWAY if it is
-    /// one of HTTP/2, which loses no request that is on its way. Zero: as long as the client likes. Default 75 s.
+    /// How long a connection may have no request in flight, after its first one. Then it is closed: with GOAWAY if it is one of
+    /// HTTP/2, which loses no request that is on its way. Zero: as long as the client likes. Default:
+    /// [`defaults::KEEP_ALIVE_TIMEOUT`].
     ///
     /// A client that sends a request in the moment in which its HTTP/1 connection is closed has to send it again, so a load
     /// balancer in front should close its idle connections sooner than this.
@@ -59,7 +61,7 @@ impl DrainOptions {
     }
 
     /// How long a client may send nothing of the body that its HTTP/1 request has announced, while the handler waits for it
-    /// and has not answered. Then the body ends with an error. Zero: as long as it likes. Default 60 s.
+    /// and has not answered. Then the body ends with an error. Zero: as long as it likes. Default: [`defaults::BODY_TIMEOUT`].
     ///
     /// The bodies of HTTP/2 are for the handler to time, because its clients may wait for the answer to what they sent first.
     pub fn body_timeout(mut self, timeout: Duration) -> DrainOptions {
@@ -68,7 +70,7 @@ impl DrainOptions {
     }
 
     /// How long a client may take nothing of its response. Then the connection is ended, or on HTTP/2 the stream is
-    /// reset, if only that one does not get on. Zero: as long as it likes. Default 60 s.
+    /// reset, if only that one does not get on. Zero: as long as it likes. Default: [`defaults::SEND_TIMEOUT`].
     ///
     /// A client that reads slowly gets on. One on this machine must take about 64 KiB in that time, because its kernel
     /// does not tell of less.
@@ -78,13 +80,14 @@ impl DrainOptions {
     }
 
     /// After how long a client of HTTP/2 that has requests in flight and sends nothing gets a PING. If nothing comes for 20 s
-    /// more, its connection is ended. Zero: it is never asked. Default 60 s.
+    /// more, its connection is ended. Zero: it is never asked. Default: [`defaults::HTTP2_PING_INTERVAL`].
     pub fn http2_ping_interval(mut self, interval: Duration) -> DrainOptions {
         self.http2_ping_interval = interval;
         self
     }
 
-    /// So many requests at a time may a client send on one HTTP/2 connection, from 1 to 1000. Default 100.
+    /// So many requests at a time may a client send on one HTTP/2 connection, from 1 to 1000. Default:
+    /// [`defaults::HTTP2_MAX_CONCURRENT_STREAMS`].
     pub fn http2_max_concurrent_streams(mut self, streams: u32) -> DrainOptions {
         self.http2_max_concurrent_streams = streams;
         self
@@ -119,16 +122,15 @@ impl DrainOptions {
 
 impl Default for DrainOptions {
     fn default() -> DrainOptions {
-        let secs = Duration::from_secs;
         DrainOptions {
-            half_close_timeout: secs(2),
-            goaway_delay: secs(5),
-            header_timeout: secs(30),
-            keep_alive_timeout: secs(75),
-            body_timeout: secs(60),
-            send_timeout: secs(60),
-            http2_ping_interval: secs(60),
-            http2_max_concurrent_streams: 100,
+            half_close_timeout: defaults::HALF_CLOSE_TIMEOUT,
+            goaway_delay: defaults::GOAWAY_DELAY,
+            header_timeout: defaults::HEADER_TIMEOUT,
+            keep_alive_timeout: defaults::KEEP_ALIVE_TIMEOUT,
+            body_timeout: defaults::BODY_TIMEOUT,
+            send_timeout: defaults::SEND_TIMEOUT,
+            http2_ping_interval: defaults::HTTP2_PING_INTERVAL,
+            http2_max_concurrent_streams: defaults::HTTP2_MAX_CONCURRENT_STREAMS,
         }
     }
 }

@@ -10,7 +10,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::counts::{BOUNDS, Counts};
-use crate::Status;
+use crate::report::Status;
 
 /// In the OpenMetrics form, or in the older one.
 pub(super) fn text(status: Status, total: Counts, open_metrics: bool) -> String {

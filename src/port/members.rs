@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use netlink_packet_sock_diag::inet::InetResponse;
 
+use crate::report::PortMember;
 use crate::sock_diag;
 
 /// A listening socket.
@@ -40,6 +41,13 @@ fn is_same(a: SocketAddr, b: SocketAddr) -> bool {
         _ => 0,
     };
     a.ip() == b.ip() && scope(a) == scope(b)
+}
+
+/// Every socket that listens on one of these addresses. To know whose it is takes a look at every process of this user.
+pub(crate) fn listeners(addresses: &[SocketAddr]) -> Vec<PortMember> {
+    let members = |address: &SocketAddr| of(*address).unwrap_or_default();
+    let whose = |m: Member| PortMember { address: m.addr, pid: pid(m.inode), uid: m.uid };
+    addresses.iter().flat_map(members).map(whose).collect()
 }
 
 /// " by NAME (pid P, uid U)" for each, as far as this user may know.

@@ -18,12 +18,12 @@ use crate::generation::Generation;
 use crate::handle::{Command, Remote};
 use crate::identity::Identity;
 use crate::notify::Notify;
-use crate::outcome::Outcome;
 use crate::port::{Port, Sink};
 use crate::process::held::Held;
 use crate::process::{Child, Launch};
-use crate::signals::{self, Signal, Signals, Stops};
-use crate::succession::{Action, Asker, End, Event, State, Timings};
+use crate::report::Outcome;
+use crate::signals::{Signal, Signals, Stops};
+use crate::succession::{Action, Asker, Event, State, Timings};
 
 mod act;
 mod hear;
@@ -31,6 +31,7 @@ mod manage;
 mod take_over;
 mod tell;
 mod wait;
+use act::Exited;
 use tell::Outside;
 use wait::{Again, at, dead, due, exited, gone};
 
@@ -50,6 +51,8 @@ pub(super) struct Engine {
     port_closed: bool,
     drain: Drain,
     child: Option<Child>,
+    /// A child that has exited, until it is buried.
+    exited: Option<Exited>,
     /// That connections cannot be steered was said.
     warned: bool,
     signals: Signals,
@@ -109,6 +112,7 @@ impl Engine {
             port_closed: false,
             drain,
             child: None,
+            exited: None,
             warned: false,
             signals,
             stops: Stops::default(),
@@ -137,11 +141,9 @@ impl Engine {
         loop {
             let deadline = self.state.deadline().map(|deadline| Instant::from_std(deadline).max(not_before));
             let closing = !self.port.is_open() && !self.port_closed;
-            let starting = matches!(self.state, State::Starting { .. });
-            // A stop takes along a successor that was starting.
-            let draining = self.port_closed && (self.child.is_none() || self.has_retired());
-            let beside = matches!(self.state, State::Serving { predecessor_listens: true, .. });
-            let again = self.again.filter(|_| beside);
+            let starting = self.state.is_starting();
+            let draining = self.port_closed && (self.child.is_none() || !self.state.waits_for_child());
+            let again = self.again.filter(|_| self.state.waits_for_predecessor());
             let input = {
                 let Engine { signals, commands, child, generation, front, port, drain, notify, .. } =
                     &mut self;
@@ -179,14 +181,7 @@ impl Engine {
                 }
                 Input::Signal(signal) => self.interpret(signal),
                 Input::Command(command) => self.obey(command),
-                Input::ChildExited(status) => {
-                    if self.is_ended_by_restart(&status)
-                        && let Some(outcome) = self.feed(Event::RestartAsked).await?
-                    {
-                        return Ok(outcome);
-                    }
-                    Some(self.bury(status).await)
-                }
+                Input::ChildExited(status) => Some(self.note_exit(status)),
                 Input::PredecessorDead => {
                     self.generation.predecessor = None;
                     self.restore_stderr();
@@ -197,17 +192,14 @@ impl Engine {
                     Some(self.stop_asked(Asker::Operator))
                 }
                 // Told to stop in the same instant: a generation that stops takes nothing over.
-                Input::Checked(_) if !matches!(self.state, State::Starting { .. }) => None,
+                Input::Checked(_) if !self.state.is_starting() => None,
                 Input::Checked(result) => {
                     result?;
                     Some(Event::Ready { predecessor_listens: self.take_over().await? })
                 }
                 Input::PortClosed => {
                     self.port_closed = true;
-                    if let (true, Some(child)) = (self.has_retired(), &self.child) {
-                        child.signal(signals::CLOSED);
-                    }
-                    None
+                    Some(Event::PortClosed)
                 }
                 Input::Drained => Some(Event::Drained),
                 Input::Deadline => Some(Event::Deadline),
@@ -238,28 +230,27 @@ impl Engine {
             let before = self.state;
             let (state, actions) = before.on(event, std_now(), &self.timings);
             self.state = state;
+            let (mut news, mut leaves) = (vec![], None);
             for action in actions {
                 match action {
-                    Action::Leave(end) => {
-                        self.tell_manager(before, event);
-                        self.report(before, event);
-                        return Ok(Some(self.leave(end).await));
-                    }
+                    Action::Leave(end) => leaves = Some(end),
                     Action::GiveUp => return Err(Kind::ReadyTimeout(self.timings.ready_timeout).into()),
                     Action::Spawn => next = self.spawn(),
+                    Action::Bury(loss) => self.bury(loss).await,
+                    Action::Tell(what) => news.push(what),
                     action => self.perform(action),
                 }
             }
             self.publish();
-            self.tell_manager(before, event);
-            // Last, so that what the line says is true when it is read.
-            self.report(before, event);
+            // What has changed is true by now: a listener may act on it.
+            news.iter().for_each(|what| self.tell_manager(*what));
+            news.iter().for_each(|what| self.tell(*what));
+            self.log_state(before, event);
+            if let Some(end) = leaves {
+                return Ok(Some(self.leave(end).await));
+            }
         }
         Ok(None)
-    }
-
-    fn has_retired(&self) -> bool {
-        matches!(self.state, State::Draining { end: End::Retired, .. })
     }
 }
 

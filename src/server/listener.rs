@@ -9,8 +9,8 @@ use super::engine::Engine;
 use super::{Server, checked};
 use crate::drain::{Conn, Retiring};
 use crate::error::Error;
-use crate::outcome::Outcome;
 use crate::port::Sink;
+use crate::report::Outcome;
 
 /// The addresses of a generation, for a program that brings its own accept loop.
 ///

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio_rustls::rustls::ServerConfig;
 
 use super::Server;
+use crate::defaults;
 
 /// What ALPN offers, in the order of preference.
 const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
@@ -18,7 +19,7 @@ pub(super) struct Tls {
 
 impl Default for Tls {
     fn default() -> Tls {
-        Tls { config: None, timeout: Duration::from_secs(10) }
+        Tls { config: None, timeout: defaults::HANDSHAKE_TIMEOUT }
     }
 }
 
@@ -39,7 +40,8 @@ impl Server {
         self
     }
 
-    /// How long a client may take for its TLS handshake, from accept on; then its connection is closed. Default 10 s.
+    /// How long a client may take for its TLS handshake, from accept on; then its connection is closed. Default:
+    /// [`defaults::HANDSHAKE_TIMEOUT`].
     pub fn handshake_timeout(mut self, timeout: Duration) -> Server {
         self.config.tls.timeout = timeout;
         self

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::Action::{self, *};
 use super::Event::{self, *};
 use super::State::{self, *};
-use super::{Asker, Care, End, Exit, Timings, Word};
+use super::{Asker, Care, End, Exit, Loss, News, Phase, Timings, Word};
 
 mod world;
 
@@ -21,16 +21,21 @@ const TIMINGS: Timings = Timings {
 };
 const READY_ALONE: &[Event] = &[Ready { predecessor_listens: false }];
 const READY_SECOND: &[Event] = &[Ready { predecessor_listens: true }];
-const EXITED: &[Event] = &[ChildExited(Exit::Told), ChildExited(Exit::Crashed)];
+const CRASHED: &[Event] = &[ChildExited(Exit::Crashed), ChildExited(Exit::Restarted)];
+const LEFT: &[Event] = &[ChildExited(Exit::Told), ChildExited(Exit::Crashed)];
+const EXITED: &[Event] = &[ChildExited(Exit::Told), ChildExited(Exit::Crashed), ChildExited(Exit::Restarted)];
 const OPERATOR_ALONE: &[Event] = &[StopAsked { by: Asker::Operator, shared: false }];
 const OPERATOR_SHARED: &[Event] = &[StopAsked { by: Asker::Operator, shared: true }];
 const PREDECESSOR_ALONE: &[Event] = &[StopAsked { by: Asker::Predecessor, shared: false }];
 const PREDECESSOR_SHARED: &[Event] = &[StopAsked { by: Asker::Predecessor, shared: true }];
 const OPERATOR: &[Event] = &[OPERATOR_ALONE[0], OPERATOR_SHARED[0]];
 const PREDECESSOR: &[Event] = &[PREDECESSOR_ALONE[0], PREDECESSOR_SHARED[0]];
-const OTHERS: &[Event] = &[RestartAsked, ChildReady, SpawnFailed, PredecessorClosed, Drained, Deadline];
+const OTHERS: &[Event] =
+    &[RestartAsked, ChildReady, SpawnFailed, PredecessorClosed, PortClosed, Drained, Deadline];
 const EVERY: &[&[Event]] = &[READY_ALONE, READY_SECOND, EXITED, OPERATOR, PREDECESSOR, OTHERS];
 
+const STOPPING: &[Action] = &[Treat(Care::Stop), Tell(News::Stopping)];
+const STOPPED: &[Action] = &[Treat(Care::Stop), CloseListeners, Tell(News::Stopping)];
 const SERVING: State = Serving { predecessor_listens: false, queued: false };
 
 /// So many seconds after the moment at which the tables are read.
@@ -51,9 +56,14 @@ fn draining(end: End, cut_at: u64, operator_asked: bool) -> State {
     Draining { end, cut_at: after(cut_at), operator_asked }
 }
 
-/// Serving, or with a restart that waited: spawning. `first` is done before.
-fn alone(queued: bool, first: &[Action]) -> (State, Vec<Action>) {
-    if queued { (spawning(), [first, &[Spawn]].concat()) } else { (SERVING, first.to_vec()) }
+/// Serving, or with a restart that waited: spawning. `first` is done before, and the news is told.
+fn alone(queued: bool, first: &[Action], news: News) -> (State, Vec<Action>) {
+    let told = Tell(news);
+    if queued {
+        (spawning(), [first, &[Spawn, told, Tell(News::Reloading)]].concat())
+    } else {
+        (SERVING, [first, &[told]].concat())
+    }
 }
 
 /// Checks all cells of one state. A note is given by its beginning.
@@ -73,20 +83,56 @@ fn table(from: State, cells: &[(&[Event], State, &[Action])]) {
     }
 }
 
+/// A state, its name and phase, whether the service stops, and whether a handover can be asked for.
+type Answers = (State, &'static str, Phase, bool, Result<bool, &'static str>);
+
+fn answers() -> Vec<Answers> {
+    let starting = Starting { give_up: after(9), queued: false };
+    let withdrawing = Withdrawing { kill_at: after(3), queued: false };
+    let (until, cut_at) = (after(3), after(9));
+    let standby = |stop_passed_on| Standby { until, cut_at, restart_passed_on: false, stop_passed_on };
+    let beside = Serving { predecessor_listens: true, queued: false };
+    let over = Err("this generation has handed over already: ask its successor");
+    let stopping = Err("this generation is stopping");
+    vec![
+        (starting, "starting", Phase::Starting, false, Err("this generation is still starting")),
+        (SERVING, "serving", Phase::Serving, false, Ok(false)),
+        (beside, "serving", Phase::Serving, false, Ok(false)),
+        (spawning(), "spawning", Phase::Spawning, false, Ok(true)),
+        (withdrawing, "withdrawing", Phase::Spawning, false, Ok(true)),
+        (standby(false), "standby", Phase::Standby, false, over),
+        (standby(true), "standby", Phase::Standby, true, over),
+        (lingering(3, 9, false, true), "lingering", Phase::Draining, true, stopping),
+        (draining(End::Stopped, 9, true), "draining", Phase::Draining, true, stopping),
+        (draining(End::Retired, 9, false), "draining", Phase::Draining, false, over),
+    ]
+}
+
+#[test]
+fn each_state_says_what_it_is_and_what_may_be_asked_of_it() {
+    let beside = Serving { predecessor_listens: true, queued: false };
+    for (state, name, phase, stopping, hand_over) in answers() {
+        let said = (state.name(), state.phase(), state.is_stopping(), state.can_hand_over());
+        assert_eq!(said, (name, phase, stopping, hand_over), "{state:?}");
+        assert_eq!(state.is_starting(), name == "starting");
+        assert_eq!(state.waits_for_predecessor(), state == beside);
+        assert_eq!(state.waits_for_child(), state != draining(End::Retired, 9, false));
+    }
+}
+
 #[test]
 fn a_starting_generation_queues_restarts_and_gives_up_if_it_is_late() {
     for queued in [false, true] {
         let starting = |queued| Starting { give_up: after(9), queued };
-        let (next, actions) = alone(queued, &[Hold, TakeIdentity]);
-        let stopped = &[Treat(Care::Stop), CloseListeners];
+        let (next, actions) = alone(queued, &[Hold, TakeIdentity], News::Serves);
         table(
             starting(queued),
             &[
                 (READY_ALONE, next, &actions),
-                (READY_SECOND, Serving { predecessor_listens: true, queued }, &[]),
+                (READY_SECOND, Serving { predecessor_listens: true, queued }, &[Tell(News::Serves)]),
                 (&[RestartAsked], starting(true), &[Note("restart queued")]),
-                (OPERATOR, draining(End::Stopped, 25, true), stopped),
-                (PREDECESSOR, draining(End::Stopped, 25, false), stopped),
+                (OPERATOR, draining(End::Stopped, 25, true), STOPPED),
+                (PREDECESSOR, draining(End::Stopped, 25, false), STOPPED),
                 (&[Deadline], starting(queued), &[GiveUp]),
             ],
         );
@@ -100,15 +146,16 @@ fn a_serving_generation_spawns_unless_its_predecessor_still_listens() {
         table(
             same(false),
             &[
-                (&[RestartAsked], spawning(), &[Spawn]),
+                (&[RestartAsked], spawning(), &[Spawn, Tell(News::Reloading)]),
                 (&[ChildReady], same(false), &[Note("a signal of readiness came from no child")]),
-                (OPERATOR_ALONE, draining(End::Stopped, 25, true), &[Treat(Care::Stop), CloseListeners]),
-                (PREDECESSOR_ALONE, draining(End::Stopped, 25, false), &[Treat(Care::Stop), CloseListeners]),
-                (OPERATOR_SHARED, lingering(7, 25, false, true), &[Treat(Care::Stop)]),
-                (PREDECESSOR_SHARED, lingering(7, 25, false, false), &[Treat(Care::Stop)]),
+                (OPERATOR_ALONE, draining(End::Stopped, 25, true), STOPPED),
+                (PREDECESSOR_ALONE, draining(End::Stopped, 25, false), STOPPED),
+                (OPERATOR_SHARED, lingering(7, 25, false, true), STOPPING),
+                (PREDECESSOR_SHARED, lingering(7, 25, false, false), STOPPING),
             ],
         );
-        let (next, actions) = alone(queued, &[Hold, TakeIdentity]);
+        let (next, actions) = alone(queued, &[Hold, TakeIdentity], News::ServesAlone);
+        let back = &[HandBack, Treat(Care::Stop), Tell(News::Stopping)];
         let waiting = Serving { predecessor_listens: true, queued: true };
         table(
             same(true),
@@ -116,8 +163,8 @@ fn a_serving_generation_spawns_unless_its_predecessor_still_listens() {
                 (&[RestartAsked], waiting, &[Note("restart queued")]),
                 (&[ChildReady], same(true), &[Note("a signal of readiness came from no child")]),
                 (&[PredecessorClosed], next, &actions),
-                (OPERATOR, lingering(7, 25, true, true), &[HandBack, Treat(Care::Stop)]),
-                (PREDECESSOR, lingering(7, 25, true, false), &[HandBack, Treat(Care::Stop)]),
+                (OPERATOR, lingering(7, 25, true, true), back),
+                (PREDECESSOR, lingering(7, 25, true, false), back),
             ],
         );
     }
@@ -129,17 +176,25 @@ fn a_spawning_generation_hands_over_or_serves_on() {
         let same = |queued| Spawning { ready_by: after(9), queued };
         let (until, cut_at) = (after(7), after(300));
         let standby = Standby { until, cut_at, restart_passed_on: queued, stop_passed_on: false };
-        let handed_over = [Treat(Care::Handover), TellChild(Word::Restart)];
-        let (next, actions) = alone(queued, &[Hold]);
+        let handed_over = &[Treat(Care::Handover), Tell(News::HandedOver)][..];
+        let passed_on =
+            &[Treat(Care::Handover), TellChild(Word::Restart), Tell(News::HandedOver), Tell(News::Reloading)]
+                [..];
+        let note = Note("restart queued");
+        let queue = if queued { vec![note] } else { vec![note, Tell(News::Reloading)] };
+        let (next, unspawned) = alone(queued, &[Hold], News::HandoverFailed);
+        let (_, exited) = alone(queued, &[Bury(Loss::BeforeReady), Hold], News::HandoverFailed);
+        let (again, restarted) = alone(true, &[note, Bury(Loss::BeforeReady), Hold], News::HandoverFailed);
         let late = Withdrawing { kill_at: after(5), queued };
-        let stopped = &[TellChild(Word::Stop), Treat(Care::Stop), CloseListeners];
+        let stopped = &[TellChild(Word::Stop), Treat(Care::Stop), CloseListeners, Tell(News::Stopping)];
         table(
             same(queued),
             &[
-                (&[RestartAsked], same(true), &[Note("restart queued")]),
-                (&[ChildReady], standby, if queued { &handed_over } else { &handed_over[..1] }),
-                (&[SpawnFailed], next, &actions),
-                (EXITED, next, &actions),
+                (&[RestartAsked], same(true), &queue),
+                (&[ChildReady], standby, if queued { passed_on } else { handed_over }),
+                (&[SpawnFailed], next, &unspawned),
+                (LEFT, next, &exited),
+                (&[ChildExited(Exit::Restarted)], again, &restarted),
                 (&[Deadline], late, &[Hold, TellChild(Word::Stop)]),
                 (OPERATOR, draining(End::Stopped, 25, true), stopped),
                 (PREDECESSOR, draining(End::Stopped, 25, false), stopped),
@@ -152,8 +207,8 @@ fn a_spawning_generation_hands_over_or_serves_on() {
 fn a_withdrawing_generation_serves_on_once_the_late_successor_is_gone() {
     for queued in [false, true] {
         let same = |queued| Withdrawing { kill_at: after(3), queued };
-        let (next, actions) = alone(queued, &[Hold]);
-        let stopped = &[Treat(Care::Stop), CloseListeners];
+        let (next, actions) = alone(queued, &[Bury(Loss::Late), Hold], News::HandoverFailed);
+        let (again, restarted) = alone(true, &[Bury(Loss::Late), Hold], News::HandoverFailed);
         table(
             same(queued),
             &[
@@ -163,10 +218,11 @@ fn a_withdrawing_generation_serves_on_once_the_late_successor_is_gone() {
                     Withdrawing { kill_at: after(7 + 25), queued },
                     &[Hold, Note("the successor became ready after its time was up")],
                 ),
-                (EXITED, next, &actions),
+                (LEFT, next, &actions),
+                (&[ChildExited(Exit::Restarted)], again, &restarted),
                 (&[Deadline], Withdrawing { kill_at: after(5), queued }, &[KillChild]),
-                (OPERATOR, draining(End::Stopped, 25, true), stopped),
-                (PREDECESSOR, draining(End::Stopped, 25, false), stopped),
+                (OPERATOR, draining(End::Stopped, 25, true), STOPPED),
+                (PREDECESSOR, draining(End::Stopped, 25, false), STOPPED),
             ],
         );
     }
@@ -179,27 +235,34 @@ fn a_generation_in_standby_serves_again_if_its_successor_crashes() {
             let (until, cut_at) = (after(3), after(if stop_passed_on { 25 } else { 200 }));
             Standby { until, cut_at, restart_passed_on, stop_passed_on }
         };
-        let (next, actions) =
-            alone(restarted, &[Hold, Treat(Care::Normal), Note("this generation serves again")]);
-        let stopped = &[Treat(Care::Stop), CloseListeners];
+        let note = Note("this generation serves again");
+        let crashed = [Bury(Loss::AfterReady), Hold, Treat(Care::Normal), note];
+        let (next, actions) = alone(restarted, &crashed, News::ServesAgain);
+        let left = &[Bury(Loss::Expected), Treat(Care::Stop), CloseListeners, Tell(News::Stopping)];
+        let passed_on = &[TellChild(Word::Restart), Tell(News::Reloading)];
+        let over = &[MoveIdentity, CloseListeners, Tell(News::StandbyEnded)];
         table(
             same(restarted, false),
             &[
-                (&[RestartAsked], same(true, false), &[TellChild(Word::Restart)]),
-                (&[ChildExited(Exit::Crashed)], next, &actions),
-                (&[ChildExited(Exit::Told)], draining(End::Stopped, 25, false), stopped),
-                (OPERATOR, same(restarted, true), &[TellChild(Word::Stop), Treat(Care::Stop)]),
-                (&[Deadline], draining(End::Retired, 200, false), &[MoveIdentity, CloseListeners]),
+                (&[RestartAsked], same(true, false), passed_on),
+                (CRASHED, next, &actions),
+                (&[ChildExited(Exit::Told)], draining(End::Stopped, 25, false), left),
+                (
+                    OPERATOR,
+                    same(restarted, true),
+                    &[TellChild(Word::Stop), Treat(Care::Stop), Tell(News::Stopping)],
+                ),
+                (&[Deadline], draining(End::Retired, 200, false), over),
             ],
         );
         let at_once = &[KillChild, CloseListeners, Leave(End::Stopped)];
         table(
             same(restarted, true),
             &[
-                (&[RestartAsked], same(true, true), &[TellChild(Word::Restart)]),
-                (EXITED, draining(End::Stopped, 25, true), stopped),
+                (&[RestartAsked], same(true, true), passed_on),
+                (EXITED, draining(End::Stopped, 25, true), &left[..3]),
                 (OPERATOR, draining(End::Stopped, 0, true), at_once),
-                (&[Deadline], draining(End::Retired, 25, true), &[MoveIdentity, CloseListeners]),
+                (&[Deadline], draining(End::Retired, 25, true), over),
             ],
         );
     }
@@ -222,6 +285,7 @@ fn a_lingering_generation_listens_until_its_time_is_up_or_its_predecessor_closes
                     (&[RestartAsked], same, &[Note("restart refused: this generation is stopping")]),
                     (&[Deadline], closing, &[CloseListeners]),
                     (&[PredecessorClosed], closed.0, closed.1),
+                    (EXITED, same, &[Bury(Loss::Expected)]),
                     hurry,
                 ],
             );
@@ -245,17 +309,23 @@ fn a_draining_generation_refuses_restarts_and_leaves_now_if_asked_twice() {
                     false => (OPERATOR, draining(end, sooner, true), &[Treat(Care::Stop)]),
                     true => (OPERATOR, same, &[CloseListeners, Leave(end)]),
                 };
-                let (refused, gone): (_, &[Action]) = match end {
-                    End::Stopped => ("restart refused: this generation is stopping", &[]),
-                    End::Retired => {
-                        ("restart refused: this generation has retired", &[Note("the successor crashed")])
+                let (refused, gone, closed): (_, &[Action], &[Action]) = match end {
+                    End::Stopped => {
+                        ("restart refused: this generation is stopping", &[Bury(Loss::Expected)], &[])
                     }
+                    End::Retired => (
+                        "restart refused: this generation has retired",
+                        &[Bury(Loss::Expected), Note("the successor crashed")],
+                        &[TellChild(Word::Closed)],
+                    ),
                 };
                 table(
                     same,
                     &[
                         (&[RestartAsked], same, &[Note(refused)]),
-                        (&[ChildExited(Exit::Crashed)], same, gone),
+                        (CRASHED, same, gone),
+                        (&[ChildExited(Exit::Told)], same, &[Bury(Loss::Expected)]),
+                        (&[PortClosed], same, closed),
                         (&[Drained, Deadline], same, &[Leave(end)]),
                         hurry,
                     ],
@@ -277,7 +347,7 @@ fn connections_are_never_cut_before_a_long_standby_is_over() {
 #[test]
 fn a_stop_goes_on_accepting_for_its_delay_and_its_timeout_counts_from_there() {
     let t = Timings { stop_delay: Duration::from_secs(10), ..TIMINGS };
-    let delayed = (lingering(10, 35, false, true), vec![Treat(Care::Stop)]);
+    let delayed = (lingering(10, 35, false, true), STOPPING.to_vec());
     for event in OPERATOR {
         assert_eq!(SERVING.on(*event, after(0), &t), delayed);
     }
@@ -285,7 +355,8 @@ fn a_stop_goes_on_accepting_for_its_delay_and_its_timeout_counts_from_there() {
     let beside = Serving { predecessor_listens: true, queued: false };
     assert_eq!(beside.on(OPERATOR[0], after(0), &t), delayed);
     let (state, actions) = spawning().on(OPERATOR[0], after(0), &t);
-    assert_eq!((state, &actions[..]), (delayed.0, &[TellChild(Word::Stop), Treat(Care::Stop)][..]));
+    assert_eq!(state, delayed.0);
+    assert_eq!(actions, [&[TellChild(Word::Stop)], STOPPING].concat());
     let starting = Starting { give_up: after(60), queued: false };
     assert_eq!(starting.on(OPERATOR[0], after(0), &t).0, draining(End::Stopped, 25, true));
 }

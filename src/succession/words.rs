@@ -2,14 +2,7 @@
 
 use std::fmt;
 
-/// Why a generation leaves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum End {
-    /// A successor took over.
-    Retired,
-    /// It was told to stop.
-    Stopped,
-}
+use crate::report::End;
 
 /// Who asked for a stop. The predecessor passes on what its operator asked of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,8 +16,23 @@ pub(crate) enum Asker {
 pub(crate) enum Exit {
     /// With status 0: it was told to stop.
     Told,
-    /// With another status or by a signal.
+    /// By a signal that asks for a restart, which it had no handler for yet.
+    Restarted,
+    /// With another status or by another signal.
     Crashed,
+}
+
+/// What the end of a child means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Loss {
+    /// The handover failed.
+    BeforeReady,
+    /// The same, and the child had been told to leave because it was not ready in time.
+    Late,
+    /// It crashed in standby.
+    AfterReady,
+    /// It was told to leave, or leaves a generation that cannot help any more.
+    Expected,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +53,9 @@ pub(crate) enum Event {
         by: Asker,
         shared: bool,
     },
-    /// Listeners closed and the last connection gone.
+    /// The last listener is closed, and its queue was empty.
+    PortClosed,
+    /// After that the last connection is gone.
     Drained,
     Deadline,
 }
@@ -58,10 +68,11 @@ impl fmt::Display for Event {
             Event::ChildReady => "successor ready",
             Event::SpawnFailed => "successor not started",
             Event::ChildExited(Exit::Told) => "successor left",
-            Event::ChildExited(Exit::Crashed) => "successor crashed",
+            Event::ChildExited(Exit::Restarted | Exit::Crashed) => "successor crashed",
             Event::PredecessorClosed => "predecessor closed its listener",
             Event::StopAsked { by: Asker::Operator, .. } => "stop asked",
             Event::StopAsked { by: Asker::Predecessor, .. } => "stop asked by predecessor",
+            Event::PortClosed => "listener closed",
             Event::Drained => "drained",
             Event::Deadline => "deadline",
         })
@@ -73,6 +84,8 @@ impl fmt::Display for Event {
 pub(crate) enum Word {
     Restart,
     Stop,
+    /// This generation's listener is closed.
+    Closed,
 }
 
 /// How connections are treated from now on.
@@ -108,4 +121,25 @@ pub(crate) enum Action {
     Leave(End),
     /// One line for the log about an event that changed nothing.
     Note(&'static str),
+    /// The child has exited: one line for the log, and for what failed a reason.
+    Bury(Loss),
+    /// Comes last, because what is told is true by then.
+    Tell(News),
+}
+
+/// What those who watch are told: the program by its events, and the service manager.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum News {
+    /// New connections come to this generation.
+    Serves,
+    /// The predecessor does not listen any more.
+    ServesAlone,
+    /// A restart was begun or passed on.
+    Reloading,
+    HandedOver,
+    HandoverFailed,
+    /// The successor crashed in standby.
+    ServesAgain,
+    StandbyEnded,
+    Stopping,
 }

@@ -6,8 +6,8 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-use handover::control::LINES;
-use serde_json::Value;
+use handover::control::protocol::{LINES, Refusal, Step};
+use serde::de::DeserializeOwned;
 
 /// No answer is longer.
 const LARGEST: u64 = 16 << 20;
@@ -49,7 +49,7 @@ pub(crate) fn ask(
 
 impl Answer {
     /// The answer as one value.
-    pub(crate) fn value(mut self) -> io::Result<Value> {
+    pub(crate) fn value<T: DeserializeOwned>(mut self) -> io::Result<T> {
         let mut text = Vec::new();
         self.body.by_ref().take(LARGEST).read_to_end(&mut text)?;
         Ok(serde_json::from_slice(&text)?)
@@ -57,8 +57,8 @@ impl Answer {
 
     /// Why it was refused.
     pub(crate) fn error(self) -> String {
-        let value = self.value().unwrap_or_default();
-        value["error"].as_str().unwrap_or("it does not say why").to_owned()
+        let refusal = self.value().unwrap_or(Refusal { error: String::new() });
+        if refusal.error.is_empty() { "it does not say why".to_owned() } else { refusal.error }
     }
 
     /// The answer as it comes. It ends early if who answers dies.
@@ -70,9 +70,9 @@ impl Answer {
 pub(crate) struct Steps(Lines<BufReader<UnixStream>>);
 
 impl Iterator for Steps {
-    type Item = Value;
+    type Item = Step;
 
-    fn next(&mut self) -> Option<Value> {
+    fn next(&mut self) -> Option<Step> {
         serde_json::from_str(&self.0.next()?.ok()?).ok()
     }
 }

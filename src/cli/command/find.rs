@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 
 use handover::control::listening::sockets;
 use handover::control::place::{bases, bases_of_others, homes, key, network_namespace};
+use handover::control::protocol::Status;
 use rustix::process::geteuid;
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::ask::ask;
@@ -28,34 +30,36 @@ pub(super) struct Generation {
     pub(super) pid: u32,
     pub(super) socket: PathBuf,
     /// What it says; `None` if it does not answer.
-    pub(super) status: Option<Value>,
+    pub(super) status: Option<Status>,
+    /// The same as it came, for programs.
+    pub(super) json: Value,
 }
 
 impl Generation {
     pub(super) fn phase(&self) -> &str {
-        self.status.as_ref().and_then(|status| status["phase"].as_str()).unwrap_or("does not answer")
+        self.status.as_ref().map_or("does not answer", |status| &status.phase)
     }
 
     pub(super) fn number(&self) -> u64 {
-        self.status.as_ref().and_then(|status| status["generation"].as_u64()).unwrap_or(0)
+        self.status.as_ref().map_or(0, |status| status.generation)
     }
 
     pub(super) fn predecessor(&self) -> Option<u32> {
-        self.status.as_ref()?["predecessor"].as_u64().and_then(|pid| u32::try_from(pid).ok())
+        self.status.as_ref()?.predecessor
     }
 
     pub(super) fn is_stopping(&self) -> bool {
-        self.status.as_ref().is_some_and(|status| status["stopping"] == true)
+        self.status.as_ref().is_some_and(|status| status.stopping)
     }
 
     /// What all generations of its server are known by. An older version does not say.
     fn service(&self) -> Option<&str> {
-        self.status.as_ref()?["service"].as_str()
+        self.status.as_ref()?.service.as_deref()
     }
 
     fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
-        let listen = self.status.as_ref().and_then(|status| status["listen"].as_array());
-        listen.into_iter().flatten().filter_map(|address| address.as_str()?.parse().ok())
+        let listen = self.status.iter().flat_map(|status| &status.listen);
+        listen.filter_map(|address| address.parse().ok())
     }
 
     pub(super) fn serves(&self) -> bool {
@@ -101,17 +105,21 @@ fn ask_each(sockets: Vec<(i32, PathBuf)>) -> Vec<Generation> {
             // No process listens there any more, or it is just leaving.
             Some(Err(_)) => return None,
         };
-        Some(Generation { pid: pid.cast_unsigned(), socket, status })
+        let (status, json) = status.unzip();
+        Some(Generation { pid: pid.cast_unsigned(), socket, status, json: json.unwrap_or_default() })
     };
     let mut generations: Vec<_> = sockets.into_iter().filter_map(of).collect();
     generations.sort_by_key(|one| (one.number(), one.pid));
     generations
 }
 
-fn status(socket: &Path) -> io::Result<Value> {
+fn status(socket: &Path) -> io::Result<(Status, Value)> {
     let answer = ask(socket, "GET", "/status", Some(PATIENCE))?;
     match answer.code {
-        200 => answer.value(),
+        200 => {
+            let json: Value = answer.value()?;
+            Ok((Status::deserialize(&json)?, json))
+        }
         410 => Err(io::ErrorKind::NotConnected.into()),
         // Too many ask, for instance: it lives, and cannot say how.
         _ => Err(io::ErrorKind::TimedOut.into()),
@@ -196,7 +204,7 @@ impl Running {
 
     fn is_in_this_namespace(&self) -> bool {
         let here = network_namespace();
-        let named = |one: &Generation| one.status.as_ref().and_then(|s| s["network_namespace"].as_u64());
+        let named = |one: &Generation| one.status.as_ref().and_then(|status| status.network_namespace);
         self.generations.iter().any(|one| here.is_some() && named(one) == here)
     }
 

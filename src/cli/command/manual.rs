@@ -2,24 +2,21 @@
 
 use std::io::{self, Write};
 
-use clap::CommandFactory;
 use clap_complete::Shell;
 
 use super::{Trouble, failed};
-use crate::Cli;
 
-pub(super) fn completions(shell: Shell) -> Result<(), Trouble> {
+pub(super) fn completions(shell: Shell, mut program: clap::Command) -> Result<(), Trouble> {
     let mut text = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "handover", &mut text);
+    clap_complete::generate(shell, &mut program, "handover", &mut text);
     print(&text)
 }
 
 /// The program's page, and below it one section for each subcommand.
-pub(super) fn man() -> Result<(), Trouble> {
+pub(super) fn man(program: &clap::Command) -> Result<(), Trouble> {
     let mut text = Vec::new();
-    let command = Cli::command();
-    let mut rendered = clap_mangen::Man::new(command.clone()).render(&mut text);
-    for subcommand in command.get_subcommands().filter(|one| !one.is_hide_set()) {
+    let mut rendered = clap_mangen::Man::new(program.clone()).render(&mut text);
+    for subcommand in program.get_subcommands().filter(|one| !one.is_hide_set()) {
         let name = subcommand.get_name();
         let page = clap_mangen::Man::new(subcommand.clone());
         rendered = rendered

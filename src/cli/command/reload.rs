@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use handover::control::protocol::Step;
 
 use super::ask::{Steps, ask};
 use super::find::{Generation, serving};
@@ -33,7 +33,7 @@ pub(super) fn run(which: &Which, wait_drained: bool) -> Result<(), Trouble> {
             }
         };
         match ask(&server.socket, "POST", target, None) {
-            Ok(answer) if answer.code == 200 => return follow(answer.steps(), &server).map(drop),
+            Ok(answer) if answer.code == 200 => return follow(answer.steps(), &server),
             Ok(answer) => again(&answer.error())?,
             Err(error) => again(&error.to_string())?,
         }
@@ -41,15 +41,15 @@ pub(super) fn run(which: &Which, wait_drained: bool) -> Result<(), Trouble> {
 }
 
 /// Prints each step, up to the last one, and gives that if it is a good one.
-pub(super) fn follow(steps: Steps, server: &Generation) -> Result<Value, Trouble> {
-    let mut last = Value::Null;
+pub(super) fn follow(steps: Steps, server: &Generation) -> Result<(), Trouble> {
+    let mut last = Step::default();
     for step in steps {
-        say(format_args!("{:>9.1} ms  {}", step["after_ms"].as_f64().unwrap_or(0.0), line(&step, server)));
+        say(format_args!("{:>9.1} ms  {}", step.after_ms, line(&step, server)));
         last = step;
     }
-    match last["outcome"].as_str() {
-        Some("failed" | "taken back") => Err(failed(explain(&last, server))),
-        Some(_) => Ok(last),
+    match last.outcome {
+        Some(outcome) if outcome.is_failure() => Err(failed(explain(&last, server))),
+        Some(_) => Ok(()),
         None => Err(failed(format!(
             "pid {} ended before it said what came of it; `handover status` shows who serves",
             server.pid
@@ -57,48 +57,49 @@ pub(super) fn follow(steps: Steps, server: &Generation) -> Result<Value, Trouble
     }
 }
 
-fn line(step: &Value, server: &Generation) -> String {
-    let text = |name: &str| step[name].as_str().unwrap_or_default().to_owned();
-    let (pid, number, successor) = (server.pid, server.number(), &step["successor"]);
-    match &*text("step") {
+fn line(step: &Step, server: &Generation) -> String {
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    let (pid, number) = (server.pid, server.number());
+    let successor = step.failure.successor.unwrap_or_default();
+    match &*step.step {
         "asked" => format!("asked generation {number}, pid {pid}"),
         "joined" => format!("joined a restart of generation {number}, pid {pid}, that is under way"),
-        "note" => text("text"),
+        "note" => text(&step.text),
         "started" => format!("started generation {}, pid {successor}", number + 1),
         "took over" => format!("generation {}, pid {successor}, serves", number + 1),
         "standby ended" => {
             format!("generation {number} has closed its listener and finishes its connections")
         }
         "drained" => {
-            let (finished, cut) = (&step["finished"], &step["cut"]);
+            let drained = step.drained.unwrap_or_default();
+            let (finished, cut) = (drained.finished, drained.cut);
             format!("generation {number} has left: {finished} connections finished, {cut} cut")
         }
         "failed" => "failed".into(),
         "taken back" => format!("generation {number}, pid {pid}, serves again"),
         "stopping" => "the server was told to stop".into(),
         "gone" => format!("generation {number} has left"),
-        "runs" => format!("the new file runs: {}", text("version")),
+        "runs" => format!("the new file runs: {}", text(&step.version)),
         "checked" => "it accepts the current arguments".into(),
-        "placed" => format!("it is {} now; the one before is {}", text("program"), text("old")),
+        "placed" => format!("it is {} now; the one before is {}", text(&step.program), text(&step.old)),
         "upgraded" => "upgraded".into(),
         other => other.to_owned(),
     }
 }
 
 /// Why it failed, who serves, and what the successor said itself.
-fn explain(last: &Value, server: &Generation) -> String {
-    let reason = last["reason"].as_str().unwrap_or("no reason is given");
-    let mut text = match last["step"].as_str().unwrap_or_default() {
+fn explain(last: &Step, server: &Generation) -> String {
+    let reason = last.failure.reason.as_deref().unwrap_or("no reason is given");
+    let mut text = match &*last.step {
         "stopping" | "gone" => reason.to_owned(),
         _ => format!("{reason}; generation {}, pid {}, goes on serving", server.number(), server.pid),
     };
-    if let Some(problem) = last["not_restored"].as_str() {
+    if let Some(problem) = &last.not_restored {
         text += &format!("; the old program is NOT back in place: {problem}");
-    } else if last["restored"] == true {
-        text += &format!("; {} is the old file again", last["program"].as_str().unwrap_or_default());
+    } else if last.restored == Some(true) {
+        text += &format!("; {} is the old file again", last.program.as_deref().unwrap_or_default());
     }
-    let said = last["stderr"].as_array().map(Vec::as_slice).unwrap_or_default();
-    for line in said.iter().filter_map(Value::as_str) {
+    for line in last.failure.stderr.iter().flatten() {
         text += &format!("\n  | {line}");
     }
     text

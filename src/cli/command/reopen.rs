@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use handover::control::protocol::Reopened;
+
 use super::ask::ask;
 use super::find::{Generation, look, only_one};
 use super::{Trouble, Which, failed, say};
@@ -34,11 +36,7 @@ pub(super) fn run(which: &Which) -> Result<(), Trouble> {
 fn reopen(one: &Generation) -> Result<Vec<String>, String> {
     let answer = ask(&one.socket, "POST", "/reopen", Some(PATIENCE)).map_err(|error| error.to_string())?;
     match answer.code {
-        200 => {
-            let value = answer.value().map_err(|error| error.to_string())?;
-            let files = value["reopened"].as_array().map(Vec::as_slice).unwrap_or_default();
-            Ok(files.iter().filter_map(|file| file.as_str().map(str::to_owned)).collect())
-        }
+        200 => answer.value().map(|opened: Reopened| opened.reopened).map_err(|error| error.to_string()),
         404 => Err("it is of an older version, which opens its log only when it starts".to_owned()),
         _ => Err(answer.error()),
     }

@@ -1,5 +1,6 @@
 //! `handover status`: every generation that is alive.
 
+use handover::control::protocol::Outcome;
 use serde_json::{Value, json};
 
 use super::find::{Generation, look};
@@ -13,8 +14,10 @@ pub(super) fn run(which: &Which, as_json: bool) -> Result<(), Trouble> {
     }
     if as_json {
         let silent = |pid| json!({ "pid": pid, "error": "does not answer" });
-        let all: Vec<_> =
-            generations.into_iter().map(|g| g.status.unwrap_or_else(|| silent(g.pid))).collect();
+        let all: Vec<_> = generations
+            .into_iter()
+            .map(|g| if g.status.is_some() { g.json } else { silent(g.pid) })
+            .collect();
         say(format_args!("{:#}", Value::from(all)));
         return Ok(());
     }
@@ -31,73 +34,73 @@ fn row(one: &Generation) -> Vec<String> {
     let Some(status) = &one.status else {
         return vec!["?".into(), one.pid.to_string(), "does not answer".into()];
     };
-    let seconds = |name: &str| status[name].as_f64().map_or_else(|| "-".into(), age);
     let phase = match one.is_stopping() {
         true if one.phase() != "draining" => format!("{}, stopping", one.phase()),
         true => "stopping".into(),
         false => one.phase().to_owned(),
     };
-    let (connections, requests) = (&status["connections"], &status["requests"]);
     vec![
-        status["generation"].to_string(),
+        status.generation.to_string(),
         one.pid.to_string(),
         phase,
-        seconds("phase_s"),
-        seconds("deadline_s"),
-        connections["open"].to_string(),
-        connections["accepted"].to_string(),
-        requests["total"].to_string(),
-        requests["in_flight"].to_string(),
-        status["version"].as_str().unwrap_or_default().into(),
+        age(status.phase_s),
+        status.deadline_s.map_or_else(|| "-".into(), age),
+        status.connections.open.to_string(),
+        status.connections.accepted.to_string(),
+        status.requests.total.to_string(),
+        status.requests.in_flight.to_string(),
+        status.version.clone(),
     ]
 }
 
 /// Where the server listens, who else does, and how the last handovers ended.
 fn details(generations: &[Generation]) {
     let statuses = || generations.iter().filter_map(|one| one.status.as_ref());
-    let mut addresses: Vec<&str> = Vec::new();
-    for address in statuses().flat_map(|s| s["listen"].as_array()).flatten().filter_map(Value::as_str) {
+    let mut addresses: Vec<&String> = Vec::new();
+    for address in statuses().flat_map(|status| &status.listen) {
         if !addresses.contains(&address) {
             addresses.push(address);
         }
     }
     for address in addresses {
         // The generation that was asked last knows best.
-        let knows = statuses().rfind(|s| s["listen"].as_array().is_some_and(|l| l.contains(&address.into())));
-        let members = knows.and_then(|s| s["port_group"].as_array()).map(Vec::as_slice).unwrap_or_default();
-        let of_address = members.iter().filter(|member| member["address"] == address);
-        let who = of_address.map(|member| match &member["pid"] {
-            Value::Null => format!("a process of uid {}", member["uid"]),
-            pid if is_known(generations, pid) => format!("pid {pid}"),
-            pid => format!("pid {pid} (none of this server's, and may get its connections)"),
+        let knows = statuses().rfind(|status| status.listen.contains(address));
+        let members = knows.iter().flat_map(|status| &status.port_group);
+        let who = members.filter(|member| member.address == *address).map(|member| match member.pid {
+            None => format!("a process of uid {}", member.uid),
+            Some(pid) if is_known(generations, pid) => format!("pid {pid}"),
+            Some(pid) => format!("pid {pid} (none of this server's, and may get its connections)"),
         });
         say(format_args!("{address}: {}", or_nobody(&who.collect::<Vec<_>>().join(", "))));
     }
     for one in generations {
-        let Some(last) = one.status.as_ref().map(|status| &status["last_handover"]).filter(|l| !l.is_null())
-        else {
+        let Some(last) = one.status.as_ref().and_then(|status| status.last_handover.as_ref()) else {
             continue;
         };
-        let ago = age(last["ago_s"].as_f64().unwrap_or(0.0));
-        let what = match last["outcome"].as_str().unwrap_or_default() {
-            "took over" => format!("took over from pid {} {ago} ago", last["predecessor"]),
-            "handed over" => format!("handed over to pid {} {ago} ago", last["successor"]),
+        let (ago, failure) = (age(last.ago_s), &last.failure);
+        let what = match last.outcome {
+            Outcome::TookOver => {
+                format!("took over from pid {} {ago} ago", last.predecessor.unwrap_or_default())
+            }
+            Outcome::HandedOver => {
+                format!("handed over to pid {} {ago} ago", failure.successor.unwrap_or_default())
+            }
             outcome => {
-                format!("handover {outcome} {ago} ago: {}", last["reason"].as_str().unwrap_or_default())
+                format!("handover {outcome} {ago} ago: {}", failure.reason.as_deref().unwrap_or_default())
             }
         };
         say(format_args!("generation {}: {what}", one.number()));
-        for line in last["stderr"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        for line in failure.stderr.iter().flatten() {
             say(format_args!("  | {line}"));
         }
     }
 }
 
 /// A successor that starts has no socket yet.
-fn is_known(generations: &[Generation], pid: &Value) -> bool {
+fn is_known(generations: &[Generation], pid: u32) -> bool {
     let is_successor =
-        |one: &Generation| one.status.as_ref().is_some_and(|status| status["successor"] == *pid);
-    generations.iter().any(|one| *pid == one.pid || is_successor(one))
+        |one: &Generation| one.status.as_ref().is_some_and(|status| status.successor == Some(pid));
+    generations.iter().any(|one| pid == one.pid || is_successor(one))
 }
 
 fn or_nobody(who: &str) -> &str {

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use handover::control::place::{has_capabilities, secret};
 use rustix::process::geteuid;
-use serde_json::Value;
 
 use super::ask::ask;
 use super::find::{Generation, serving};
@@ -36,7 +35,7 @@ pub(super) fn run(which: &Which, new: &Path) -> Result<(), Trouble> {
         )));
     }
     let server = after_standby(&dir)?;
-    let program = server.status.as_ref().and_then(|status| status["program"].as_str()).unwrap_or_default();
+    let program = server.status.as_ref().map_or("", |status| &status.program);
     let program = Path::new(program).canonicalize();
     let program = program.map_err(|error| cannot(&format!("the running program is not there: {error}")))?;
     let place = program.with_file_name("");
@@ -61,7 +60,7 @@ pub(super) fn run(which: &Which, new: &Path) -> Result<(), Trouble> {
     if answer.code != 200 {
         return Err(cannot(&answer.error()));
     }
-    follow(answer.steps(), &server).map(drop)
+    follow(answer.steps(), &server)
 }
 
 /// Who serves, once it could hand over at once.
@@ -69,12 +68,8 @@ fn after_standby(dir: &Path) -> Result<Generation, Trouble> {
     let mut said = false;
     loop {
         let server = serving(dir)?;
-        let status = server.status.clone().unwrap_or_default();
-        let predecessor = &status["predecessor"];
-        let listens = |member: &Value| member["pid"] == *predecessor && predecessor.is_u64();
-        if !status["port_group"].as_array().is_some_and(|members| members.iter().any(listens)) {
-            return Ok(server);
-        }
+        let status = server.status.as_ref().filter(|status| status.predecessor_listens);
+        let Some(predecessor) = status.and_then(|status| status.predecessor) else { return Ok(server) };
         if !said {
             say(format_args!("waiting for the end of standby: pid {predecessor} can still serve again"));
             said = true;

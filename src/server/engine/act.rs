@@ -8,16 +8,24 @@ use tracing::{error, info, warn};
 
 use super::Engine;
 use crate::error::no_pidfd;
-use crate::event::{Event as Happened, Failure};
 use crate::notify;
-use crate::outcome::Outcome;
 use crate::process::{Child, held, stderr};
+use crate::report::{End, Event as Happened, Failure, Outcome};
 use crate::signals;
-use crate::succession::{Action, Care, End, Event, Exit, State};
+use crate::succession::{Action, Care, Event, Exit, Loss};
 
 /// What to do about a successor that left with status 0 before it was ready.
 const IN_THE_BACKGROUND: &str = ": if it forks into the background, it must not as a successor, whose parent waits for it; \
      daemonise only if handover::generation() is 1";
+
+/// How often in a row a successor may be ended by a request to restart before that counts as its own fault.
+const EARLY_RESTARTS: u32 = 3;
+
+/// A child that has exited.
+pub(super) struct Exited {
+    child: Child,
+    status: io::Result<ExitStatus>,
+}
 
 impl Engine {
     pub(super) fn perform(&mut self, action: Action) {
@@ -37,7 +45,7 @@ impl Engine {
                 warn!(generation = self.generation.number, pid = std::process::id(), "{text}");
                 self.outside.tell(Happened::Noted(text));
             }
-            Action::Spawn | Action::Leave(_) | Action::GiveUp => {}
+            Action::Spawn | Action::Bury(_) | Action::Tell(_) | Action::Leave(_) | Action::GiveUp => {}
         }
     }
 
@@ -106,30 +114,39 @@ impl Engine {
         }
     }
 
-    /// The successor is gone.
-    pub(super) async fn bury(&mut self, status: io::Result<ExitStatus>) -> Event {
-        let mut child = self.child.take();
-        let successor = child.as_ref().map_or(0, Child::pid);
-        let (generation, pid) = (self.generation.number, std::process::id());
-        let told = status.as_ref().is_ok_and(ExitStatus::success);
-        let ended = status.as_ref().ok().copied();
+    /// The child is gone. Says how it left.
+    pub(super) fn note_exit(&mut self, status: io::Result<ExitStatus>) -> Event {
+        let signal = status.as_ref().ok().and_then(ExitStatusExt::signal);
+        let asked = signal.is_some_and(signals::asks_for_restart);
+        self.ended_by_restart = if asked { self.ended_by_restart + 1 } else { 0 };
+        let exit = if status.as_ref().is_ok_and(ExitStatus::success) {
+            Exit::Told
+        } else if asked && self.ended_by_restart <= EARLY_RESTARTS {
+            Exit::Restarted
+        } else {
+            Exit::Crashed
+        };
+        self.exited = self.child.take().map(|child| Exited { child, status });
+        Event::ChildExited(exit)
+    }
+
+    pub(super) async fn bury(&mut self, loss: Loss) {
+        let Some(Exited { mut child, status }) = self.exited.take() else { return };
+        let (generation, pid, successor) = (self.generation.number, std::process::id(), child.pid());
+        let mut failure =
+            Failure { successor: Some(successor), status: status.as_ref().ok().copied(), ..Failure::new("") };
+        let advice = if status.as_ref().is_ok_and(ExitStatus::success) { IN_THE_BACKGROUND } else { "" };
         let status = status.map_or_else(|e| e.to_string(), |s| s.to_string());
-        match self.state {
-            State::Spawning { .. } | State::Withdrawing { .. } => {
-                let stderr = match &mut child {
-                    Some(child) => child.last_words().await,
-                    None => vec![],
+        match loss {
+            Loss::BeforeReady | Loss::Late => {
+                failure.stderr = child.last_words().await;
+                failure.reason = if loss == Loss::Late {
+                    let within = self.timings.ready_timeout;
+                    format!("the successor was not ready within {within:?} and was told to leave: {status}")
+                } else {
+                    format!("the successor left before it was ready: {status}{advice}")
                 };
-                let late = matches!(self.state, State::Withdrawing { .. });
-                let within = self.timings.ready_timeout;
-                let advice = if told { IN_THE_BACKGROUND } else { "" };
-                let reason = match late {
-                    true => format!(
-                        "the successor was not ready within {within:?} and was told to leave: {status}"
-                    ),
-                    false => format!("the successor left before it was ready: {status}{advice}"),
-                };
-                self.outside.failed(Failure { reason, successor: Some(successor), status: ended, stderr });
+                self.outside.failed(failure);
                 error!(
                     generation,
                     pid,
@@ -138,29 +155,13 @@ impl Engine {
                     "handover failed: the successor left before it was ready{advice}; this generation goes on serving"
                 );
             }
-            State::Standby { stop_passed_on: false, .. } if !told => {
-                let reason = format!("the successor took over and crashed: {status}");
-                self.outside.crashed(Failure {
-                    reason,
-                    successor: Some(successor),
-                    status: ended,
-                    stderr: vec![],
-                });
+            Loss::AfterReady => {
+                failure.reason = format!("the successor took over and crashed: {status}");
+                self.outside.crashed(failure);
                 error!(generation, pid, successor, status, "the successor crashed");
             }
-            _ => info!(generation, pid, successor, status, "the successor has left"),
+            Loss::Expected => info!(generation, pid, successor, status, "the successor has left"),
         }
-        Event::ChildExited(if told { Exit::Told } else { Exit::Crashed })
-    }
-
-    /// Whether a successor was ended by a signal that asks for a restart, in the moment before it had a handler. Not without
-    /// end: it may do so by itself.
-    pub(super) fn is_ended_by_restart(&mut self, status: &io::Result<ExitStatus>) -> bool {
-        let starting = matches!(self.state, State::Spawning { .. } | State::Withdrawing { .. });
-        let signal = status.as_ref().ok().and_then(ExitStatusExt::signal);
-        let asked = starting && signal.is_some_and(signals::asks_for_restart);
-        self.ended_by_restart = if asked { self.ended_by_restart + 1 } else { 0 };
-        asked && self.ended_by_restart <= 3
     }
 
     pub(super) fn note_hang_up(&self) {

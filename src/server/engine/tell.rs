@@ -7,28 +7,27 @@ use tokio::time::Instant;
 use tracing::info;
 
 use super::Engine;
-use crate::event::{self, Events, Failure, Handover};
-use crate::handle::{Phase, Seen, Underway};
+use crate::handle::{Events, Seen, Underway};
 use crate::process::Child;
-use crate::status::{HandoverResult, LastHandover, Status};
-use crate::succession::{End, Event, State};
+use crate::report::{self, Failure, Handover, HandoverResult, LastHandover, Status};
+use crate::succession::{Event, News, State};
 
 /// The ends of what others hold.
 pub(super) struct Outside {
     seen: watch::Sender<Seen>,
-    events: broadcast::Sender<event::Event>,
+    events: broadcast::Sender<report::Event>,
     began: Instant,
     phase_began: Instant,
     last_handover: Option<(HandoverResult, Instant)>,
 }
 
 impl Outside {
-    pub(super) fn new(seen: watch::Sender<Seen>, events: broadcast::Sender<event::Event>) -> Outside {
+    pub(super) fn new(seen: watch::Sender<Seen>, events: broadcast::Sender<report::Event>) -> Outside {
         let now = Instant::now();
         Outside { seen, events, began: now, phase_began: now, last_handover: None }
     }
 
-    pub(super) fn tell(&self, event: event::Event) {
+    pub(super) fn tell(&self, event: report::Event) {
         // There may be no listener.
         let _ = self.events.send(event);
     }
@@ -43,7 +42,7 @@ impl Outside {
 
     pub(super) fn failed(&mut self, failure: Failure) {
         self.remember(HandoverResult::Failed(failure.clone()));
-        self.tell(event::Event::HandoverFailed(failure));
+        self.tell(report::Event::HandoverFailed(failure));
     }
 
     /// That this generation serves again is told when it does.
@@ -53,43 +52,40 @@ impl Outside {
 }
 
 impl Engine {
-    /// What has changed is true by now: a listener may act on it.
-    pub(super) fn report(&mut self, before: State, cause: Event) {
-        if let Event::Ready { .. } = cause {
-            self.announce();
-        }
-        if before.name() == self.state.name() {
-            if self.state.is_stopping() && !before.is_stopping() {
-                self.outside.tell(event::Event::Stopping);
-            }
-            return;
-        }
-        info!(
-            generation = self.generation.number,
-            pid = std::process::id(),
-            from = before.name(),
-            to = self.state.name(),
-            cause = %cause,
-            open = self.drain.open(),
-            "state"
-        );
-        match (before, self.state) {
-            (State::Spawning { .. }, State::Standby { .. }) => {
+    /// What has changed is true by now.
+    pub(super) fn tell(&mut self, news: News) {
+        match news {
+            News::Serves => self.announce(),
+            News::HandedOver => {
                 let (successor, took) =
                     self.child.as_ref().map_or_else(Default::default, |c| (c.pid(), c.age()));
                 self.outside.remember(HandoverResult::HandedOver { successor });
-                self.outside.tell(event::Event::HandedOver(Handover { successor, took }));
+                self.outside.tell(report::Event::HandedOver(Handover { successor, took }));
             }
-            (State::Standby { .. }, State::Serving { .. } | State::Spawning { .. }) => {
+            News::ServesAgain => {
                 if let Some((HandoverResult::TakenBack(failure), _)) = &self.outside.last_handover {
-                    self.outside.tell(event::Event::ServesAgain(failure.clone()));
+                    self.outside.tell(report::Event::ServesAgain(failure.clone()));
                 }
             }
-            (_, State::Draining { end: End::Retired, .. }) => self.outside.tell(event::Event::StandbyEnded),
-            _ if self.state.is_stopping() && !before.is_stopping() => {
-                self.outside.tell(event::Event::Stopping);
-            }
-            _ => {}
+            News::StandbyEnded => self.outside.tell(report::Event::StandbyEnded),
+            News::Stopping => self.outside.tell(report::Event::Stopping),
+            // The failure was told when it was known.
+            News::HandoverFailed | News::ServesAlone | News::Reloading => {}
+        }
+    }
+
+    /// Last, so that what the line says is true when it is read.
+    pub(super) fn log_state(&self, before: State, cause: Event) {
+        if before.name() != self.state.name() {
+            info!(
+                generation = self.generation.number,
+                pid = std::process::id(),
+                from = before.name(),
+                to = self.state.name(),
+                cause = %cause,
+                open = self.drain.open(),
+                "state"
+            );
         }
     }
 
@@ -107,11 +103,11 @@ impl Engine {
                 );
             }
         }
-        self.outside.tell(event::Event::Serving { predecessor });
+        self.outside.tell(report::Event::Serving { predecessor });
     }
 
     pub(super) fn publish(&mut self) {
-        let (phase, stopping) = (self.phase(), self.state.is_stopping());
+        let (phase, stopping) = (self.state.phase(), self.state.is_stopping());
         let (number, addresses) = (self.generation.number, self.addresses());
         let mut entered = false;
         self.outside.seen.send_if_modified(|seen| {
@@ -128,16 +124,6 @@ impl Engine {
         }
     }
 
-    fn phase(&self) -> Phase {
-        match self.state {
-            State::Starting { .. } => Phase::Starting,
-            State::Serving { .. } => Phase::Serving,
-            State::Spawning { .. } | State::Withdrawing { .. } => Phase::Spawning,
-            State::Standby { .. } => Phase::Standby,
-            State::Lingering { .. } | State::Draining { .. } => Phase::Draining,
-        }
-    }
-
     fn addresses(&self) -> Vec<SocketAddr> {
         self.port.addresses().iter().map(|a| a.actual).collect()
     }
@@ -146,7 +132,7 @@ impl Engine {
         self.addresses().iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(" ")
     }
 
-    /// All but who listens, which is not the loop's to find out: see [`crate::status::listeners`].
+    /// All but who listens, which is not the loop's to find out: see [`crate::port::members::listeners`].
     pub(super) fn status(&self) -> Status {
         let seen = self.outside.seen.borrow().clone();
         Status {
@@ -162,6 +148,7 @@ impl Engine {
             listeners: vec![],
             addresses: seen.addresses,
             predecessor: self.generation.predecessor.as_ref().map(|p| p.parent.pid()),
+            predecessor_listens: self.state.waits_for_predecessor(),
             successor: self.child.as_ref().map(Child::pid),
             connections: self.drain.connections(),
             last_handover: self
@@ -174,21 +161,12 @@ impl Engine {
 
     /// Whether a handover can be asked for, and the event that asks for one if none is under way.
     pub(super) fn hand_over(&self) -> (Result<Underway, Failure>, Option<Event>) {
-        let refused = match self.state {
-            State::Starting { .. } => "this generation is still starting",
-            State::Standby { .. } | State::Draining { end: End::Retired, .. } => {
-                "this generation has handed over already: ask its successor"
+        match self.state.can_hand_over() {
+            Ok(joined) => {
+                let events = Events(self.outside.events.subscribe());
+                (Ok(Underway { joined, events }), (!joined).then_some(Event::RestartAsked))
             }
-            State::Lingering { .. } | State::Draining { end: End::Stopped, .. } => {
-                "this generation is stopping"
-            }
-            State::Serving { .. } | State::Spawning { .. } | State::Withdrawing { .. } => "",
-        };
-        if !refused.is_empty() {
-            return (Err(Failure::new(refused)), None);
+            Err(reason) => (Err(Failure::new(reason)), None),
         }
-        let joined = !matches!(self.state, State::Serving { .. });
-        let events = Events(self.outside.events.subscribe());
-        (Ok(Underway { joined, events }), (!joined).then_some(Event::RestartAsked))
     }
 }

@@ -141,7 +141,7 @@ impl World {
     fn happened(&mut self, event: Event) {
         match event {
             Ready { .. } if matches!(self.state, Starting { .. }) => self.steered_to = Who::Us,
-            Ready { .. } | Drained | Deadline => {}
+            Ready { .. } | PortClosed | Drained | Deadline => {}
             RestartAsked => self.restart_owed = !matches!(self.state, Lingering { .. } | Draining { .. }),
             ChildReady => {
                 if let Some(child) = self.child.as_mut().filter(|c| !c.ready) {
@@ -154,7 +154,7 @@ impl World {
             SpawnFailed => self.child = None,
             ChildExited(exit) => {
                 if let Some(child) = self.child.take() {
-                    let crashed = exit == Exit::Crashed && !child.told_stop;
+                    let crashed = exit != Exit::Told && !child.told_stop;
                     self.restart_owed |= crashed && child.told_restart;
                     self.stopping |= child.ready && !crashed && matches!(self.state, Standby { .. });
                     // It may have flipped just before, and died before it could say so.
@@ -190,6 +190,8 @@ impl World {
                 (child.told_restart, self.restart_owed) = (true, false);
             }
             (TellChild(Word::Stop), Some(child)) => child.told_stop = true,
+            // It may have died just before.
+            (TellChild(Word::Closed), _) => {}
             (KillChild, Some(child)) => child.killed = true,
             (MoveIdentity, Some(_)) => self.identity_is_ours = false,
             (TellChild(_) | KillChild | MoveIdentity, None) => {
@@ -214,7 +216,7 @@ impl World {
                 self.left = true;
             }
             (GiveUp, _) => self.left = true,
-            (Note(_), _) => {}
+            (Note(_) | Bury(_) | Tell(_), _) => {}
         }
     }
 

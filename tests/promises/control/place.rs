@@ -49,7 +49,7 @@ fn what_is_no_directory_or_has_too_long_a_name_is_named() {
     let dir = tempfile::tempdir().expect("a directory");
     std::fs::write(dir.path().join("file"), "").expect("writable");
     start_with(&dir.path().join("file")).assert(1, &["file", "--control"]);
-    start_with(&dir.path().join("file/below")).assert(1, &["file/below", "Not a directory"]);
+    start_with(&dir.path().join("file/below")).assert(1, &["file/below", "not a directory"]);
     let long = dir.path().join("x".repeat(100));
     start_with(&long).assert(1, &["bytes", "107", "--control"]);
 }
@@ -84,7 +84,7 @@ fn where_the_usual_place_cannot_be_used_there_is_a_warning_and_no_control() {
         server.wait_serving(2);
         assert!(get(server.address(), "/").contains("200 OK"));
     };
-    warned(usual(base.path()), "No such file");
+    warned(usual(base.path()), "no such file");
     std::fs::create_dir(&run).expect("writable");
     std::fs::create_dir(run.join("handover")).expect("writable");
     mode(&run.join("handover"), 0o755);

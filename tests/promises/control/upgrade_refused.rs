@@ -26,7 +26,7 @@ fn assert_refused(it: &Operated, new: &Path, words: &[&str]) {
 fn what_is_no_executable_file_is_refused_under_load() {
     let it = Operated::start(&[]);
     let traffic = Traffic::fresh(&it.server);
-    assert_refused(&it, Path::new("/no/such/file"), &["/no/such/file", "No such file"]);
+    assert_refused(&it, Path::new("/no/such/file"), &["/no/such/file", "no such file"]);
     assert_refused(&it, Path::new("/tmp"), &["/tmp", "not a file"]);
     assert_refused(&it, Path::new("/etc/passwd"), &["/etc/passwd", "not executable"]);
     let new = it.path("new");

@@ -9,28 +9,28 @@ use hyper::body::Bytes;
 use hyper::client::conn::http1::handshake;
 use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
-use serde_json::Value;
 use tokio::net::UnixStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::Ledger;
-use crate::control::listening::sockets;
+use super::listening::sockets;
+use super::protocol::Status;
+use crate::metrics::Ledger;
 
 const COUNTERS: &str = "/counters";
 const PATIENCE: Duration = Duration::from_millis(500);
 /// More than 64 generations with every status there is.
-pub(crate) const MOST_BYTES: usize = 4 << 20;
+pub(super) const MOST_BYTES: usize = 4 << 20;
 
 /// What the others know.
 #[cfg(feature = "metrics")]
-pub(crate) async fn gather(dir: &Path) -> Vec<Ledger> {
+pub(super) async fn gather(dir: &Path) -> Vec<Ledger> {
     let answers = ask_all(dir, Method::GET, COUNTERS, Bytes::new()).await;
     answers.iter().filter_map(|answer| serde_json::from_slice(answer).ok()).collect()
 }
 
 /// What this one knows.
-pub(crate) async fn of(dir: &Path, pid: u32) -> Option<Ledger> {
+pub(super) async fn of(dir: &Path, pid: u32) -> Option<Ledger> {
     let socket = dir.join(format!("{pid}.sock"));
     let asked = ask(socket, Method::GET, COUNTERS, Bytes::new());
     let answer = timeout(PATIENCE, asked).await.ok().flatten()?;
@@ -38,23 +38,23 @@ pub(crate) async fn of(dir: &Path, pid: u32) -> Option<Ledger> {
 }
 
 /// Has the others know this.
-pub(crate) async fn tell(dir: &Path, ledger: &Ledger) {
+pub(super) async fn tell(dir: &Path, ledger: &Ledger) {
     if let Ok(text) = serde_json::to_vec(ledger) {
         ask_all(dir, Method::POST, COUNTERS, text.into()).await;
     }
 }
 
 /// Has the others open their log files anew.
-pub async fn reopen(dir: &Path) {
+pub(super) async fn reopen(dir: &Path) {
     ask_all(dir, Method::POST, "/reopen", Bytes::new()).await;
 }
 
 /// The pids of those that serve, or will: for a first generation, other servers.
-pub(crate) async fn servers(dir: &Path) -> Vec<u64> {
+pub(super) async fn servers(dir: &Path) -> Vec<u32> {
     let answers = ask_all(dir, Method::GET, "/status", Bytes::new()).await;
-    let statuses = answers.iter().filter_map(|answer| serde_json::from_slice::<Value>(answer).ok());
-    let serving = statuses.filter(|status| status["phase"] != "draining" && status["stopping"] != true);
-    serving.filter_map(|status| status["pid"].as_u64()).collect()
+    let statuses = answers.iter().filter_map(|answer| serde_json::from_slice::<Status>(answer).ok());
+    let serving = statuses.filter(|status| status.phase != "draining" && !status.stopping);
+    serving.map(|status| status.pid).collect()
 }
 
 /// Has the others do this.

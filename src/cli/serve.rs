@@ -1,0 +1,123 @@
+//! One generation: what the flags and the config describe is served until it has left.
+
+use std::convert::Infallible;
+use std::path::Path;
+use std::sync::Arc;
+
+use clap::Subcommand;
+use handover::control::{Api, socket::Control};
+use handover::metrics::Metrics;
+use handover::{Server, Signals};
+use hyper::body::{Body, Bytes, Incoming};
+use hyper::service::Service;
+use hyper::{Request, Response};
+
+use super::admin::{Admin, Front};
+use super::command::Command;
+use super::config::Config;
+use super::extras::Extras;
+use super::flags::Cli;
+use super::options::ControlOptions;
+use super::reopen::{Asked, LogFiles};
+use super::site::Site;
+use super::{release, runtime};
+
+pub(crate) fn serve(
+    cli: Cli,
+    config: Config,
+    files: LogFiles,
+    asked: Option<Asked>,
+    signals: Option<Signals>,
+) -> Result<(), Box<dyn std::error::Error>> {
+    if let Some(root) = &cli.root {
+        check_root(root).map_err(|problem| config.blame("root", problem))?;
+        release::warn_of_another(root);
+    }
+    let (server, admin, _) = configured(&cli, &config)?;
+    let server = signals.into_iter().fold(server, Server::signals);
+    let handle = server.handle();
+    let access =
+        cli.access.open(&handle, &files).map_err(|problem| config.blame("access-log-file", problem))?;
+    let (access, _flush) = access.unzip();
+    let site = Site::new(cli.root.clone(), cli.probes, handle);
+    let runtime = runtime::build()?;
+    let operation = Operation { control: cli.control, admin, files, asked };
+    let served = match Extras::of(&site, cli.root, &cli.extras, config.tables, access) {
+        Some(extras) => runtime.block_on(operated(server, extras, operation)),
+        None => runtime.block_on(operated(server, site, operation)),
+    };
+    // A thread that hangs in a file system must not keep a generation that has retired.
+    runtime.shutdown_background();
+    served.map_err(reason)?;
+    Ok(())
+}
+
+/// The server that the flags and the config describe, and whether it has TLS.
+pub(crate) fn configured(cli: &Cli, config: &Config) -> Result<(Server, Option<Admin>, bool), String> {
+    let listen = cli.server.listen().map_err(|problem| config.blame("listen", problem))?;
+    let admin = cli.admin.check(&listen).map_err(|problem| config.blame("admin", problem))?;
+    let tls = cli.tls.load().map_err(|(key, problem)| config.blame(key, problem))?;
+    let has_tls = tls.is_some();
+    let server = cli.tls.apply(cli.server.server(&listen), tls);
+    let server = admin.iter().fold(server, |server, admin| admin.bind(server));
+    server.check().map_err(|problem| match problem.is_invalid_setting() {
+        // The flags have bounds of their own, so it is about the addresses.
+        true => config.blame("listen", problem.to_string()),
+        false => problem.to_string(),
+    })?;
+    Ok((server, admin, has_tls))
+}
+
+/// How a generation is operated.
+struct Operation {
+    control: ControlOptions,
+    admin: Option<Admin>,
+    files: LogFiles,
+    asked: Option<Asked>,
+}
+
+/// Serves the site, and answers its operators.
+async fn operated<S, B>(server: Server, site: S, operation: Operation) -> Result<(), handover::Error>
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + Sync + 'static,
+    S::Future: Send + 'static,
+    B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
+{
+    let handle = server.handle();
+    let metrics = Metrics::new(&handle);
+    let Operation { control, admin, files, asked } = operation;
+    let api = Api::new(handle.clone(), metrics.clone(), Arc::new(files.clone()));
+    if let Some(asked) = asked {
+        tokio::spawn(asked.obey(files, api.clone()));
+    }
+    let no_control = control.no_control;
+    let control = Control::new(control.control, handle.clone(), api.clone());
+    let front = Front::new(site, metrics, admin, &api, handle);
+    let opening = control.clone();
+    let open = async move { if no_control { Ok(()) } else { opening.open().await } };
+    let served = server.ready_when(open).serve(front).await;
+    if let Ok(outcome) = &served {
+        api.leave(outcome).await;
+    }
+    control.close().await;
+    served.map(drop)
+}
+
+/// The only check is that for the control socket, which says itself what is wrong.
+fn reason(error: handover::Error) -> Box<dyn std::error::Error> {
+    match std::error::Error::source(&error).map(ToString::to_string) {
+        Some(problem) if error.is_not_ready() => problem.into(),
+        _ => error.into(),
+    }
+}
+
+pub(crate) fn check_root(root: &Path) -> Result<(), String> {
+    std::fs::read_dir(root).map(drop).map_err(|error| {
+        let name = root.display().to_string();
+        let advice = match Command::has_subcommand(&name) {
+            true => format!("`handover {name}` must come before its flags"),
+            false => "name a directory this user may read".to_owned(),
+        };
+        format!("cannot serve {name}: {error}; {advice}")
+    })
+}
