@@ -28,6 +28,7 @@ mod steps;
 mod trial;
 mod upgrade;
 
+use crate::error;
 use crate::metrics::Metrics;
 use crate::report;
 use protocol::{LINES, Outcome, Refusal, Reopened, Step, Stopping};
@@ -302,6 +303,11 @@ fn reply(status: StatusCode, value: &impl Serialize) -> Response<Body> {
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
+}
+
+/// The system's message without Rust's "(os error 98)".
+pub fn plain(error: &std::io::Error) -> String {
+    error::plain(error)
 }
 
 pub fn error(status: StatusCode, reason: &str) -> Response<Body> {

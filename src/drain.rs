@@ -1,15 +1,14 @@
 //! Connections from accept to drop: how many there are, and how each is treated once a successor serves.
 //!
-//! [`Drain`] is the one place that decides; `conn` counts and is the I/O of a connection, with TLS or without, to its last byte;
-//! `farewell` knows when it may be closed, by its `progress` in normal times, `goaway` when one of HTTP/2 may be told; `requests` what it has in flight,
-//! `request_framing` and `frames` where requests begin and end in its bytes; `service` says `Connection: close`; `serve`
-//! speaks HTTP on it, `streams` sees to it that each stream of HTTP/2 gets on; `waves` tells them when the treatment turns;
-//! `room` lets new ones in. Nothing here knows processes or states.
+//! A connection passes `admission`, is the I/O object `conn` to its last byte (and `linger` behind that), speaks HTTP in `serve`, and
+//! its requests go through `service`. `conn_state` decides what becomes of it and does no I/O: it reads `request_framing` and
+//! `frames`, and asks `goaway` when a client of HTTP/2 may be told. `requests` is what its tasks share; `registry` knows all
+//! connections, and tells each what mode it is in. Nothing here knows processes or states.
 
 use std::sync::Arc;
 #[cfg(feature = "tls")]
 use std::sync::atomic::AtomicBool;
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -18,12 +17,15 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::{Instant, timeout};
 
+mod admission;
 mod conn;
-mod farewell;
+mod conn_state;
+mod counted;
 mod frames;
 mod goaway;
+mod mode;
 mod options;
-mod progress;
+mod registry;
 mod request_framing;
 mod requests;
 mod room;
@@ -31,32 +33,19 @@ mod serve;
 mod service;
 mod streams;
 mod timer;
-mod waves;
 
 pub use conn::Conn;
 #[cfg(feature = "tls")]
 pub use conn::TlsStream;
+use mode::{Mode, Turn};
 pub use options::DrainOptions;
+use registry::{FEW, Registry};
 pub use requests::ConnectInfo;
-use requests::Requests;
-use room::{Leaving, Rooms};
+use room::Rooms;
 pub(crate) use room::{Place, Room};
-use waves::{FEW, Waves};
 
 use crate::error::LONGEST;
 use crate::report::{Connections, Drained};
-
-/// The treatment in force. A lame duck is served normally, but its responses say `Connection: close`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Mode {
-    Normal,
-    LameDuck { since: Instant, idle_grace: Duration },
-    Cut,
-}
-
-const NORMAL: u8 = 0;
-const LAME_DUCK: u8 = 1;
-const CUT: u8 = 2;
 
 /// A timer that expires so much later than asked shows that the process did not run, and no client could get on meanwhile.
 pub(crate) const PAUSED: Duration = Duration::from_secs(1);
@@ -95,12 +84,9 @@ pub struct Drain(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    mode: watch::Sender<Mode>,
-    waves: Waves,
-    /// How often `mode` was set; raised just after.
-    turns: AtomicUsize,
-    /// The kind of `mode`, for the path that every request takes.
-    kind: AtomicU8,
+    /// The mode of all connections. Each is told, and goes by what it was told.
+    turn: watch::Sender<Turn>,
+    registry: Registry,
     open: AtomicUsize,
     closed: AtomicU64,
     /// `closed` when lame duck began.
@@ -138,10 +124,8 @@ impl Drain {
 
     pub(crate) fn with_limit(limit: usize, options: DrainOptions) -> Drain {
         Drain(Arc::new(Shared {
-            mode: watch::Sender::new(Mode::Normal),
-            waves: Waves::new(),
-            turns: AtomicUsize::new(0),
-            kind: AtomicU8::new(NORMAL),
+            turn: watch::Sender::new(Turn::first()),
+            registry: Registry::new(),
             open: AtomicUsize::new(0),
             closed: AtomicU64::new(0),
             closed_before: AtomicU64::new(0),
@@ -181,19 +165,17 @@ impl Drain {
     /// their connection (see [`DrainOptions::goaway_delay`]), and [`Retiring`] tells the application. Called again, it changes
     /// the grace and keeps the count. A grace of more than 365 days is one of 365 days.
     pub fn lame_duck(&self, idle_grace: Duration) {
-        if self.0.kind.load(Ordering::SeqCst) == NORMAL {
+        let before = self.mode();
+        if before == Mode::Normal {
             self.0.closed_before.store(self.0.closed.load(Ordering::SeqCst), Ordering::SeqCst);
         }
-        let since = match self.mode() {
-            Mode::LameDuck { since, .. } => since,
-            Mode::Normal | Mode::Cut => Instant::now(),
-        };
-        self.turn(LAME_DUCK, Mode::LameDuck { since, idle_grace: idle_grace.min(LONGEST) });
+        let since = before.lame_duck_since().unwrap_or_else(Instant::now);
+        self.turn(Mode::LameDuck { since, idle_grace: idle_grace.min(LONGEST) });
     }
 
     /// Keep-alive again: no successor took over after all. Connections that have not been told anything live on.
     pub fn normal(&self) {
-        self.turn(NORMAL, Mode::Normal);
+        self.turn(Mode::Normal);
     }
 
     /// Waits until every connection is gone; after `deadline` cuts what is left. Says what became of them.
@@ -204,10 +186,7 @@ impl Drain {
 
     /// Cuts what is left, and says what became of all connections since lame duck began.
     pub(crate) async fn cut(&self) -> Drained {
-        let began = match self.mode() {
-            Mode::LameDuck { since, .. } => since,
-            Mode::Normal | Mode::Cut => Instant::now(),
-        };
+        let began = self.mode().lame_duck_since().unwrap_or_else(Instant::now);
         let (finished, cut, took) = (self.finished(), self.open() as u64, began.elapsed());
         self.cut_now();
         // What does not notice ends with the process; there is nothing more to wait for.
@@ -216,31 +195,27 @@ impl Drain {
     }
 
     pub(crate) fn cut_now(&self) {
-        self.turn(CUT, Mode::Cut);
+        self.turn(Mode::Cut);
     }
 
-    fn turn(&self, kind: u8, mode: Mode) {
-        self.0.kind.store(kind, Ordering::SeqCst);
-        self.0.mode.send_replace(mode);
-        let turn = self.0.turns.fetch_add(1, Ordering::SeqCst) + 1;
+    fn turn(&self, mode: Mode) {
+        self.0.turn.send_modify(|turn| *turn = turn.next(mode));
+        let turn = *self.0.turn.borrow();
         self.0.gone.notify_waiters();
-        match Handle::try_current() {
-            Ok(runtime) if kind == LAME_DUCK && self.open() > FEW => {
+        match (Handle::try_current(), mode) {
+            (Ok(runtime), Mode::LameDuck { .. }) if self.open() > FEW => {
                 let drain = self.clone();
                 runtime.spawn(async move {
-                    drain.0.waves.tell_slowly(drain.open(), || drain.turns() == turn).await;
+                    let is_current = || *drain.0.turn.borrow() == turn;
+                    drain.0.registry.tell_slowly(turn, drain.open(), is_current).await;
                 });
             }
-            _ => self.0.waves.tell_all(),
+            _ => self.0.registry.tell_all(turn),
         }
     }
 
-    fn turns(&self) -> usize {
-        self.0.turns.load(Ordering::SeqCst)
-    }
-
     fn mode(&self) -> Mode {
-        *self.0.mode.borrow()
+        self.0.turn.borrow().mode
     }
 
     /// Connections that are open now.
@@ -255,9 +230,9 @@ impl Drain {
             open,
             accepted: open + shared.closed.load(Ordering::SeqCst),
             evicted: shared.rooms.evicted(),
-            requests: shared.waves.requests(),
-            in_flight: shared.waves.in_flight(),
-            finished: if self.is(NORMAL) { 0 } else { self.finished() },
+            requests: shared.registry.requests(),
+            in_flight: shared.registry.in_flight(),
+            finished: if self.is_normal() { 0 } else { self.finished() },
         }
     }
 
@@ -282,13 +257,7 @@ impl Drain {
 
     /// Tells the application when this server is on its way out.
     pub fn retiring(&self) -> Retiring {
-        Retiring(self.0.mode.subscribe())
-    }
-
-    fn count(&self, requests: &Arc<Requests>, place: Place) -> Counted {
-        self.0.open.fetch_add(1, Ordering::SeqCst);
-        let shared = Arc::clone(&self.0);
-        Counted { shared, requests: Arc::clone(requests), place: Some(place), leaving: None }
+        Retiring(self.0.turn.subscribe())
     }
 
     /// A time in milliseconds since this was made.
@@ -296,68 +265,8 @@ impl Drain {
         u64::try_from((time - self.0.epoch).as_millis()).unwrap_or(u64::MAX)
     }
 
-    fn is(&self, kind: u8) -> bool {
-        self.0.kind.load(Ordering::Relaxed) == kind
-    }
-}
-
-/// One open connection. What is counted is the I/O object, so an upgraded connection counts for as long as it lives.
-#[derive(Debug)]
-struct Counted {
-    shared: Arc<Shared>,
-    requests: Arc<Requests>,
-    /// `None` once it has made room.
-    place: Option<Place>,
-    /// It has made room, and its client's end is waited for.
-    leaving: Option<Leaving>,
-}
-
-impl Counted {
-    /// It is closed in normal times. What its client has not read yet of an earlier response must not be destroyed, so it may
-    /// linger, and once it has sent its end another connection has its place.
-    fn leave(&mut self) {
-        if let Some(place) = &self.place
-            && self.requests.total() > 0
-        {
-            self.leaving = self.requests.drain().leaving(place.room());
-        }
-    }
-
-    /// Its end is sent: another connection has its place, unless too many linger without one.
-    fn sent_end(&mut self) {
-        let Some(place) = &self.place else { return };
-        if self.leaving.is_none() {
-            self.leaving = self.requests.drain().leaving(place.room());
-        }
-        if self.leaving.is_some() {
-            self.place = None;
-            self.requests.leave();
-        }
-    }
-
-    /// Returns when its place is needed, if it has one.
-    async fn crowded_out(&self) {
-        match &self.place {
-            Some(place) => self.requests.drain().crowded_out(place.room()).await,
-            None => std::future::pending().await,
-        }
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        let shared = &self.shared;
-        // A connection goes before the requests on it do, so here they can still be counted.
-        if shared.kind.load(Ordering::SeqCst) == CUT {
-            shared.requests_cut.fetch_add(self.requests.in_flight(), Ordering::SeqCst);
-        }
-        shared.closed.fetch_add(1, Ordering::SeqCst);
-        if shared.open.fetch_sub(1, Ordering::SeqCst) == 1 {
-            shared.gone.notify_waiters();
-        }
-        // In this order: no other connection is asked to make room that is there.
-        drop(self.place.take());
-        self.requests.leave();
+    fn is_normal(&self) -> bool {
+        self.mode() == Mode::Normal
     }
 }
 
@@ -369,18 +278,18 @@ impl Drop for Counted {
 /// [`ConnectInfo`]. If the successor crashes while this generation is in standby, it serves again and
 /// [`is_retiring`](Retiring::is_retiring) is false again.
 #[derive(Debug, Clone)]
-pub struct Retiring(watch::Receiver<Mode>);
+pub struct Retiring(watch::Receiver<Turn>);
 
 impl Retiring {
     /// Whether this generation is retiring or stopping now.
     pub fn is_retiring(&self) -> bool {
-        *self.0.borrow() != Mode::Normal
+        self.0.borrow().mode != Mode::Normal
     }
 
     /// Returns when this generation begins to retire or stop, at once if it has begun. Cancel safe.
     pub async fn wait(&mut self) {
         // An error means that the generation has left: that is as retired as can be.
-        let _ = self.0.wait_for(|mode| *mode != Mode::Normal).await;
+        let _ = self.0.wait_for(|turn| turn.mode != Mode::Normal).await;
     }
 }
 

@@ -9,11 +9,10 @@ use std::sync::Arc;
 use rustix::fs::fstat;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::unix::AsyncFd;
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::drain::{Drain, Place, Room};
+use crate::drain::{Drain, Room};
 use crate::error::{Error, Kind};
 use crate::generation::{Address, Predecessor};
 use crate::steering::Steering;
@@ -22,10 +21,8 @@ mod accept;
 mod foreign;
 pub(crate) mod members;
 mod plan;
+pub(crate) use accept::Serve;
 use plan::Planned;
-
-/// What is done with an accepted connection.
-pub(crate) type Sink = Arc<dyn Fn(TcpStream, SocketAddr, Place) + Send + Sync>;
 
 #[derive(Debug)]
 pub(crate) struct Port {
@@ -87,21 +84,20 @@ impl Port {
     /// Starts the accept loops. A listener that can be steered to must always be accepted from: if it stops, its
     /// share of the connections waits in vain.
     /// Connections to the addresses that are `reserved` take room of their own.
-    pub(crate) fn accept(&mut self, sink: &Sink, drain: &Drain, reserved: &[SocketAddr]) {
+    pub(crate) fn accept(&mut self, serve: &Serve, drain: &Drain, reserved: &[SocketAddr]) {
         let asked = |listener: &Listener| listener.address.asked;
         for (number, listener) in self.listeners.iter().enumerate() {
             // Several may have been asked for as port 0, and those that are reserved come last.
             let is_same = |other: &&Listener| asked(other) == asked(listener);
             let left = self.listeners[number..].iter().filter(is_same).count();
             let is_reserved = reserved.iter().filter(|one| **one == asked(listener)).count() >= left;
-            let task = accept::run(
+            let room = if is_reserved { Room::Reserved } else { Room::Public };
+            let admission = accept::Admission { drain: drain.clone(), room, serve: Arc::clone(serve) };
+            self.acceptors.spawn(accept::run(
                 Arc::clone(&listener.socket),
-                if is_reserved { Room::Reserved } else { Room::Public },
+                admission,
                 self.close.subscribe(),
-                drain.clone(),
-                Arc::clone(sink),
-            );
-            self.acceptors.spawn(task);
+            ));
         }
         let ours = self.listeners.iter().map(|l| (l.address.actual, l.inode)).collect();
         self.acceptors.spawn(foreign::run(ours, self.predecessor, self.close.subscribe()));
@@ -289,12 +285,12 @@ mod tests {
         let queued: Vec<_> =
             (0..50).map(|_| std::net::TcpStream::connect(local).expect("it listens")).collect();
         let delivered = Arc::new(std::sync::Mutex::new(Vec::new()));
-        let sink: Sink = Arc::new({
+        let serve: Serve = Arc::new({
             let delivered = Arc::clone(&delivered);
-            move |stream, _, _| delivered.lock().expect("no thread panics with it").push(stream)
+            move |conn| delivered.lock().expect("no thread panics with it").push(conn)
         });
         // This test's runtime has one thread, so the accept loop first runs when it is told to close already.
-        port.accept(&sink, &Drain::new(), &[]);
+        port.accept(&serve, &Drain::new(), &[]);
         port.begin_close();
         port.closed().await;
         assert_eq!(delivered.lock().expect("no thread panics with it").len(), queued.len());

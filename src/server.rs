@@ -12,11 +12,11 @@ use hyper::service::Service;
 use hyper::{Request, Response};
 
 use crate::defaults;
-use crate::drain::{Drain, DrainOptions};
+use crate::drain::{Conn, Drain, DrainOptions};
 use crate::error::{Error, Kind, LONGEST};
 use crate::handle::{Handle, Remote};
 use crate::identity::Identity;
-use crate::port::{Port, Sink};
+use crate::port::{Port, Serve};
 use crate::process::{self, Launch};
 use crate::report::Outcome;
 use crate::signals::Signals;
@@ -380,20 +380,17 @@ impl Server {
         let drain = self.config.drain();
         #[cfg(feature = "tls")]
         let tls = self.config.tls.enabled();
-        let sink: Sink = Arc::new({
-            let drain = drain.clone();
-            move |stream, remote, place| {
-                let (conn, service) = (drain.conn_at(stream, remote, place), service.clone());
-                #[cfg(feature = "tls")]
-                if let Some((config, timeout)) = tls.clone() {
-                    let served = async move { conn.tls(config, timeout).await?.serve(service).await };
-                    tokio::spawn(ended(served, remote));
-                    return;
-                }
-                tokio::spawn(ended(conn.serve(service), remote));
+        let serve: Serve = Arc::new(move |conn: Conn| {
+            let (remote, service) = (conn.connect_info().remote(), service.clone());
+            #[cfg(feature = "tls")]
+            if let Some((config, timeout)) = tls.clone() {
+                let served = async move { conn.tls(config, timeout).await?.serve(service).await };
+                tokio::spawn(ended(served, remote));
+                return;
             }
+            tokio::spawn(ended(conn.serve(service), remote));
         });
-        let engine = Engine::start(self.config, self.remote, drain, &sink)?;
+        let engine = Engine::start(self.config, self.remote, drain, &serve)?;
         engine.run(checked(self.check)).await
     }
 }

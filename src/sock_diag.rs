@@ -31,7 +31,7 @@ pub(crate) fn listeners(is_ipv4: bool, port: u16, each: impl FnMut(InetResponse)
 }
 
 /// What the kernel knows of a connection.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Connection {
     /// The shortest round trip in the last minutes, as it was measured.
     pub(crate) round_trip: Duration,

@@ -5,6 +5,7 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use handover::control::plain;
 use tokio::runtime::{Builder, Runtime};
 
 /// Files are read by these at least.
@@ -31,8 +32,7 @@ pub(crate) fn check() -> Result<(), String> {
             Err(error) => {
                 let room = started.len();
                 // No thread comes to the barrier in place of those that are missing, but this process is about to leave.
-                let error = error.to_string();
-                let error = error.split(" (os error").next().unwrap_or_default();
+                let error = plain(&error);
                 return Err(format!(
                     "cannot start: {needed} threads are needed and there is room for {room}: {error}; raise the limit of \
                      processes (`ulimit -u`, TasksMax= of the unit, pids.max of the container)"

@@ -1,4 +1,4 @@
-//! The I/O object of one connection: what passes through it, in both directions. `wait` has what it does when nothing comes.
+//! The I/O object of one connection: what passes through it, in both directions. What becomes of it, `conn_state` decides.
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
@@ -8,27 +8,26 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::runtime::Handle;
 use tokio::time::Instant;
 
-use super::Drain;
-use super::Place;
-use super::farewell::Farewell;
-use super::request_framing::RequestFraming;
+use super::conn_state::{Arrived, Ask, Close, ConnState, Failure, Now, Seen};
+use super::counted::Counted;
+use super::registry::Registration;
 use super::requests::{ConnectInfo, Protocol, Requests};
+use super::timer::Timer;
+use super::{Drain, Place};
 
-mod kernel;
 mod linger;
 mod socket;
 #[cfg(feature = "tls")]
 mod tls;
-mod wait;
-pub(super) use kernel::Arrived;
 pub(super) use linger::SENDERS;
+use linger::linger;
 pub(super) use socket::Means;
 use socket::Socket;
 #[cfg(feature = "tls")]
 pub use tls::TlsStream;
-use wait::End;
 
 /// A head and a body of so many bytes together are sent from one buffer: to the kernel that is less work than two, by
 /// more than copying them costs.
@@ -40,25 +39,22 @@ const SMALL: usize = 1024;
 /// To drop it ends the connection as its shutdown does, with FIN, and in such a way that the client gets all that was
 /// written: what it still sends is read and discarded, by a task, until it ends too, says nothing for 2 s, or has sent for
 /// 30 s. For so long the connection counts.
-pub struct Conn<T = TcpStream> {
+pub struct Conn<T = TcpStream>(
+    /// `None` once it is dropped, or has become another. On the heap, because a future holds a value in each place that it is moved
+    /// through.
+    Option<Box<Open<T>>>,
+);
+
+struct Open<T> {
     socket: Socket<T>,
-    requests: Arc<Requests>,
-    farewell: Farewell,
-    framing: RequestFraming,
-    /// Received while the protocol was found out, not yet read.
+    counted: Counted,
+    state: ConnState,
+    registration: Registration,
+    timer: Timer,
+    /// Received and not yet read.
     received: Vec<u8>,
-    /// What it speaks if it does not begin with the preface of HTTP/2.
-    otherwise: Protocol,
-    /// A part of a TLS record has arrived, so a head has begun.
-    part_of_record: bool,
-    write_blocked: bool,
-    /// Something has been written since it was last flushed.
-    unflushed: bool,
-    /// When the client must have taken something of what is blocked.
-    stalls: Option<Instant>,
-    /// What is written before anything else.
-    inserted: Vec<u8>,
-    end: End,
+    /// What is done with it once it is dropped.
+    linger: fn(Box<Open<T>>),
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Conn<T> {
@@ -70,118 +66,154 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Conn<T> {
         place: Place,
         means: Means<T>,
     ) -> Conn<T> {
-        let requests = Arc::new(Requests::new(drain, remote, local, place.room()));
-        let socket = Socket::new(stream, drain.count(&requests, place), means);
-        Conn::over(socket, Farewell::new(drain, &requests), requests, Protocol::Http1)
+        let now = Instant::now();
+        let requests = Arc::new(Requests::new(drain, remote, local, place.room(), now));
+        let registration = drain.0.registry.register(&requests, &drain.0.turn);
+        let state = ConnState::new(&requests, now);
+        Conn::over(Socket::new(stream, means), Counted::new(&requests, place), state, registration)
     }
 
-    fn over(socket: Socket<T>, farewell: Farewell, requests: Arc<Requests>, otherwise: Protocol) -> Conn<T> {
-        Conn {
-            socket,
-            requests,
-            farewell,
-            framing: RequestFraming::default(),
-            received: Vec::new(),
-            otherwise,
-            part_of_record: false,
-            write_blocked: false,
-            unflushed: false,
-            stalls: None,
-            inserted: Vec::new(),
-            end: End::Open,
-        }
+    fn over(socket: Socket<T>, counted: Counted, state: ConnState, registration: Registration) -> Conn<T> {
+        let linger = |open: Box<Open<T>>| {
+            // Without a runtime there is no task to wait.
+            if let Ok(runtime) = Handle::try_current() {
+                let Open { socket, counted, state, .. } = *open;
+                runtime.spawn(linger(socket.stream, counted, state.ends(), socket.means));
+            }
+        };
+        let (timer, received) = (Timer::default(), Vec::new());
+        let open = Open { socket, counted, state, registration, timer, received, linger };
+        Conn(Some(Box::new(open)))
     }
 }
 
 impl<T> Conn<T> {
     /// The addresses of both ends, and whether the generation is retiring.
     pub fn connect_info(&self) -> ConnectInfo {
-        ConnectInfo(Arc::clone(&self.requests))
+        ConnectInfo(Arc::clone(self.requests()))
     }
 
     pub(super) fn requests(&self) -> &Arc<Requests> {
-        &self.requests
+        self.open().state.requests()
     }
 
-    /// Gives back the bytes that told the protocol, to be read again.
+    /// It speaks this, by these bytes, which are to be read again.
     pub(super) fn begin(&mut self, protocol: Protocol, mut bytes: Vec<u8>) {
-        self.requests.set_protocol(protocol);
-        if protocol == Protocol::Http2 {
-            // What was read so far looked like a head.
-            self.requests.received(0, false);
-            self.farewell.expect_goaway().received(&mut bytes, !self.requests.is_normal());
-        }
-        self.received = bytes;
+        let open = self.open_mut();
+        open.state.on_protocol(protocol, &mut bytes, &open.now());
+        open.received = bytes;
     }
 
-    pub(super) fn otherwise(&self) -> Protocol {
-        self.otherwise
+    pub(super) fn default_protocol(&self) -> Protocol {
+        self.open().state.default_protocol()
     }
 
-    /// Returns how many of these bytes are left when those that hyper is not to see are taken out.
-    fn note_received(&mut self, bytes: &mut [u8]) -> usize {
-        self.farewell.note_byte(&self.requests);
-        self.farewell.progress().received();
-        if let Some(goaway) = self.farewell.goaway() {
-            return goaway.received(bytes, !self.requests.is_normal());
-        }
-        if self.requests.protocol() == Protocol::Other {
-            return bytes.len();
-        }
-        let empty_lines = self.framing.read(bytes);
-        self.part_of_record = false;
-        self.socket.ends.more = self.framing.is_within_body();
-        self.requests.received(self.framing.heads(), self.framing.is_within_head());
-        bytes.len() - empty_lines
+    fn open(&self) -> &Open<T> {
+        self.0.as_ref().expect("it is there until it is dropped")
     }
 
-    /// These bytes are written.
-    fn note_sent(&mut self, bytes: &[u8], cx: &Context<'_>) {
-        let is_lame_duck = !self.requests.is_normal();
-        // When the last stream ends, GOAWAY may be said, and hyper does not read again by itself.
-        if self.farewell.goaway().is_some_and(|goaway| goaway.sent(bytes, is_lame_duck)) {
-            cx.waker().wake_by_ref();
+    fn open_mut(&mut self) -> &mut Open<T> {
+        self.0.as_mut().expect("it is there until it is dropped")
+    }
+}
+
+impl<T> Open<T> {
+    fn now(&self) -> Now {
+        Now::after(self.timer.reached())
+    }
+}
+
+impl<T: AsyncWrite + Unpin> Open<T> {
+    /// Does what the state says. Ready when hyper is to read the end, or with an error.
+    fn follow(
+        &mut self,
+        cx: &mut Context<'_>,
+        ask: impl Fn(&mut ConnState, &Now, Seen) -> Close,
+    ) -> Poll<io::Result<()>> {
+        let mut seen = Seen::default();
+        loop {
+            let now = self.now();
+            let close = ask(&mut self.state, &now, seen);
+            if !self.state.output().is_empty() {
+                // What cannot be written now is written before anything else.
+                let _ = self.poll_output(cx);
+            }
+            if self.socket.look(&close, &mut seen) {
+                continue;
+            }
+            if self.state.has_left() {
+                self.counted.leave();
+            }
+            match close {
+                Close::Wait(Some(until)) => ready!(self.timer.wait_until(until, cx)),
+                Close::Wait(None) | Close::Look | Close::AskKernel => return Poll::Pending,
+                Close::Read(bytes) => {
+                    self.received = bytes;
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                Close::End => return Poll::Ready(Ok(())),
+                Close::Fail(failure) => {
+                    if matches!(failure, Failure::Gone | Failure::Stalled) {
+                        // What waits in the kernel would stay there for many minutes.
+                        self.socket.set_reset(true);
+                    }
+                    return Poll::Ready(Err(failure.into()));
+                }
+            }
+            seen = Seen::default();
         }
     }
 
-    fn wrote<R>(&mut self, result: Poll<io::Result<R>>, cx: &mut Context<'_>) -> Poll<io::Result<R>> {
-        self.write_blocked = result.is_pending();
-        if self.write_blocked {
-            ready!(self.poll_stalled(cx))?;
-            return Poll::Pending;
+    /// There is nothing to read. Ready with end-of-file when the connection is to be closed.
+    fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // This task is woken when there is something new for the connection.
+        if self.registration.wake(cx.waker()) {
+            self.timer.forget_task();
         }
-        self.stalls = None;
-        self.unflushed = true;
-        self.farewell.note_byte(&self.requests);
-        if let End::Held(progress) = &mut self.end {
-            *progress = Instant::now();
+        let close = self.follow(cx, ConnState::poll_close);
+        let requests = self.state.requests();
+        if close.is_pending() && requests.is_lame_duck() && requests.are_in_flight() {
+            requests.wait(cx);
         }
-        result
+        close
     }
 
     /// Writes what is said between the frames of hyper.
-    fn poll_insert(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>
-    where
-        T: AsyncWrite + Unpin,
-    {
-        while !self.inserted.is_empty() {
-            let n = ready!(self.socket.pin().poll_write(cx, &self.inserted))?;
-            self.inserted.drain(..n);
+    fn poll_output(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.state.output().is_empty() {
+            let n = ready!(self.socket.pin().poll_write(cx, self.state.output()))?;
+            self.state.output().drain(..n);
         }
         Poll::Ready(Ok(()))
     }
 
     /// The end of a body without length is the end of the connection. Unless that is reached properly, it must not look
     /// like it.
-    fn prepare_to_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>
-    where
-        T: AsyncWrite + Unpin,
-    {
-        if self.requests.is_cut() {
-            return Poll::Ready(Err(cut()));
+    fn prepare_to_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.state.requests().is_cut() {
+            return Poll::Ready(Err(Failure::Cut.into()));
         }
-        self.socket.set_reset(self.requests.is_unframed());
-        self.poll_insert(cx)
+        self.socket.set_reset(self.state.requests().is_unframed());
+        self.poll_output(cx)
+    }
+
+    /// What became of a write.
+    fn wrote<R>(&mut self, result: Poll<io::Result<R>>, cx: &mut Context<'_>) -> Poll<io::Result<R>> {
+        if result.is_pending() {
+            ready!(self.follow(cx, ConnState::poll_blocked))?;
+            return Poll::Pending;
+        }
+        let now = self.now();
+        self.state.on_progress(&now);
+        result
+    }
+
+    fn note_written(&mut self, bytes: &[u8], cx: &Context<'_>) {
+        let now = self.now();
+        if self.state.on_write(bytes, &now) {
+            cx.waker().wake_by_ref();
+        }
     }
 }
 
@@ -195,17 +227,13 @@ fn joined<'a>(bufs: &[IoSlice<'_>], whole: &'a mut [u8; SMALL]) -> Option<&'a [u
     Some(&whole[..len])
 }
 
-fn cut() -> io::Error {
-    io::Error::new(io::ErrorKind::ConnectionAborted, "cut at the end of the drain")
-}
-
 impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Conn<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let this = &mut *self;
+        let this = self.open_mut();
         if !this.received.is_empty() {
             let n = this.received.len().min(buf.remaining());
             buf.put_slice(&this.received[..n]);
@@ -216,24 +244,24 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Conn<T> {
             return Poll::Ready(Ok(()));
         }
         // For one that is closed from our side nothing comes any more.
-        if buf.remaining() == 0 || this.socket.ends.left {
+        if buf.remaining() == 0 || this.state.has_left() {
             return Poll::Ready(Ok(()));
         }
         loop {
             let before = buf.filled().len();
             match this.socket.pin().poll_read(cx, buf) {
-                Poll::Pending => return this.poll_wait(cx),
+                Poll::Pending => return this.poll_close(cx),
                 Poll::Ready(Err(error)) => {
-                    this.socket.ends.received = true;
+                    this.state.on_broken();
                     return Poll::Ready(Err(error));
                 }
                 Poll::Ready(Ok(())) => {}
             }
-            let bytes = &mut buf.filled_mut()[before..];
+            let (now, bytes) = (this.now(), &mut buf.filled_mut()[before..]);
             if bytes.is_empty() {
-                return if this.hold_end() { this.poll_wait(cx) } else { Poll::Ready(Ok(())) };
+                return if this.state.on_end(&now) { this.poll_close(cx) } else { Poll::Ready(Ok(())) };
             }
-            let left = this.note_received(bytes);
+            let left = this.state.on_read(bytes, &now);
             buf.set_filled(before + left);
             if left > 0 {
                 return Poll::Ready(Ok(()));
@@ -244,12 +272,13 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Conn<T> {
 
 impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Conn<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        ready!(self.prepare_to_write(cx))?;
-        let result = self.socket.pin().poll_write(cx, buf);
+        let this = self.open_mut();
+        ready!(this.prepare_to_write(cx))?;
+        let result = this.socket.pin().poll_write(cx, buf);
         if let Poll::Ready(Ok(n)) = result {
-            self.note_sent(&buf[..n], cx);
+            this.note_written(&buf[..n], cx);
         }
-        self.wrote(result, cx)
+        this.wrote(result, cx)
     }
 
     fn poll_write_vectored(
@@ -257,58 +286,77 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Conn<T> {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        ready!(self.prepare_to_write(cx))?;
-        let result = match joined(bufs, &mut [0; SMALL]) {
-            Some(whole) => self.socket.pin().poll_write(cx, whole),
-            None => self.socket.pin().poll_write_vectored(cx, bufs),
+        let this = self.open_mut();
+        ready!(this.prepare_to_write(cx))?;
+        let mut small = [0; SMALL];
+        let whole = joined(bufs, &mut small).map(IoSlice::new);
+        let bufs = whole.as_ref().map_or(bufs, std::slice::from_ref);
+        let result = match bufs {
+            [whole] => this.socket.pin().poll_write(cx, whole),
+            bufs => this.socket.pin().poll_write_vectored(cx, bufs),
         };
-        if let Poll::Ready(Ok(mut left)) = result
-            && self.farewell.goaway().is_some()
-        {
+        if let Poll::Ready(Ok(mut left)) = result {
             for buf in bufs {
                 let n = left.min(buf.len());
-                self.note_sent(&buf[..n], cx);
+                this.note_written(&buf[..n], cx);
                 left -= n;
             }
         }
-        self.wrote(result, cx)
+        this.wrote(result, cx)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.socket.is_write_vectored()
+        self.open().socket.stream.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_insert(cx))?;
-        let mut flushed = self.socket.pin().poll_flush(cx);
+        let this = self.open_mut();
+        ready!(this.poll_output(cx))?;
+        let mut flushed = this.socket.pin().poll_flush(cx);
         // Only a stream with a buffer of its own has something to flush.
-        if flushed.is_pending() || self.write_blocked {
-            flushed = self.wrote(flushed, cx);
+        if flushed.is_pending() || this.state.is_write_blocked() {
+            flushed = this.wrote(flushed, cx);
         }
-        if matches!(self.end, End::Held(_)) && flushed.is_ready() && !self.requests.are_in_flight() {
-            // The last response is written, and the kernel does not announce the end a second time.
-            self.end = End::Open;
+        ready!(flushed)?;
+        let ask = this.state.on_flush(&this.now());
+        let is_due = match ask {
+            Ask::WhenSomethingHappens => false,
+            Ask::Now => true,
+            Ask::At(time) => this.timer.wait_until(time, cx).is_ready(),
+        };
+        if is_due {
             cx.waker().wake_by_ref();
         }
-        // HTTP/2 is flushed at every turn.
-        if flushed.is_ready() && self.requests.is_normal() && std::mem::take(&mut self.unflushed) {
-            let this = &mut *self;
-            if this.farewell.goaway().is_none() {
-                this.farewell.written(&this.requests, cx);
-            } else {
-                let unfinished = this.unfinished();
-                this.farewell.written_http2(&this.requests, unfinished, cx);
-            }
-        }
-        flushed
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.socket.set_reset(false);
-        ready!(self.poll_insert(cx))?;
-        ready!(self.socket.pin().poll_shutdown(cx))?;
-        self.socket.ends.sent = true;
+        let this = self.open_mut();
+        this.socket.set_reset(false);
+        ready!(this.poll_output(cx))?;
+        ready!(this.socket.pin().poll_shutdown(cx))?;
+        this.state.on_shutdown();
         Poll::Ready(Ok(()))
+    }
+}
+
+impl<T> Drop for Conn<T> {
+    fn drop(&mut self) {
+        let Some(open) = self.0.take() else { return };
+        let lingers = if open.socket.resets() {
+            false
+        } else if open.state.has_left() {
+            open.counted.is_leaving() && open.state.must_linger(Arrived::Something)
+        } else {
+            open.state.must_linger(open.socket.arrived())
+        };
+        if lingers {
+            return (open.linger)(open);
+        }
+        let Open { socket, counted, .. } = *open;
+        // In this order: the connection that gets its place comes after it.
+        drop(socket);
+        drop(counted);
     }
 }
 

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::conn_state::Now;
 use super::frames::{ACK, DATA, END_STREAM, Frame, Frames, GOAWAY, HEADERS, PING, RST_STREAM};
 
 /// For so long nothing has to be under way before GOAWAY is said, in the beginning. The longer it has not been said, the shorter
@@ -81,7 +82,7 @@ enum Client {
 /// What is to be done next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
-    /// Find out whether the client reads: send [`probe`].
+    /// Find out whether the client reads, by [`Goaway::probe`].
     Probe,
     /// Have hyper say it.
     Gracefully,
@@ -95,10 +96,6 @@ fn ping(payload: &[u8; 8]) -> Vec<u8> {
     [&[0, 0, 8, PING, 0, 0, 0, 0, 0][..], payload].concat()
 }
 
-pub(super) fn probe() -> Vec<u8> {
-    ping(PAYLOAD)
-}
-
 /// Returns how many bytes are left.
 fn take_out(bytes: &mut [u8], range: Range<usize>) -> usize {
     let left = bytes.len() - range.len();
@@ -107,14 +104,14 @@ fn take_out(bytes: &mut [u8], range: Range<usize>) -> usize {
 }
 
 impl Goaway {
-    pub(super) fn new() -> Goaway {
+    pub(super) fn new(now: Instant) -> Goaway {
         Goaway {
             received: Frames::of_client(),
             sent: Frames::of_server(),
             open: Vec::new(),
             last_stream: 0,
             has_begun: false,
-            last_activity: Instant::now(),
+            last_activity: now,
             round_trip: None,
             probe: None,
             client: Client::Unknown(0),
@@ -152,7 +149,7 @@ impl Goaway {
     }
 
     /// Returns how many of the bytes are left when what hyper must not know, or not yet, is taken out: the answers to PINGs.
-    pub(super) fn received(&mut self, bytes: &mut [u8], is_lame_duck: bool) -> usize {
+    pub(super) fn received(&mut self, bytes: &mut [u8], is_lame_duck: bool, now: &Now) -> usize {
         let Goaway { received, open, last_stream, .. } = self;
         let (mut requested, mut answer) = (false, None);
         received.read(bytes, |Frame { kind, flags, stream, whole }| match kind {
@@ -169,11 +166,11 @@ impl Goaway {
         });
         self.gets_on |= requested;
         if requested && is_lame_duck {
-            self.last_activity = Instant::now();
+            self.last_activity = now.get();
         }
         let overtakes = answer.as_ref().map_or(requested, |(_, requested_before)| *requested_before);
         if let Some(probe) = self.probe.as_mut().filter(|_| overtakes) {
-            probe.overtaken.get_or_insert_with(Instant::now);
+            probe.overtaken.get_or_insert_with(|| now.get());
         }
         match answer {
             Some((Some(whole), _)) if self.probe.is_some() && bytes[whole.clone()].ends_with(PAYLOAD) => {
@@ -182,7 +179,7 @@ impl Goaway {
             }
             Some((Some(whole), _)) if bytes[whole.clone()].ends_with(ALIVE) => take_out(bytes, whole),
             Some((Some(whole), _)) if self.told && !self.acknowledged => {
-                self.withheld = Some((bytes[whole.clone()].to_vec(), Instant::now()));
+                self.withheld = Some((bytes[whole.clone()].to_vec(), now.get()));
                 take_out(bytes, whole)
             }
             // In two parts, hyper has one already.
@@ -207,7 +204,7 @@ impl Goaway {
     }
 
     /// Returns whether these bytes, which were written, end the last open stream of a lame duck.
-    pub(super) fn sent(&mut self, bytes: &[u8], is_lame_duck: bool) -> bool {
+    pub(super) fn sent(&mut self, bytes: &[u8], is_lame_duck: bool, now: &Now) -> bool {
         let Goaway { sent, open, has_begun, .. } = self;
         *has_begun = true;
         let before = open.len();
@@ -221,7 +218,7 @@ impl Goaway {
         let ended = open.len() < before && is_lame_duck;
         self.gets_on |= gets_on;
         if ended {
-            self.last_activity = Instant::now();
+            self.last_activity = now.get();
         }
         ended && self.is_idle()
     }
@@ -247,7 +244,7 @@ impl Goaway {
 
     /// What comes next, and when, if nothing happens until then. It is a lame duck since `since`, and is to be told by
     /// `latest`.
-    pub(super) fn next(&self, since: Instant, latest: Instant) -> (Instant, Step) {
+    pub(super) fn next(&self, since: Instant, latest: Instant, now: &Now) -> (Instant, Step) {
         // The server's SETTINGS come first.
         if !self.is_idle() || !self.has_begun {
             return (latest, Step::Gracefully);
@@ -259,7 +256,7 @@ impl Goaway {
         match (self.client, &self.probe) {
             (Client::Reads, _) => (quiet, Step::Gracefully),
             (Client::Unknown(OVERTAKEN..), _) => (quiet, Step::AtOnce),
-            (Client::Unknown(_), None) if Instant::now() < latest => (since, Step::Probe),
+            (Client::Unknown(_), None) if now.get() < latest => (since, Step::Probe),
             (Client::Unknown(_), None) => (latest, Step::Gracefully),
             (Client::Unknown(times), Some(probe)) => {
                 let unread = probe.sent + if times + LONG >= OVERTAKEN { QUIET } else { UNREAD };
@@ -271,15 +268,20 @@ impl Goaway {
         }
     }
 
-    /// Returns whether a PING is to be sent now, to a client as far away as `round_trip` says.
-    pub(super) fn probe(&mut self, round_trip: impl FnOnce() -> Option<Duration>) -> bool {
-        self.round_trip = self.round_trip.or_else(round_trip);
+    /// How far away the client is must be known before it is probed.
+    pub(super) fn needs_round_trip(&self) -> bool {
+        self.round_trip.is_none()
+    }
+
+    /// Returns the PING that is to be sent now, to a client that is as far away as `round_trip` says.
+    pub(super) fn probe(&mut self, round_trip: Option<Duration>, now: Instant) -> Option<Vec<u8>> {
+        self.round_trip = self.round_trip.or(round_trip);
         if self.round_trip.is_none_or(|time| time > NEAR) {
             // It cannot be told, so it is treated as one that reads.
             self.client = Client::Reads;
-            return false;
+            return None;
         }
-        self.probe = Some(Probe { sent: Instant::now(), overtaken: None });
-        true
+        self.probe = Some(Probe { sent: now, overtaken: None });
+        Some(ping(PAYLOAD))
     }
 }

@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::mode::{Told, Turn};
 use super::options::DrainOptions;
 use super::room::{Gladness, Room, Tenancy};
-use super::{CUT, Drain, LAME_DUCK, NORMAL, Retiring};
+use super::{Drain, Retiring};
 use crate::sock_diag;
 
 /// What a request says of its connection: an extension of every request that [`Server::serve`] and [`Conn::serve`] hand
@@ -76,6 +77,8 @@ pub(super) struct Requests {
     drain: Drain,
     remote: SocketAddr,
     local: SocketAddr,
+    /// See [`Told`].
+    told: AtomicU64,
     protocol: AtomicU8,
     /// Requests since the connection was accepted. Only its task writes it, so that this needs no locked instruction.
     begun: AtomicU64,
@@ -99,11 +102,18 @@ pub(super) struct Requests {
 }
 
 impl Requests {
-    pub(super) fn new(drain: &Drain, remote: SocketAddr, local: SocketAddr, room: Room) -> Requests {
+    pub(super) fn new(
+        drain: &Drain,
+        remote: SocketAddr,
+        local: SocketAddr,
+        room: Room,
+        now: Instant,
+    ) -> Requests {
         Requests {
             drain: drain.clone(),
             remote,
             local,
+            told: AtomicU64::new(Turn::first().told().0),
             protocol: AtomicU8::new(Protocol::Other as u8),
             begun: AtomicU64::new(0),
             ended: AtomicU64::new(0),
@@ -115,7 +125,7 @@ impl Requests {
             goaway: AtomicBool::new(false),
             answered: AtomicBool::new(false),
             tunnel: AtomicBool::new(false),
-            tenancy: Tenancy::new(room, drain.millis(Instant::now())),
+            tenancy: Tenancy::new(room, drain.millis(now)),
         }
     }
 
@@ -123,16 +133,25 @@ impl Requests {
         &self.drain
     }
 
+    /// Tells it what mode it is in from now on, unless it was told something later.
+    pub(super) fn tell(&self, turn: Turn) {
+        self.told.fetch_max(turn.told().0, Ordering::SeqCst);
+    }
+
+    pub(super) fn told(&self) -> Told {
+        Told(self.told.load(Ordering::Relaxed))
+    }
+
     pub(super) fn is_normal(&self) -> bool {
-        self.drain.is(NORMAL)
+        self.told().is_normal()
     }
 
     pub(super) fn is_lame_duck(&self) -> bool {
-        self.drain.is(LAME_DUCK)
+        self.told().is_lame_duck()
     }
 
     pub(super) fn is_cut(&self) -> bool {
-        self.drain.is(CUT)
+        self.told().is_cut()
     }
 
     pub(super) fn options(&self) -> &DrainOptions {
@@ -245,10 +264,10 @@ impl Requests {
     }
 
     /// It was asked to make room, and something is under way by now.
-    pub(super) fn stay(&self) {
+    pub(super) fn stay(&self, now: Instant) {
         if self.tenancy.answer() {
             // It is not asked again at once.
-            self.set_idle(Instant::now());
+            self.set_idle(now);
             self.drain.answered(false);
         }
     }

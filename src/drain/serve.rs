@@ -37,8 +37,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Conn<T> {
         B::Data: Send,
         B::Error: Into<BoxError>,
     {
-        // On the heap: a future holds a value in each place that it is moved through.
-        serve(Box::new(self), service)
+        serve(self, service)
     }
 
     /// By its first bytes, not by ALPN alone: a client that agreed on HTTP/2 and has not said anything yet is idle like any
@@ -52,7 +51,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Conn<T> {
                 break Protocol::Http1;
             }
             if received[..n] != PREFACE[..n] {
-                break self.otherwise();
+                break self.default_protocol();
             }
             if n == PREFACE.len() {
                 break Protocol::Http2;
@@ -63,7 +62,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Conn<T> {
     }
 }
 
-async fn serve<T, S, B>(mut conn: Box<Conn<T>>, service: S) -> Result<(), BoxError>
+async fn serve<T, S, B>(mut conn: Conn<T>, service: S) -> Result<(), BoxError>
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: Service<Request<Incoming>, Response = Response<B>> + Send + 'static,

@@ -12,8 +12,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
-use super::Sink;
-use crate::drain::{Drain, Place, Room};
+use crate::drain::{Conn, Drain, Place, Room};
 
 /// How long accepting pauses when the process or the system is out of descriptors or memory. The connections wait
 /// in the queue meanwhile.
@@ -21,23 +20,40 @@ const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
 /// How often an exhaustion that lasts is logged.
 const EXHAUSTED_LOG: Duration = Duration::from_secs(10);
 
+/// What is done with an accepted connection.
+pub(crate) type Serve = Arc<dyn Fn(Conn) + Send + Sync>;
+
+/// Lets the connections of one listener in.
+pub(super) struct Admission {
+    pub(super) drain: Drain,
+    pub(super) room: Room,
+    pub(super) serve: Serve,
+}
+
+impl Admission {
+    fn admit(&self, stream: TcpStream, remote: SocketAddr, place: Place) {
+        // Fails only on a connection that is dead already; its first read will find out.
+        let _ = stream.set_nodelay(true);
+        (self.serve)(self.drain.conn_at(stream, remote, place));
+    }
+}
+
 /// Accepts as long as there is room. A pause lets connections wait in the queue, and that is safe while this generation
 /// serves, because it is the one that accepts again. A listener that was flipped away from, or closes, is never paused:
 /// what waits in its queue would be lost with it (and a lame duck has a place for everybody).
 pub(super) async fn run(
     listener: Arc<AsyncFd<OwnedFd>>,
-    room: Room,
+    admission: Admission,
     mut close: watch::Receiver<bool>,
-    drain: Drain,
-    sink: Sink,
 ) {
+    let Admission { drain, room, .. } = &admission;
     let mut exhausted = Exhausted { logged: None };
     let mut full = Exhausted { logged: None };
     while !*close.borrow_and_update() {
         // No connection is asked to make room before another one waits for it.
         let next = async {
             let mut ready = listener.readable().await?;
-            if drain.is_full(room) {
+            if drain.is_full(*room) {
                 // The event may be about one that was accepted since.
                 if !is_waited_for(listener.get_ref()) {
                     ready.clear_ready();
@@ -51,7 +67,7 @@ pub(super) async fn run(
                     );
                 });
             }
-            Ok::<_, io::Error>(Some((ready, drain.place(room).await)))
+            Ok::<_, io::Error>(Some((ready, drain.place(*room).await)))
         };
         let next = tokio::select! {
             next = next => next,
@@ -60,7 +76,7 @@ pub(super) async fn run(
         let accepted = match next {
             Ok(None) => Ok(()),
             Ok(Some((mut ready, place))) => match ready.try_io(|listener| accept(listener.get_ref())) {
-                Ok(accepted) => accepted.map(|(stream, peer)| deliver(stream, peer, place, &sink)),
+                Ok(accepted) => accepted.map(|(stream, peer)| admission.admit(stream, peer, place)),
                 Err(_queue_is_empty) => Ok(()),
             },
             Err(error) => Err(error),
@@ -68,25 +84,19 @@ pub(super) async fn run(
         if let Err(error) = accepted
             && exhausted.pause_if(&error).await
         {
-            drain.make_room(room);
+            drain.make_room(*room);
         }
     }
     loop {
         // The kernel is asked, not tokio's memory of the last readiness event: only EAGAIN says that the queue is empty.
         match accept(listener.get_ref()) {
-            Ok((stream, peer)) => deliver(stream, peer, drain.place_anyway(room), &sink),
+            Ok((stream, peer)) => admission.admit(stream, peer, drain.place_anyway(*room)),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
             Err(error) => {
                 exhausted.pause_if(&error).await;
             }
         }
     }
-}
-
-fn deliver(stream: TcpStream, peer: SocketAddr, place: Place, sink: &Sink) {
-    // Fails only on a connection that is dead already; its first read will find out.
-    let _ = stream.set_nodelay(true);
-    sink(stream, peer, place);
 }
 
 /// Whether the queue is not empty.

@@ -18,7 +18,7 @@ use crate::generation::Generation;
 use crate::handle::{Command, Remote};
 use crate::identity::Identity;
 use crate::notify::Notify;
-use crate::port::{Port, Sink};
+use crate::port::{Port, Serve};
 use crate::process::held::Held;
 use crate::process::{Child, Launch};
 use crate::report::Outcome;
@@ -81,7 +81,12 @@ enum Input {
 
 impl Engine {
     /// Finds out who this generation is, and listens.
-    pub(super) fn start(config: Config, remote: Remote, drain: Drain, sink: &Sink) -> Result<Engine, Error> {
+    pub(super) fn start(
+        config: Config,
+        remote: Remote,
+        drain: Drain,
+        serve: &Serve,
+    ) -> Result<Engine, Error> {
         // First of all: what arrives from here on is not lost.
         let mut signals = config.signals.map_or_else(Signals::install, Ok)?;
         signals.enter()?;
@@ -96,7 +101,7 @@ impl Engine {
             config.reserved.into_iter().filter(|one| one.port() == 0 || !is_public(one)).collect();
         let mut port = Port::open(&addresses, generation.predecessor.as_ref(), config.backlog)?;
         let steered = port.hold_own();
-        port.accept(sink, &drain, &reserved);
+        port.accept(serve, &drain, &reserved);
         let notify = Notify::from_env(generation.predecessor.is_none());
         let mut engine = Engine {
             state: State::Starting { give_up: std_now() + config.timings.ready_timeout, queued: false },

@@ -9,7 +9,7 @@ use super::engine::Engine;
 use super::{Server, checked};
 use crate::drain::{Conn, Retiring};
 use crate::error::Error;
-use crate::port::Sink;
+use crate::port::Serve;
 use crate::report::Outcome;
 
 /// The addresses of a generation, for a program that brings its own accept loop.
@@ -49,13 +49,10 @@ impl Server {
         self.config.check()?;
         let drain = self.config.drain();
         let (accepted, connections) = mpsc::unbounded_channel();
-        let sink: Sink = Arc::new({
-            let drain = drain.clone();
-            // The queue has no bound because its listener must never be left alone while connections are steered to it.
-            move |stream, peer, place| drop(accepted.send(drain.conn_at(stream, peer, place)))
-        });
+        // The queue has no bound because its listener must never be left alone while connections are steered to it.
+        let serve: Serve = Arc::new(move |conn| drop(accepted.send(conn)));
         let retiring = drain.retiring();
-        let engine = Engine::start(self.config, self.remote, drain, &sink)?;
+        let engine = Engine::start(self.config, self.remote, drain, &serve)?;
         let (ready, told) = oneshot::channel();
         let check = self.check;
         let engine = tokio::spawn(engine.run(async move {

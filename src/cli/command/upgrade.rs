@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use handover::control::place::{has_capabilities, secret};
+use handover::control::plain;
 use rustix::process::geteuid;
 
 use super::ask::ask;
@@ -17,7 +18,7 @@ use super::{Trouble, Which, failed, say};
 
 pub(super) fn run(which: &Which, new: &Path) -> Result<(), Trouble> {
     let cannot = |cause: &str| failed(format!("cannot upgrade to {}: {cause}", new.display()));
-    let about = fs::metadata(new).map_err(|error| cannot(&error.to_string()))?;
+    let about = fs::metadata(new).map_err(|error| cannot(&plain(&error)))?;
     if !about.is_file() {
         return Err(cannot("it is not a file; name the new program itself"));
     }
@@ -28,7 +29,7 @@ pub(super) fn run(which: &Which, new: &Path) -> Result<(), Trouble> {
 
     let dir = which.find()?;
     // What it says of its program would otherwise decide where root puts a file.
-    let owner = fs::metadata(&dir).map_err(|error| cannot(&error.to_string()))?.uid();
+    let owner = fs::metadata(&dir).map_err(|error| cannot(&plain(&error)))?.uid();
     if owner != geteuid().as_raw() {
         return Err(cannot(&format!(
             "the server belongs to uid {owner}, who must do it: `sudo -u '#{owner}' handover upgrade`"
@@ -37,7 +38,8 @@ pub(super) fn run(which: &Which, new: &Path) -> Result<(), Trouble> {
     let server = after_standby(&dir)?;
     let program = server.status.as_ref().map_or("", |status| &status.program);
     let program = Path::new(program).canonicalize();
-    let program = program.map_err(|error| cannot(&format!("the running program is not there: {error}")))?;
+    let program =
+        program.map_err(|error| cannot(&format!("the running program is not there: {}", plain(&error))))?;
     let place = program.with_file_name("");
     let (beside, how) = match Beside::link(new, &program) {
         Some(beside) => (beside, "linked"),

@@ -6,9 +6,10 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::SemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 
-use super::super::{Counted, Mode, PAUSED};
-use super::Arrived;
-use super::socket::{Ends, Means};
+use super::super::PAUSED;
+use super::super::conn_state::{Arrived, Ends};
+use super::super::counted::Counted;
+use super::Means;
 
 /// How long a client may say nothing.
 const SILENT: Duration = Duration::from_secs(2);
@@ -24,7 +25,7 @@ pub(super) async fn linger<T>(mut stream: T, mut counted: Counted, ends: Ends, m
 where
     T: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut mode = counted.shared.mode.subscribe();
+    let mut turn = counted.requests().drain().0.turn.subscribe();
     let until_client_ends = async {
         let began = Instant::now();
         let patience = if ends.more { STALLED } else { SILENT };
@@ -38,7 +39,7 @@ where
     };
     tokio::select! {
         () = until_client_ends => {}
-        _ = mode.wait_for(|mode| *mode == Mode::Cut) => {}
+        _ = turn.wait_for(|turn| turn.told().is_cut()) => {}
     }
     // In this order: one that is not counted any more is closed.
     drop(stream);
@@ -70,7 +71,7 @@ where
             _ if now >= deadline => return,
             _ => {
                 if permit.is_none() {
-                    permit = counted.shared.senders.try_acquire().ok();
+                    permit = counted.requests().drain().0.senders.try_acquire().ok();
                     limit = began + if permit.is_some() { SENDING } else { SILENT };
                 }
                 stalled = now + STALLED;
@@ -92,14 +93,14 @@ mod tests {
     use crate::drain::requests::Requests;
     use crate::drain::room::Room;
 
-    const SENT: Ends = Ends { received: false, sent: true, more: false, reset: false, left: false };
+    const SENT: Ends = Ends { received: false, sent: true, more: false, left: false };
 
     /// How long it takes, in a time that passes only while everybody waits.
     async fn lingers(drain: &Drain, ours: DuplexStream, ends: Ends) -> Duration {
         let began = Instant::now();
         let peer = SocketAddr::from(([192, 0, 2, 1], 1));
-        let requests = Arc::new(Requests::new(drain, peer, peer, Room::Public));
-        let counted = drain.count(&requests, drain.place_anyway(Room::Public));
+        let requests = Arc::new(Requests::new(drain, peer, peer, Room::Public, began));
+        let counted = Counted::new(&requests, drain.place_anyway(Room::Public));
         linger(ours, counted, ends, Means::none()).await;
         began.elapsed()
     }

@@ -16,9 +16,10 @@ use tokio::time::{Instant, sleep};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::{self, PeerMisbehaved, ServerConfig};
 
-use super::super::farewell::Unfinished;
+use super::super::conn_state::{Arrived, Failure, Now};
+use super::super::requests::Protocol;
 use super::super::{Drain, PAUSED};
-use super::{Arrived, Conn, Means, Protocol, Socket, cut};
+use super::{Conn, Means, Open, Socket};
 use crate::sock_diag::Connection;
 
 /// What a client has sent in time, and the runtime has not seen yet, is read within this.
@@ -31,20 +32,22 @@ impl Conn<TcpStream> {
     /// # Errors
     ///
     /// When the client does not speak TLS, cannot agree on anything with `config`, or takes too long.
-    pub async fn tls(self, config: Arc<ServerConfig>, timeout: Duration) -> io::Result<Conn<TlsStream>> {
-        let Conn { socket, requests, mut farewell, .. } = self;
+    pub async fn tls(mut self, config: Arc<ServerConfig>, timeout: Duration) -> io::Result<Conn<TlsStream>> {
+        let open = self.0.take().expect("it is there until it is dropped");
+        let Open { socket, counted, mut state, mut registration, .. } = *open;
+        let requests = Arc::clone(state.requests());
         requests.set_protocol(Protocol::Handshake);
-        let (stream, counted) = socket.into_parts();
         let mut timer = pin!(sleep(timeout));
         let mut looked = false;
         let late = || io::Error::new(io::ErrorKind::TimedOut, format!("no TLS handshake within {timeout:?}"));
         // On the heap: the keys and buffers of a session are large, and hyper moves what it is given.
-        let mut accept =
-            Box::pin(TlsAcceptor::from(config).accept(Wire { stream, records: Records::default() }));
+        let mut accept = Box::pin(
+            TlsAcceptor::from(config).accept(Wire { stream: socket.stream, records: Records::default() }),
+        );
         let stream = poll_fn(|cx| {
-            // Without HTTP there is no verdict but the cut.
-            if farewell.poll(&requests, Unfinished::default(), cx).is_ready() {
-                return Poll::Ready(Err(cut()));
+            registration.wake(cx.waker());
+            if requests.is_cut() {
+                return Poll::Ready(Err(Failure::Cut.into()));
             }
             if let Poll::Ready(accepted) = accept.as_mut().poll(cx) {
                 return Poll::Ready(accepted.map_err(|error| explained(error, requests.drain())));
@@ -57,7 +60,7 @@ impl Conn<TcpStream> {
             ready!(timer.as_mut().poll(cx));
             // What arrived while this process did not run is not late. Nor is what arrives at the last moment, but once: a
             // client could go on like this.
-            let arrived = accept.get_ref().map(|wire| super::kernel::arrived(&wire.stream));
+            let arrived = accept.get_ref().map(|wire| super::socket::arrived(&wire.stream));
             let again = if deadline.elapsed() > PAUSED {
                 timeout
             } else if !std::mem::replace(&mut looked, true) && arrived == Some(Arrived::Something) {
@@ -69,15 +72,13 @@ impl Conn<TcpStream> {
             timer.as_mut().poll(cx).map(|()| Err(late()))
         })
         .await?;
-        requests.set_protocol(Protocol::Other);
-        // The grace of a lame duck begins now; its first request is on the way.
-        farewell.note_byte(&requests);
-        let otherwise = match stream.get_ref().1.alpn_protocol() {
+        let default_protocol = match stream.get_ref().1.alpn_protocol() {
             Some(b"h2") => Protocol::Http2,
             _ => Protocol::Http1,
         };
-        let socket = Socket::new(TlsStream(Box::new(stream)), counted, Means { arrived, reset_at_end, ask });
-        Ok(Conn::over(socket, farewell, requests, otherwise))
+        state.on_handshake(default_protocol, &Now::after(None));
+        let socket = Socket::new(TlsStream(Box::new(stream)), Means { arrived, reset_at_end, ask });
+        Ok(Conn::over(socket, counted, state, registration))
     }
 }
 
@@ -102,18 +103,18 @@ fn arrived(stream: &TlsStream) -> Arrived {
     if !session.wants_read() {
         return Arrived::Something;
     }
-    match super::kernel::arrived(&wire.stream) {
+    match super::socket::arrived(&wire.stream) {
         Arrived::Nothing if wire.records.is_within_one() => Arrived::Part,
         arrived => arrived,
     }
 }
 
 fn reset_at_end(stream: &TlsStream, reset: bool) {
-    super::kernel::reset_at_end(&stream.0.get_ref().0.stream, reset);
+    super::socket::reset_at_end(&stream.0.get_ref().0.stream, reset);
 }
 
 fn ask(stream: &TlsStream) -> Option<Connection> {
-    super::kernel::ask(&stream.0.get_ref().0.stream)
+    super::socket::ask(&stream.0.get_ref().0.stream)
 }
 
 /// The stream of a connection with TLS: what is read and written is the plain text.

@@ -1,0 +1,293 @@
+//! When a connection may be closed from our side. It is asked whenever the connection waits for its client, and again when the
+//! answer may have changed: by the mode, by a deadline, by the socket, and by the end of a request.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::super::goaway::{Goaway, Step};
+use super::super::options::limit;
+use super::super::requests::Protocol;
+use super::{Arrived, Close, ConnState, Failure, Now, Seen};
+
+/// How long an HTTP/2 client may take to acknowledge GOAWAY before its connection is closed between two streams.
+const GOAWAY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a client of HTTP/2 may be silent after a PING.
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// What is due at a deadline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    /// Close it, unless something has arrived by now.
+    Close,
+    /// Its head has been waited for for too long, or its responses do not get on: close it too.
+    GiveUp,
+    /// The body of its request does not come: this is an error.
+    Late,
+    /// It is not there any more.
+    Gone,
+    /// Is it there?
+    Ping,
+    /// It is idle: begin with GOAWAY.
+    Retire,
+    /// The next step to GOAWAY.
+    Goaway(Step),
+    /// Its client has ended, and nothing more was written to it.
+    Abandon,
+}
+
+type Next = Option<(Instant, Verdict)>;
+
+impl ConnState {
+    /// There is nothing to read.
+    pub(in crate::drain) fn poll_close(&mut self, now: &Now, seen: Seen) -> Close {
+        self.learn(now);
+        if self.requests.is_cut() {
+            return Close::Fail(Failure::Cut);
+        }
+        self.note(now);
+        if self.requests.tenancy().is_asked() {
+            return self.make_room(now, seen);
+        }
+        match self.next(now) {
+            Some((deadline, verdict)) if now.has_reached(deadline) => {
+                self.apply(verdict, deadline, now, seen)
+            }
+            next => self.wait(next.map(|(deadline, _)| deadline), seen),
+        }
+    }
+
+    /// A timer that is set wakes in vain, which is less work than to set it for each request.
+    fn wait(&mut self, until: Option<Instant>, seen: Seen) -> Close {
+        if self.requests.is_lame_duck() && self.requests.are_in_flight() {
+            // What arrives within a body is not a request.
+            let more = if self.is_within_head() {
+                true
+            } else if self.framing.is_within_body() {
+                false
+            } else {
+                let Some(arrived) = seen.arrived else { return Close::Look };
+                matches!(arrived, Arrived::Something | Arrived::Part)
+            };
+            self.requests.set_more(more);
+        }
+        Close::Wait(until)
+    }
+
+    fn apply(&mut self, verdict: Verdict, deadline: Instant, now: &Now, seen: Seen) -> Close {
+        match verdict {
+            Verdict::Goaway(step) => self.apply_goaway(step, now, seen),
+            Verdict::Abandon if now.is_long_after(deadline) => {
+                self.half_closed = Some(now.get());
+                self.poll_close(now, seen)
+            }
+            Verdict::Abandon => {
+                self.half_closed = None;
+                Close::End
+            }
+            Verdict::Ping => {
+                self.output.extend(self.goaway.as_ref().and_then(|goaway| goaway.ask()).unwrap_or_default());
+                self.progress.pinged = Some(now.get());
+                self.poll_close(now, seen)
+            }
+            Verdict::Retire => {
+                self.retiring.by_itself = true;
+                self.retiring.since = now.get();
+                self.poll_close(now, seen)
+            }
+            Verdict::Close if self.write_blocked => Close::Wait(None),
+            Verdict::Close | Verdict::GiveUp | Verdict::Late | Verdict::Gone => {
+                let Some(arrived) = seen.arrived else { return Close::Look };
+                self.close(verdict, arrived, now, seen)
+            }
+        }
+    }
+
+    /// What has arrived is served.
+    fn close(&mut self, verdict: Verdict, arrived: Arrived, now: &Now, seen: Seen) -> Close {
+        match (verdict, arrived) {
+            (_, Arrived::Something) => Close::Wait(None),
+            (Verdict::Gone, _) => Close::Fail(Failure::Gone),
+            (Verdict::Late, _) => {
+                self.ends.left = true;
+                Close::Fail(Failure::Late)
+            }
+            (_, Arrived::End) => Close::Wait(None),
+            // The time of a head that has begun runs, and whatever comes of it, the verdict is another one.
+            (Verdict::Close, Arrived::Part) if self.requests.protocol() != Protocol::Http2 => {
+                self.part_of_record = true;
+                self.poll_close(now, seen)
+            }
+            _ => {
+                self.ends.left |= self.requests.is_normal();
+                Close::End
+            }
+        }
+    }
+
+    /// It was asked to go because it seemed to be idle. What has arrived meanwhile is served.
+    fn make_room(&mut self, now: &Now, seen: Seen) -> Close {
+        let is_idle = self.requests.candidate().is_some()
+            && self.requests.is_normal()
+            && !self.write_blocked
+            // A stream whose request has not come completely loses nothing.
+            && (self.requests.total() == 0 || !self.has_open_streams());
+        let arrived = match seen.arrived {
+            _ if !is_idle => Arrived::Something,
+            Some(arrived) => arrived,
+            None => return Close::Look,
+        };
+        if matches!(arrived, Arrived::Something | Arrived::Part) {
+            self.requests.stay(now.get());
+            return self.poll_close(now, seen);
+        }
+        self.ends.left = true;
+        if self.requests.protocol() == Protocol::Http2 && self.requests.total() > 0 {
+            let last = self.goaway(now).last();
+            self.output.extend(last);
+        }
+        Close::End
+    }
+
+    fn apply_goaway(&mut self, step: Step, now: &Now, seen: Seen) -> Close {
+        let goaway = self.goaway.get_or_insert_with(|| Box::new(Goaway::new(now.get())));
+        match (step, seen) {
+            (Step::Gracefully, _) => {
+                goaway.tell();
+                self.requests.set_goaway();
+            }
+            (Step::Probe, Seen { kernel: None, .. }) if goaway.needs_round_trip() => return Close::AskKernel,
+            (Step::Probe, Seen { kernel, .. }) => {
+                let round_trip = kernel.flatten().map(|kernel| kernel.round_trip);
+                self.output.extend(goaway.probe(round_trip, now.get()).unwrap_or_default());
+            }
+            (Step::Acknowledge, _) => return Close::Read(goaway.acknowledge()),
+            (Step::AtOnce, Seen { arrived: None, .. }) => return Close::Look,
+            (Step::AtOnce, Seen { arrived: Some(Arrived::Something), .. }) => return Close::Wait(None),
+            (Step::AtOnce, _) => {
+                self.output.extend(goaway.last());
+                return Close::End;
+            }
+        }
+        self.poll_close(now, seen)
+    }
+
+    /// When it is to be asked again if nothing happens, once all is written in normal times: hyper may not read again by itself.
+    pub(super) fn next_after_flush(&mut self, now: &Now) -> Option<Instant> {
+        if self.goaway.is_some() {
+            self.note(now);
+            return (!self.retiring.by_itself).then(|| self.next_in_normal_times(now))?.map(|(at, _)| at);
+        }
+        if !self.note_idle(now) {
+            return None;
+        }
+        Some(self.progress.idle.1 + limit(self.requests.options().keep_alive_timeout)?)
+    }
+
+    /// What comes next if nothing happens, and when.
+    fn next(&mut self, now: &Now) -> Next {
+        if let Some(progress) = self.half_closed {
+            return Some((progress + self.requests.options().half_close_timeout, Verdict::Abandon));
+        }
+        if self.requests.is_normal() && !self.retiring.by_itself {
+            return self.next_in_normal_times(now);
+        }
+        // Its client is told as one of a lame duck is: see `goaway`.
+        let idle_grace = if self.requests.is_normal() {
+            self.requests.options().goaway_delay
+        } else {
+            // Where there is none the mode has turned, and this connection is about to be told.
+            self.requests.drain().mode().idle_grace()?
+        };
+        if self.goaway.is_some() {
+            self.next_of_http2(idle_grace, now)
+        } else {
+            self.next_of_http1(idle_grace, now)
+        }
+    }
+
+    fn next_of_http2(&self, idle_grace: Duration, now: &Now) -> Next {
+        let goaway = self.goaway.as_ref()?;
+        if let Some(at) = goaway.withheld_until() {
+            return Some((at, Verdict::Goaway(Step::Acknowledge)));
+        }
+        if !self.requests.says_goaway() {
+            let since = self.retiring.since;
+            let latest = since + self.requests.options().goaway_delay.min(idle_grace);
+            let (at, step) = goaway.next(since, latest, now);
+            return Some((at, Verdict::Goaway(step)));
+        }
+        // Acknowledged, h2 closes by itself when the last stream is written, which only it knows.
+        (!self.requests.are_in_flight() && !goaway.is_acknowledged())
+            .then(|| (self.quiet_since() + GOAWAY_TIMEOUT, Verdict::Close))
+    }
+
+    fn next_of_http1(&mut self, idle_grace: Duration, now: &Now) -> Next {
+        let is_other = matches!(self.requests.protocol(), Protocol::Other | Protocol::Handshake);
+        if is_other || self.requests.are_in_flight() {
+            return None;
+        }
+        if self.is_within_head() {
+            let timeout = limit(self.requests.options().header_timeout)?;
+            return Some((self.head_since(now) + timeout, Verdict::GiveUp));
+        }
+        Some((self.quiet_since() + idle_grace, Verdict::Close))
+    }
+
+    fn next_in_normal_times(&mut self, now: &Now) -> Next {
+        let options = self.requests.options();
+        let after = |since: Instant, time: Duration, verdict| Some((since + limit(time)?, verdict));
+        // What is blocked has a time of its own.
+        if self.write_blocked || matches!(self.requests.protocol(), Protocol::Other | Protocol::Handshake) {
+            return None;
+        }
+        if self.requests.total() == 0 {
+            return after(self.progress.accepted, options.header_timeout, Verdict::GiveUp);
+        }
+        let in_flight = self.requests.are_in_flight();
+        if self.goaway.is_none() {
+            if in_flight {
+                let is_late = self.framing.is_within_body() && !self.requests.is_answered();
+                return after(self.progress.last_received, options.body_timeout, Verdict::Late)
+                    .filter(|_| is_late);
+            }
+            if self.is_within_head() {
+                let timeout = options.header_timeout;
+                return after(self.head_since(now), timeout, Verdict::GiveUp);
+            }
+            // What comes is discarded until hyper closes it.
+            return after(self.progress.idle.1, options.keep_alive_timeout, Verdict::Close);
+        }
+        let in_flight = in_flight || self.requests.has_tunnel() && self.has_open_streams();
+        match self.progress.pinged {
+            _ if !in_flight && self.has_open_streams() => {
+                // What was in flight until now may be reset in this moment.
+                let got_on = self.progress.got_on;
+                let since = got_on.max(self.requests.idle_since().unwrap_or(got_on));
+                after(since, options.send_timeout, Verdict::GiveUp)
+            }
+            _ if !in_flight => after(self.progress.idle.1, options.keep_alive_timeout, Verdict::Retire),
+            Some(at) => Some((at + PING_TIMEOUT, Verdict::Gone)),
+            None => after(self.progress.last_received, options.http2_ping_interval, Verdict::Ping),
+        }
+    }
+
+    fn quiet_since(&self) -> Instant {
+        let since = self.retiring.since;
+        since.max(self.retiring.last_byte).max(self.requests.last_end().unwrap_or(since))
+    }
+
+    /// Since when the head that has begun is waited for. The time of the first one begins with the connection.
+    fn head_since(&mut self, now: &Now) -> Instant {
+        let number = self.framing.heads();
+        match self.progress.head {
+            _ if self.requests.total() == 0 => self.progress.accepted,
+            Some((head, since)) if head == number => since,
+            _ => self.progress.head.insert((number, now.get())).1,
+        }
+    }
+
+    fn is_within_head(&self) -> bool {
+        self.framing.is_within_head() || self.part_of_record
+    }
+}

@@ -1,0 +1,82 @@
+//! What is done with connections: nothing but serve them, let them end, or cut them.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// The mode of all connections. A lame duck is served normally, but its responses say `Connection: close`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mode {
+    Normal,
+    LameDuck { since: Instant, idle_grace: Duration },
+    Cut,
+}
+
+impl Mode {
+    pub(super) fn lame_duck_since(self) -> Option<Instant> {
+        match self {
+            Mode::LameDuck { since, .. } => Some(since),
+            Mode::Normal | Mode::Cut => None,
+        }
+    }
+
+    pub(super) fn idle_grace(self) -> Option<Duration> {
+        match self {
+            Mode::LameDuck { idle_grace, .. } => Some(idle_grace),
+            Mode::Normal | Mode::Cut => None,
+        }
+    }
+}
+
+/// A mode and its number: a later one has a larger number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Turn {
+    number: u64,
+    pub(super) mode: Mode,
+}
+
+impl Turn {
+    pub(super) fn first() -> Turn {
+        Turn { number: 0, mode: Mode::Normal }
+    }
+
+    pub(super) fn next(self, mode: Mode) -> Turn {
+        Turn { number: self.number + 1, mode }
+    }
+
+    pub(super) fn told(self) -> Told {
+        let kind = match self.mode {
+            Mode::Normal => NORMAL,
+            Mode::LameDuck { .. } => LAME_DUCK,
+            Mode::Cut => CUT,
+        };
+        Told(self.number << BITS | kind)
+    }
+}
+
+const BITS: u32 = 2;
+const NORMAL: u64 = 0;
+const LAME_DUCK: u64 = 1;
+const CUT: u64 = 2;
+
+/// What one connection was told, in one word, because every request asks for it. A later turn is a larger one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Told(pub(super) u64);
+
+impl Told {
+    fn kind(self) -> u64 {
+        self.0 & ((1 << BITS) - 1)
+    }
+
+    pub(super) fn is_normal(self) -> bool {
+        self.kind() == NORMAL
+    }
+
+    pub(super) fn is_lame_duck(self) -> bool {
+        self.kind() == LAME_DUCK
+    }
+
+    pub(super) fn is_cut(self) -> bool {
+        self.kind() == CUT
+    }
+}

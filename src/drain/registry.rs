@@ -1,0 +1,153 @@
+//! All connections: each is told when the mode turns, a few at a time. Told at once, ten thousand of them keep both processes
+//! of a handover from their work for tens of milliseconds, and all would be closed in the same instant a grace later.
+//! As it knows every connection, it also sums up their requests, so that no request touches a counter that all share.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::Waker;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+use super::mode::Turn;
+use super::requests::Requests;
+
+const SHARDS: usize = 256;
+/// Up to so many connections are told at once.
+pub(super) const FEW: usize = SHARDS;
+/// More of them at this pace: it takes a quarter of one core, by `cargo bench -- idle`.
+const PER_MILLISECOND: usize = 16;
+
+#[derive(Debug)]
+pub(super) struct Registry {
+    shards: Vec<Arc<Shard>>,
+    next: AtomicUsize,
+}
+
+#[derive(Debug, Default)]
+struct Shard(Mutex<Connections>);
+
+#[derive(Debug, Default)]
+struct Connections {
+    /// By the number of the connection.
+    open: HashMap<usize, Entry>,
+    /// The requests of those that are gone.
+    past_requests: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    /// Being woken changes nothing here: a task that is woken does not always come back to ask, and must be woken the next
+    /// time all the same.
+    waker: Option<Waker>,
+    /// Weak, because they keep the drain, and this is a part of it.
+    requests: Weak<Requests>,
+}
+
+impl Shard {
+    fn lock(&self) -> MutexGuard<'_, Connections> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self, turn: Turn) {
+        let mut wakers = vec![];
+        for entry in self.lock().open.values() {
+            if let Some(requests) = entry.requests.upgrade() {
+                requests.tell(turn);
+                wakers.extend(entry.waker.clone());
+            }
+        }
+        wakers.into_iter().for_each(Waker::wake);
+    }
+}
+
+/// The entry of one connection, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Registration {
+    shard: Arc<Shard>,
+    number: usize,
+    requests: Arc<Requests>,
+    waker: Option<Waker>,
+}
+
+impl Registration {
+    /// Has this task woken at every turn from now on, instead of the one before. Returns whether it is another one: only then
+    /// a lock is taken.
+    pub(super) fn wake(&mut self, waker: &Waker) -> bool {
+        if self.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            return false;
+        }
+        self.waker = Some(waker.clone());
+        self.shard.lock().open.entry(self.number).and_modify(|entry| entry.waker = Some(waker.clone()));
+        true
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        // Under one lock, so that the sum never goes down.
+        let mut connections = self.shard.lock();
+        if connections.open.remove(&self.number).is_some() {
+            connections.past_requests += self.requests.total();
+        }
+    }
+}
+
+impl Registry {
+    pub(super) fn new() -> Registry {
+        Registry { shards: (0..SHARDS).map(|_| Arc::default()).collect(), next: AtomicUsize::new(0) }
+    }
+
+    /// Connections are spread evenly. One that comes while others are told is told the turn that `turn` has, here or there.
+    pub(super) fn register(&self, requests: &Arc<Requests>, turn: &watch::Sender<Turn>) -> Registration {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let shard = Arc::clone(&self.shards[number % SHARDS]);
+        let entry = Entry { waker: None, requests: Arc::downgrade(requests) };
+        let mut connections = shard.lock();
+        connections.open.insert(number, entry);
+        requests.tell(*turn.borrow());
+        drop(connections);
+        Registration { shard, number, requests: Arc::clone(requests), waker: None }
+    }
+
+    pub(super) fn in_flight(&self) -> u64 {
+        let mut sum = 0;
+        self.each(|requests, _| sum += requests.in_flight());
+        sum
+    }
+
+    /// Since the first connection.
+    pub(super) fn requests(&self) -> u64 {
+        let of = |connections: &Connections| {
+            let open = connections.open.values().filter_map(|entry| entry.requests.upgrade());
+            connections.past_requests + open.map(|requests| requests.total()).sum::<u64>()
+        };
+        self.shards.iter().map(|shard| of(&shard.lock())).sum()
+    }
+
+    pub(super) fn each(&self, mut each: impl FnMut(&Arc<Requests>, Option<&Waker>)) {
+        for shard in &self.shards {
+            for entry in shard.lock().open.values() {
+                if let Some(requests) = entry.requests.upgrade() {
+                    each(&requests, entry.waker.as_ref());
+                }
+            }
+        }
+    }
+
+    pub(super) fn tell_all(&self, turn: Turn) {
+        self.shards.iter().for_each(|shard| shard.tell(turn));
+    }
+
+    /// Tells `connections` at their pace, until another turn tells them anew.
+    pub(super) async fn tell_slowly(&self, turn: Turn, connections: usize, is_current: impl Fn() -> bool) {
+        let pause = Duration::from_millis(1) * u32::try_from(connections).unwrap_or(u32::MAX)
+            / (SHARDS * PER_MILLISECOND) as u32;
+        for shard in self.shards.iter().take_while(|_| is_current()) {
+            shard.tell(turn);
+            sleep(pause).await;
+        }
+    }
+}
