@@ -262,7 +262,8 @@ impl Drain {
 
     /// A time in milliseconds since this was made.
     fn millis(&self, time: Instant) -> u64 {
-        u64::try_from((time - self.0.epoch).as_millis()).unwrap_or(u64::MAX)
+        let since = time - self.0.epoch;
+        since.as_secs() * 1000 + u64::from(since.subsec_millis())
     }
 
     fn is_normal(&self) -> bool {

@@ -1,6 +1,7 @@
 //! The I/O object of one connection: what passes through it, in both directions. What becomes of it, `conn_state` decides.
 
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
-use super::conn_state::{Arrived, Ask, Close, ConnState, Failure, Now, Seen};
+use super::conn_state::{Arrived, Ask, Clock, Close, ConnState, Failure, Seen};
 use super::counted::Counted;
 use super::registry::Registration;
 use super::requests::{ConnectInfo, Protocol, Requests};
@@ -49,10 +50,9 @@ struct Open<T> {
     socket: Socket<T>,
     counted: Counted,
     state: ConnState,
+    clock: Clock,
     registration: Registration,
     timer: Timer,
-    /// Received and not yet read.
-    received: Vec<u8>,
     /// What is done with it once it is dropped.
     linger: fn(Box<Open<T>>),
 }
@@ -81,8 +81,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Conn<T> {
                 runtime.spawn(linger(socket.stream, counted, state.ends(), socket.means));
             }
         };
-        let (timer, received) = (Timer::default(), Vec::new());
-        let open = Open { socket, counted, state, registration, timer, received, linger };
+        let (clock, timer) = (Clock::new(Instant::now()), Timer::default());
+        let open = Open { socket, counted, state, clock, registration, timer, linger };
         Conn(Some(Box::new(open)))
     }
 }
@@ -98,10 +98,9 @@ impl<T> Conn<T> {
     }
 
     /// It speaks this, by these bytes, which are to be read again.
-    pub(super) fn begin(&mut self, protocol: Protocol, mut bytes: Vec<u8>) {
+    pub(super) fn begin(&mut self, protocol: Protocol, bytes: Vec<u8>) {
         let open = self.open_mut();
-        open.state.on_protocol(protocol, &mut bytes, &open.now());
-        open.received = bytes;
+        open.state.on_protocol(protocol, bytes, &open.clock);
     }
 
     pub(super) fn default_protocol(&self) -> Protocol {
@@ -117,43 +116,39 @@ impl<T> Conn<T> {
     }
 }
 
-impl<T> Open<T> {
-    fn now(&self) -> Now {
-        Now::after(self.timer.reached())
-    }
-}
-
 impl<T: AsyncWrite + Unpin> Open<T> {
     /// Does what the state says. Ready when hyper is to read the end, or with an error.
     fn follow(
         &mut self,
         cx: &mut Context<'_>,
-        ask: impl Fn(&mut ConnState, &Now, Seen) -> Close,
+        ask: impl Fn(&mut ConnState, &Clock, &Seen) -> Close,
     ) -> Poll<io::Result<()>> {
         let mut seen = Seen::default();
         loop {
-            let now = self.now();
-            let close = ask(&mut self.state, &now, seen);
+            let close = ask(&mut self.state, &self.clock, &seen);
             if !self.state.output().is_empty() {
                 // What cannot be written now is written before anything else.
                 let _ = self.poll_output(cx);
             }
-            if self.socket.look(&close, &mut seen) {
-                continue;
-            }
-            if self.state.has_left() {
-                self.counted.leave();
-            }
             match close {
-                Close::Wait(Some(until)) => ready!(self.timer.wait_until(until, cx)),
-                Close::Wait(None) | Close::Look | Close::AskKernel => return Poll::Pending,
-                Close::Read(bytes) => {
-                    self.received = bytes;
+                Close::Wait(None) => return Poll::Pending,
+                Close::Wait(Some(until)) => {
+                    ready!(self.timer.wait_until(until, cx));
+                    self.clock.reach(until);
+                    seen = Seen::default();
+                }
+                Close::Look => seen.arrived = Some(self.socket.arrived()),
+                Close::AskKernel => seen.kernel = Some(self.socket.ask()),
+                Close::Read => {
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
                 }
-                Close::End => return Poll::Ready(Ok(())),
+                Close::End => {
+                    self.leave();
+                    return Poll::Ready(Ok(()));
+                }
                 Close::Fail(failure) => {
+                    self.leave();
                     if matches!(failure, Failure::Gone | Failure::Stalled) {
                         // What waits in the kernel would stay there for many minutes.
                         self.socket.set_reset(true);
@@ -161,7 +156,12 @@ impl<T: AsyncWrite + Unpin> Open<T> {
                     return Poll::Ready(Err(failure.into()));
                 }
             }
-            seen = Seen::default();
+        }
+    }
+
+    fn leave(&mut self) {
+        if self.state.has_left() {
+            self.counted.leave();
         }
     }
 
@@ -180,6 +180,7 @@ impl<T: AsyncWrite + Unpin> Open<T> {
     }
 
     /// Writes what is said between the frames of hyper.
+    #[inline]
     fn poll_output(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.state.output().is_empty() {
             let n = ready!(self.socket.pin().poll_write(cx, self.state.output()))?;
@@ -190,7 +191,9 @@ impl<T: AsyncWrite + Unpin> Open<T> {
 
     /// The end of a body without length is the end of the connection. Unless that is reached properly, it must not look
     /// like it.
+    #[inline]
     fn prepare_to_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.clock.next_call();
         if self.state.requests().is_cut() {
             return Poll::Ready(Err(Failure::Cut.into()));
         }
@@ -198,33 +201,29 @@ impl<T: AsyncWrite + Unpin> Open<T> {
         self.poll_output(cx)
     }
 
-    /// What became of a write.
-    fn wrote<R>(&mut self, result: Poll<io::Result<R>>, cx: &mut Context<'_>) -> Poll<io::Result<R>> {
-        if result.is_pending() {
-            ready!(self.follow(cx, ConnState::poll_blocked))?;
-            return Poll::Pending;
-        }
-        let now = self.now();
-        self.state.on_progress(&now);
-        result
+    /// Nothing could be written.
+    fn poll_blocked<R>(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<R>> {
+        ready!(self.follow(cx, ConnState::poll_blocked))?;
+        Poll::Pending
     }
 
-    fn note_written(&mut self, bytes: &[u8], cx: &Context<'_>) {
-        let now = self.now();
-        if self.state.on_write(bytes, &now) {
+    /// So many of these bytes are written.
+    fn note_written(&mut self, bufs: &[IoSlice<'_>], n: usize, cx: &Context<'_>) {
+        if self.state.on_write(bufs, n, &self.clock) {
             cx.waker().wake_by_ref();
         }
     }
 }
 
-/// The buffers as one, if they are small.
-fn joined<'a>(bufs: &[IoSlice<'_>], whole: &'a mut [u8; SMALL]) -> Option<&'a [u8]> {
-    let mut len = 0;
-    for buf in bufs {
-        whole.get_mut(len..len + buf.len())?.copy_from_slice(buf);
-        len += buf.len();
-    }
-    Some(&whole[..len])
+/// Copies the buffers into one. Returns whether they fit.
+fn join(bufs: &[IoSlice<'_>], whole: &mut ReadBuf<'_>) -> bool {
+    bufs.iter().all(|buf| {
+        let fits = buf.len() <= whole.remaining();
+        if fits {
+            whole.put_slice(buf);
+        }
+        fits
+    })
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Conn<T> {
@@ -234,12 +233,14 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Conn<T> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.open_mut();
-        if !this.received.is_empty() {
-            let n = this.received.len().min(buf.remaining());
-            buf.put_slice(&this.received[..n]);
-            this.received.drain(..n);
-            if this.received.is_empty() {
-                this.received = Vec::new();
+        this.clock.next_call();
+        let input = this.state.input();
+        if !input.is_empty() {
+            let n = input.len().min(buf.remaining());
+            buf.put_slice(&input[..n]);
+            input.drain(..n);
+            if input.is_empty() {
+                *input = Vec::new();
             }
             return Poll::Ready(Ok(()));
         }
@@ -257,11 +258,15 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Conn<T> {
                 }
                 Poll::Ready(Ok(())) => {}
             }
-            let (now, bytes) = (this.now(), &mut buf.filled_mut()[before..]);
+            let bytes = &mut buf.filled_mut()[before..];
             if bytes.is_empty() {
-                return if this.state.on_end(&now) { this.poll_close(cx) } else { Poll::Ready(Ok(())) };
+                return if this.state.on_end(&this.clock) {
+                    this.poll_close(cx)
+                } else {
+                    Poll::Ready(Ok(()))
+                };
             }
-            let left = this.state.on_read(bytes, &now);
+            let left = this.state.on_read(bytes, &this.clock);
             buf.set_filled(before + left);
             if left > 0 {
                 return Poll::Ready(Ok(()));
@@ -274,11 +279,10 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Conn<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.open_mut();
         ready!(this.prepare_to_write(cx))?;
-        let result = this.socket.pin().poll_write(cx, buf);
-        if let Poll::Ready(Ok(n)) = result {
-            this.note_written(&buf[..n], cx);
-        }
-        this.wrote(result, cx)
+        let Poll::Ready(written) = this.socket.pin().poll_write(cx, buf) else {
+            return this.poll_blocked(cx);
+        };
+        Poll::Ready(written.inspect(|n| this.note_written(&[IoSlice::new(buf)], *n, cx)))
     }
 
     fn poll_write_vectored(
@@ -288,21 +292,17 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Conn<T> {
     ) -> Poll<io::Result<usize>> {
         let this = self.open_mut();
         ready!(this.prepare_to_write(cx))?;
-        let mut small = [0; SMALL];
-        let whole = joined(bufs, &mut small).map(IoSlice::new);
-        let bufs = whole.as_ref().map_or(bufs, std::slice::from_ref);
-        let result = match bufs {
-            [whole] => this.socket.pin().poll_write(cx, whole),
+        let mut small = [MaybeUninit::uninit(); SMALL];
+        let mut whole = ReadBuf::uninit(&mut small);
+        let written = match bufs {
+            [one] => this.socket.pin().poll_write(cx, one),
+            bufs if join(bufs, &mut whole) => this.socket.pin().poll_write(cx, whole.filled()),
             bufs => this.socket.pin().poll_write_vectored(cx, bufs),
         };
-        if let Poll::Ready(Ok(mut left)) = result {
-            for buf in bufs {
-                let n = left.min(buf.len());
-                this.note_written(&buf[..n], cx);
-                left -= n;
-            }
-        }
-        this.wrote(result, cx)
+        let Poll::Ready(written) = written else {
+            return this.poll_blocked(cx);
+        };
+        Poll::Ready(written.inspect(|n| this.note_written(bufs, *n, cx)))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -312,13 +312,12 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Conn<T> {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.open_mut();
         ready!(this.poll_output(cx))?;
-        let mut flushed = this.socket.pin().poll_flush(cx);
         // Only a stream with a buffer of its own has something to flush.
-        if flushed.is_pending() || this.state.is_write_blocked() {
-            flushed = this.wrote(flushed, cx);
+        if this.socket.pin().poll_flush(cx)?.is_pending() {
+            return this.poll_blocked(cx);
         }
-        ready!(flushed)?;
-        let ask = this.state.on_flush(&this.now());
+        this.clock.next_call();
+        let ask = this.state.on_flush(&this.clock);
         let is_due = match ask {
             Ask::WhenSomethingHappens => false,
             Ask::Now => true,

@@ -1,6 +1,7 @@
 //! The state of one connection, and what becomes of it. [`Conn`](super::Conn) says what was read and written, asks whether the
 //! connection is to be closed, and does what the answer says. Here is no I/O, no waker, and no clock but the time that is given.
 
+use std::io::IoSlice;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use super::requests::{Protocol, Requests};
 
 mod close_policy;
 mod types;
-pub(super) use types::{Arrived, Ask, Close, Ends, Failure, Now, Seen};
+pub(super) use types::{Arrived, Ask, Clock, Close, Ends, Failure, Seen};
 
 pub(super) struct ConnState {
     requests: Arc<Requests>,
@@ -37,7 +38,8 @@ pub(super) struct ConnState {
     /// until there is nothing left to write. The time is that of the last byte written.
     half_closed: Option<Instant>,
     ends: Ends,
-    /// What is to be written before anything else.
+    /// What hyper is to read, and what is to be written, before anything else.
+    input: Vec<u8>,
     output: Vec<u8>,
 }
 
@@ -101,6 +103,7 @@ impl ConnState {
             unflushed: false,
             half_closed: None,
             ends: Ends::default(),
+            input: Vec::new(),
             output: Vec::new(),
         }
     }
@@ -122,9 +125,9 @@ impl ConnState {
         self.ends.left
     }
 
-    /// What was written last did not fit.
-    pub(super) fn is_write_blocked(&self) -> bool {
-        self.write_blocked
+    /// What hyper is to read before anything else.
+    pub(super) fn input(&mut self) -> &mut Vec<u8> {
+        &mut self.input
     }
 
     /// What is to be written before anything else.
@@ -134,29 +137,30 @@ impl ConnState {
 
     /// The TLS handshake is over. The grace of a lame duck begins now; its first request is on the way.
     #[cfg(feature = "tls")]
-    pub(super) fn on_handshake(&mut self, default_protocol: Protocol, now: &Now) {
+    pub(super) fn on_handshake(&mut self, default_protocol: Protocol, clock: &Clock) {
         self.requests.set_protocol(Protocol::Other);
         self.default_protocol = default_protocol;
-        self.note_byte(now);
+        self.note_byte(clock);
     }
 
     /// It is known what the client speaks, by these bytes, which hyper is to read.
-    pub(super) fn on_protocol(&mut self, protocol: Protocol, bytes: &mut [u8], now: &Now) {
+    pub(super) fn on_protocol(&mut self, protocol: Protocol, mut bytes: Vec<u8>, clock: &Clock) {
         self.requests.set_protocol(protocol);
         if protocol == Protocol::Http2 {
             // What was read so far looked like a head.
             self.requests.received(0, false);
             let is_lame_duck = !self.requests.is_normal();
-            self.goaway(now).received(bytes, is_lame_duck, now);
+            self.goaway(clock).received(&mut bytes, is_lame_duck, clock);
         }
+        self.input = bytes;
     }
 
     /// Returns how many of these bytes are left when those that hyper is not to see are taken out.
-    pub(super) fn on_read(&mut self, bytes: &mut [u8], now: &Now) -> usize {
-        self.note_byte(now);
+    pub(super) fn on_read(&mut self, bytes: &mut [u8], clock: &Clock) -> usize {
+        self.note_byte(clock);
         self.progress.received = true;
         if let Some(goaway) = &mut self.goaway {
-            return goaway.received(bytes, !self.requests.is_normal(), now);
+            return goaway.received(bytes, !self.requests.is_normal(), clock);
         }
         if self.requests.protocol() == Protocol::Other {
             return bytes.len();
@@ -174,7 +178,7 @@ impl ConnState {
     }
 
     /// The client has ended. Returns whether that must wait: not in the middle of a body, whose reader has to learn of it.
-    pub(super) fn on_end(&mut self, now: &Now) -> bool {
+    pub(super) fn on_end(&mut self, clock: &Clock) -> bool {
         self.ends.received = true;
         if self.half_closed.is_some() {
             return true;
@@ -185,42 +189,52 @@ impl ConnState {
             && !self.framing.is_within_body()
             && !self.requests.options().half_close_timeout.is_zero();
         if holds {
-            self.half_closed = Some(now.get());
+            self.half_closed = Some(clock.now());
         }
         holds
     }
 
-    /// These bytes are written. Returns whether hyper has to read again because GOAWAY may be said: it does not by itself.
-    pub(super) fn on_write(&mut self, bytes: &[u8], now: &Now) -> bool {
-        let is_lame_duck = !self.requests.is_normal();
-        self.goaway.as_mut().is_some_and(|goaway| goaway.sent(bytes, is_lame_duck, now))
+    /// The first `n` of these bytes are written. Returns whether hyper has to read again because GOAWAY may be said: it does not by
+    /// itself.
+    #[inline]
+    pub(super) fn on_write(&mut self, bufs: &[IoSlice<'_>], n: usize, clock: &Clock) -> bool {
+        self.on_progress(clock);
+        let Some(goaway) = &mut self.goaway else { return false };
+        let (mut left, mut may_be_said, is_lame_duck) = (n, false, !self.requests.is_normal());
+        for buf in bufs {
+            let written = &buf[..left.min(buf.len())];
+            may_be_said |= goaway.sent(written, is_lame_duck, clock);
+            left -= written.len();
+        }
+        may_be_said
     }
 
     /// Something could be written.
-    pub(super) fn on_progress(&mut self, now: &Now) {
+    #[inline]
+    pub(super) fn on_progress(&mut self, clock: &Clock) {
         self.write_blocked = false;
         self.stalls = None;
         self.unflushed = true;
-        self.note_byte(now);
+        self.note_byte(clock);
         if let Some(progress) = &mut self.half_closed {
-            *progress = now.get();
+            *progress = clock.now();
         }
     }
 
     /// Nothing could be written. The kernel has room for more only when the client has taken much, so it is asked whether it still
     /// sends.
-    pub(super) fn poll_blocked(&mut self, now: &Now, seen: Seen) -> Close {
+    pub(super) fn poll_blocked(&mut self, clock: &Clock, seen: &Seen) -> Close {
         self.write_blocked = true;
         let is_http = matches!(self.requests.protocol(), Protocol::Http1 | Protocol::Http2);
         let Some(timeout) = limit(self.requests.options().send_timeout).filter(|_| is_http) else {
             return Close::Wait(None);
         };
-        let deadline = *self.stalls.get_or_insert_with(|| now.get() + timeout);
-        if !now.has_reached(deadline) {
+        let deadline = *self.stalls.get_or_insert_with(|| clock.now() + timeout);
+        if !clock.has_reached(deadline) {
             return Close::Wait(Some(deadline));
         }
         let left = match seen.kernel {
-            _ if now.is_long_after(deadline) => timeout,
+            _ if clock.is_long_after(deadline) => timeout,
             None => return Close::AskKernel,
             Some(Some(kernel)) => timeout.saturating_sub(kernel.last_sent),
             Some(None) => Duration::ZERO,
@@ -229,12 +243,15 @@ impl ConnState {
             self.ends.left = true;
             return Close::Fail(Failure::Stalled);
         }
-        self.stalls = Some(now.get() + left);
+        self.stalls = Some(clock.now() + left);
         Close::Wait(self.stalls)
     }
 
     /// All is written to the socket.
-    pub(super) fn on_flush(&mut self, now: &Now) -> Ask {
+    pub(super) fn on_flush(&mut self, clock: &Clock) -> Ask {
+        if self.write_blocked {
+            self.on_progress(clock);
+        }
         let mut ask = Ask::WhenSomethingHappens;
         if self.half_closed.is_some() && !self.requests.are_in_flight() {
             // The last response is written, and the kernel does not announce the end a second time.
@@ -245,8 +262,8 @@ impl ConnState {
         if !self.requests.is_normal() || !std::mem::take(&mut self.unflushed) {
             return ask;
         }
-        match self.next_after_flush(now) {
-            Some(at) if now.has_reached(at) => Ask::Now,
+        match self.next_after_flush(clock) {
+            Some(at) if clock.has_reached(at) => Ask::Now,
             Some(at) if ask == Ask::WhenSomethingHappens => Ask::At(at),
             _ => ask,
         }
@@ -257,19 +274,21 @@ impl ConnState {
     }
 
     /// The time of the last byte matters only to a lame duck; before that, its grace begins with the lame duck.
-    fn note_byte(&mut self, now: &Now) {
+    #[inline]
+    fn note_byte(&mut self, clock: &Clock) {
         if !self.requests.is_normal() {
-            self.retiring.last_byte = now.get();
+            self.retiring.last_byte = clock.now();
         }
     }
 
     /// The client speaks HTTP/2.
-    fn goaway(&mut self, now: &Now) -> &mut Goaway {
-        self.goaway.get_or_insert_with(|| Box::new(Goaway::new(now.get())))
+    fn goaway(&mut self, clock: &Clock) -> &mut Goaway {
+        self.goaway.get_or_insert_with(|| Box::new(Goaway::new(clock.now())))
     }
 
     /// Learns what it was told.
-    fn learn(&mut self, now: &Now) {
+    #[inline]
+    fn learn(&mut self, clock: &Clock) {
         let told = self.requests.told();
         if told == self.retiring.told {
             return;
@@ -278,41 +297,44 @@ impl ConnState {
         let drain_since = self.requests.drain().mode().lame_duck_since();
         // Told another grace, it goes on as before.
         if drain_since.is_none() || drain_since != self.retiring.drain_since {
-            self.retiring.since = now.get();
+            self.retiring.since = clock.now();
         }
         self.retiring.drain_since = drain_since;
     }
 
     /// Learns the times that matter. A request of HTTP/1 needs none but the end of its response.
-    fn note(&mut self, now: &Now) {
+    #[inline]
+    fn note(&mut self, clock: &Clock) {
         // It is not idle before all is written.
         if !self.write_blocked {
-            self.note_idle(now);
+            self.note_idle(clock);
         }
         let Some(goaway) = &mut self.goaway else {
             if self.framing.is_within_body() && std::mem::take(&mut self.progress.received) {
-                self.progress.last_received = now.get();
+                self.progress.last_received = clock.now();
             }
             return;
         };
         let got_on = goaway.has_got_on();
         if std::mem::take(&mut self.progress.received) {
-            self.progress.last_received = now.get();
+            self.progress.last_received = clock.now();
             self.progress.pinged = None;
         }
         if got_on {
-            self.progress.got_on = now.get();
+            self.progress.got_on = clock.now();
         }
     }
 
     /// All that was asked may be answered and written by now. Returns whether it has just become idle.
-    fn note_idle(&mut self, now: &Now) -> bool {
+    #[inline]
+    fn note_idle(&mut self, clock: &Clock) -> bool {
         let total = self.requests.total();
         let has_become =
             total != self.progress.idle.0 && !self.requests.are_in_flight() && !self.has_open_streams();
         if has_become {
-            self.progress.idle = (total, now.get());
-            self.requests.set_idle(now.get());
+            let now = clock.now();
+            self.progress.idle = (total, now);
+            self.requests.set_idle(now);
         }
         has_become
     }

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::conn_state::Now;
+use super::conn_state::Clock;
 use super::frames::{ACK, DATA, END_STREAM, Frame, Frames, GOAWAY, HEADERS, PING, RST_STREAM};
 
 /// For so long nothing has to be under way before GOAWAY is said, in the beginning. The longer it has not been said, the shorter
@@ -149,7 +149,7 @@ impl Goaway {
     }
 
     /// Returns how many of the bytes are left when what hyper must not know, or not yet, is taken out: the answers to PINGs.
-    pub(super) fn received(&mut self, bytes: &mut [u8], is_lame_duck: bool, now: &Now) -> usize {
+    pub(super) fn received(&mut self, bytes: &mut [u8], is_lame_duck: bool, clock: &Clock) -> usize {
         let Goaway { received, open, last_stream, .. } = self;
         let (mut requested, mut answer) = (false, None);
         received.read(bytes, |Frame { kind, flags, stream, whole }| match kind {
@@ -166,11 +166,11 @@ impl Goaway {
         });
         self.gets_on |= requested;
         if requested && is_lame_duck {
-            self.last_activity = now.get();
+            self.last_activity = clock.now();
         }
         let overtakes = answer.as_ref().map_or(requested, |(_, requested_before)| *requested_before);
         if let Some(probe) = self.probe.as_mut().filter(|_| overtakes) {
-            probe.overtaken.get_or_insert_with(|| now.get());
+            probe.overtaken.get_or_insert_with(|| clock.now());
         }
         match answer {
             Some((Some(whole), _)) if self.probe.is_some() && bytes[whole.clone()].ends_with(PAYLOAD) => {
@@ -179,7 +179,7 @@ impl Goaway {
             }
             Some((Some(whole), _)) if bytes[whole.clone()].ends_with(ALIVE) => take_out(bytes, whole),
             Some((Some(whole), _)) if self.told && !self.acknowledged => {
-                self.withheld = Some((bytes[whole.clone()].to_vec(), now.get()));
+                self.withheld = Some((bytes[whole.clone()].to_vec(), clock.now()));
                 take_out(bytes, whole)
             }
             // In two parts, hyper has one already.
@@ -204,7 +204,7 @@ impl Goaway {
     }
 
     /// Returns whether these bytes, which were written, end the last open stream of a lame duck.
-    pub(super) fn sent(&mut self, bytes: &[u8], is_lame_duck: bool, now: &Now) -> bool {
+    pub(super) fn sent(&mut self, bytes: &[u8], is_lame_duck: bool, clock: &Clock) -> bool {
         let Goaway { sent, open, has_begun, .. } = self;
         *has_begun = true;
         let before = open.len();
@@ -218,7 +218,7 @@ impl Goaway {
         let ended = open.len() < before && is_lame_duck;
         self.gets_on |= gets_on;
         if ended {
-            self.last_activity = now.get();
+            self.last_activity = clock.now();
         }
         ended && self.is_idle()
     }
@@ -244,7 +244,7 @@ impl Goaway {
 
     /// What comes next, and when, if nothing happens until then. It is a lame duck since `since`, and is to be told by
     /// `latest`.
-    pub(super) fn next(&self, since: Instant, latest: Instant, now: &Now) -> (Instant, Step) {
+    pub(super) fn next(&self, since: Instant, latest: Instant, clock: &Clock) -> (Instant, Step) {
         // The server's SETTINGS come first.
         if !self.is_idle() || !self.has_begun {
             return (latest, Step::Gracefully);
@@ -256,7 +256,7 @@ impl Goaway {
         match (self.client, &self.probe) {
             (Client::Reads, _) => (quiet, Step::Gracefully),
             (Client::Unknown(OVERTAKEN..), _) => (quiet, Step::AtOnce),
-            (Client::Unknown(_), None) if now.get() < latest => (since, Step::Probe),
+            (Client::Unknown(_), None) if clock.now() < latest => (since, Step::Probe),
             (Client::Unknown(_), None) => (latest, Step::Gracefully),
             (Client::Unknown(times), Some(probe)) => {
                 let unread = probe.sent + if times + LONG >= OVERTAKEN { QUIET } else { UNREAD };

@@ -75,13 +75,19 @@ pub(super) struct Registration {
 impl Registration {
     /// Has this task woken at every turn from now on, instead of the one before. Returns whether it is another one: only then
     /// a lock is taken.
+    #[inline]
     pub(super) fn wake(&mut self, waker: &Waker) -> bool {
-        if self.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
-            return false;
+        let is_another = !self.waker.as_ref().is_some_and(|known| known.will_wake(waker));
+        if is_another {
+            self.set_waker(waker);
         }
+        is_another
+    }
+
+    #[cold]
+    fn set_waker(&mut self, waker: &Waker) {
         self.waker = Some(waker.clone());
         self.shard.lock().open.entry(self.number).and_modify(|entry| entry.waker = Some(waker.clone()));
-        true
     }
 }
 

@@ -11,8 +11,6 @@ pub(super) struct Timer {
     sleep: Option<Pin<Box<Sleep>>>,
     /// It wakes the task that has asked last.
     is_heard: bool,
-    /// The last deadline that has passed.
-    reached: Option<Instant>,
 }
 
 impl Timer {
@@ -21,19 +19,8 @@ impl Timer {
         self.is_heard = false;
     }
 
-    /// A time that is known to have passed.
-    pub(super) fn reached(&self) -> Option<Instant> {
-        self.reached
-    }
-
     /// Ready at the deadline. The task is woken by then, or sooner.
     pub(super) fn wait_until(&mut self, deadline: Instant, cx: &mut Context<'_>) -> Poll<()> {
-        ready!(self.poll(deadline, cx));
-        self.reached = self.reached.max(Some(deadline));
-        Poll::Ready(())
-    }
-
-    fn poll(&mut self, deadline: Instant, cx: &mut Context<'_>) -> Poll<()> {
         let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
         loop {
             if sleep.deadline() > deadline {

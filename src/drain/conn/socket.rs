@@ -9,7 +9,7 @@ use std::time::Duration;
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
-use super::super::conn_state::{Arrived, Close, Seen};
+use super::super::conn_state::Arrived;
 use crate::sock_diag::{self, Connection};
 
 /// What is done with a stream beyond reading and writing.
@@ -71,14 +71,8 @@ impl<T> Socket<T> {
         (self.means.arrived)(&self.stream)
     }
 
-    /// Puts a question of the state to the socket. Returns whether it was one.
-    pub(super) fn look(&self, close: &Close, seen: &mut Seen) -> bool {
-        match close {
-            Close::Look => seen.arrived = Some(self.arrived()),
-            Close::AskKernel => seen.kernel = Some((self.means.ask)(&self.stream)),
-            _ => return false,
-        }
-        true
+    pub(super) fn ask(&self) -> Option<Connection> {
+        (self.means.ask)(&self.stream)
     }
 }
 

@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::{self, PeerMisbehaved, ServerConfig};
 
-use super::super::conn_state::{Arrived, Failure, Now};
+use super::super::conn_state::{Arrived, Clock, Failure};
 use super::super::requests::Protocol;
 use super::super::{Drain, PAUSED};
 use super::{Conn, Means, Open, Socket};
@@ -76,7 +76,7 @@ impl Conn<TcpStream> {
             Some(b"h2") => Protocol::Http2,
             _ => Protocol::Http1,
         };
-        state.on_handshake(default_protocol, &Now::after(None));
+        state.on_handshake(default_protocol, &Clock::new(Instant::now()));
         let socket = Socket::new(TlsStream(Box::new(stream)), Means { arrived, reset_at_end, ask });
         Ok(Conn::over(socket, counted, state, registration))
     }

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::super::goaway::{Goaway, Step};
 use super::super::options::limit;
 use super::super::requests::Protocol;
-use super::{Arrived, Close, ConnState, Failure, Now, Seen};
+use super::{Arrived, Clock, Close, ConnState, Failure, Seen};
 
 /// How long an HTTP/2 client may take to acknowledge GOAWAY before its connection is closed between two streams.
 const GOAWAY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -40,25 +40,25 @@ type Next = Option<(Instant, Verdict)>;
 
 impl ConnState {
     /// There is nothing to read.
-    pub(in crate::drain) fn poll_close(&mut self, now: &Now, seen: Seen) -> Close {
-        self.learn(now);
+    pub(in crate::drain) fn poll_close(&mut self, clock: &Clock, seen: &Seen) -> Close {
+        self.learn(clock);
         if self.requests.is_cut() {
             return Close::Fail(Failure::Cut);
         }
-        self.note(now);
+        self.note(clock);
         if self.requests.tenancy().is_asked() {
-            return self.make_room(now, seen);
+            return self.make_room(clock, seen);
         }
-        match self.next(now) {
-            Some((deadline, verdict)) if now.has_reached(deadline) => {
-                self.apply(verdict, deadline, now, seen)
+        match self.next(clock) {
+            Some((deadline, verdict)) if clock.has_reached(deadline) => {
+                self.apply(verdict, deadline, clock, seen)
             }
             next => self.wait(next.map(|(deadline, _)| deadline), seen),
         }
     }
 
     /// A timer that is set wakes in vain, which is less work than to set it for each request.
-    fn wait(&mut self, until: Option<Instant>, seen: Seen) -> Close {
+    fn wait(&mut self, until: Option<Instant>, seen: &Seen) -> Close {
         if self.requests.is_lame_duck() && self.requests.are_in_flight() {
             // What arrives within a body is not a request.
             let more = if self.is_within_head() {
@@ -74,12 +74,12 @@ impl ConnState {
         Close::Wait(until)
     }
 
-    fn apply(&mut self, verdict: Verdict, deadline: Instant, now: &Now, seen: Seen) -> Close {
+    fn apply(&mut self, verdict: Verdict, deadline: Instant, clock: &Clock, seen: &Seen) -> Close {
         match verdict {
-            Verdict::Goaway(step) => self.apply_goaway(step, now, seen),
-            Verdict::Abandon if now.is_long_after(deadline) => {
-                self.half_closed = Some(now.get());
-                self.poll_close(now, seen)
+            Verdict::Goaway(step) => self.apply_goaway(step, clock, seen),
+            Verdict::Abandon if clock.is_long_after(deadline) => {
+                self.half_closed = Some(clock.now());
+                self.poll_close(clock, seen)
             }
             Verdict::Abandon => {
                 self.half_closed = None;
@@ -87,24 +87,24 @@ impl ConnState {
             }
             Verdict::Ping => {
                 self.output.extend(self.goaway.as_ref().and_then(|goaway| goaway.ask()).unwrap_or_default());
-                self.progress.pinged = Some(now.get());
-                self.poll_close(now, seen)
+                self.progress.pinged = Some(clock.now());
+                self.poll_close(clock, seen)
             }
             Verdict::Retire => {
                 self.retiring.by_itself = true;
-                self.retiring.since = now.get();
-                self.poll_close(now, seen)
+                self.retiring.since = clock.now();
+                self.poll_close(clock, seen)
             }
             Verdict::Close if self.write_blocked => Close::Wait(None),
             Verdict::Close | Verdict::GiveUp | Verdict::Late | Verdict::Gone => {
                 let Some(arrived) = seen.arrived else { return Close::Look };
-                self.close(verdict, arrived, now, seen)
+                self.close(verdict, arrived, clock, seen)
             }
         }
     }
 
     /// What has arrived is served.
-    fn close(&mut self, verdict: Verdict, arrived: Arrived, now: &Now, seen: Seen) -> Close {
+    fn close(&mut self, verdict: Verdict, arrived: Arrived, clock: &Clock, seen: &Seen) -> Close {
         match (verdict, arrived) {
             (_, Arrived::Something) => Close::Wait(None),
             (Verdict::Gone, _) => Close::Fail(Failure::Gone),
@@ -116,7 +116,7 @@ impl ConnState {
             // The time of a head that has begun runs, and whatever comes of it, the verdict is another one.
             (Verdict::Close, Arrived::Part) if self.requests.protocol() != Protocol::Http2 => {
                 self.part_of_record = true;
-                self.poll_close(now, seen)
+                self.poll_close(clock, seen)
             }
             _ => {
                 self.ends.left |= self.requests.is_normal();
@@ -126,7 +126,7 @@ impl ConnState {
     }
 
     /// It was asked to go because it seemed to be idle. What has arrived meanwhile is served.
-    fn make_room(&mut self, now: &Now, seen: Seen) -> Close {
+    fn make_room(&mut self, clock: &Clock, seen: &Seen) -> Close {
         let is_idle = self.requests.candidate().is_some()
             && self.requests.is_normal()
             && !self.write_blocked
@@ -138,19 +138,19 @@ impl ConnState {
             None => return Close::Look,
         };
         if matches!(arrived, Arrived::Something | Arrived::Part) {
-            self.requests.stay(now.get());
-            return self.poll_close(now, seen);
+            self.requests.stay(clock.now());
+            return self.poll_close(clock, seen);
         }
         self.ends.left = true;
         if self.requests.protocol() == Protocol::Http2 && self.requests.total() > 0 {
-            let last = self.goaway(now).last();
+            let last = self.goaway(clock).last();
             self.output.extend(last);
         }
         Close::End
     }
 
-    fn apply_goaway(&mut self, step: Step, now: &Now, seen: Seen) -> Close {
-        let goaway = self.goaway.get_or_insert_with(|| Box::new(Goaway::new(now.get())));
+    fn apply_goaway(&mut self, step: Step, clock: &Clock, seen: &Seen) -> Close {
+        let goaway = self.goaway.get_or_insert_with(|| Box::new(Goaway::new(clock.now())));
         match (step, seen) {
             (Step::Gracefully, _) => {
                 goaway.tell();
@@ -159,9 +159,12 @@ impl ConnState {
             (Step::Probe, Seen { kernel: None, .. }) if goaway.needs_round_trip() => return Close::AskKernel,
             (Step::Probe, Seen { kernel, .. }) => {
                 let round_trip = kernel.flatten().map(|kernel| kernel.round_trip);
-                self.output.extend(goaway.probe(round_trip, now.get()).unwrap_or_default());
+                self.output.extend(goaway.probe(round_trip, clock.now()).unwrap_or_default());
             }
-            (Step::Acknowledge, _) => return Close::Read(goaway.acknowledge()),
+            (Step::Acknowledge, _) => {
+                self.input = goaway.acknowledge();
+                return Close::Read;
+            }
             (Step::AtOnce, Seen { arrived: None, .. }) => return Close::Look,
             (Step::AtOnce, Seen { arrived: Some(Arrived::Something), .. }) => return Close::Wait(None),
             (Step::AtOnce, _) => {
@@ -169,28 +172,28 @@ impl ConnState {
                 return Close::End;
             }
         }
-        self.poll_close(now, seen)
+        self.poll_close(clock, seen)
     }
 
     /// When it is to be asked again if nothing happens, once all is written in normal times: hyper may not read again by itself.
-    pub(super) fn next_after_flush(&mut self, now: &Now) -> Option<Instant> {
+    pub(super) fn next_after_flush(&mut self, clock: &Clock) -> Option<Instant> {
         if self.goaway.is_some() {
-            self.note(now);
-            return (!self.retiring.by_itself).then(|| self.next_in_normal_times(now))?.map(|(at, _)| at);
+            self.note(clock);
+            return (!self.retiring.by_itself).then(|| self.next_in_normal_times(clock))?.map(|(at, _)| at);
         }
-        if !self.note_idle(now) {
+        if !self.note_idle(clock) {
             return None;
         }
         Some(self.progress.idle.1 + limit(self.requests.options().keep_alive_timeout)?)
     }
 
     /// What comes next if nothing happens, and when.
-    fn next(&mut self, now: &Now) -> Next {
+    fn next(&mut self, clock: &Clock) -> Next {
         if let Some(progress) = self.half_closed {
             return Some((progress + self.requests.options().half_close_timeout, Verdict::Abandon));
         }
         if self.requests.is_normal() && !self.retiring.by_itself {
-            return self.next_in_normal_times(now);
+            return self.next_in_normal_times(clock);
         }
         // Its client is told as one of a lame duck is: see `goaway`.
         let idle_grace = if self.requests.is_normal() {
@@ -200,13 +203,13 @@ impl ConnState {
             self.requests.drain().mode().idle_grace()?
         };
         if self.goaway.is_some() {
-            self.next_of_http2(idle_grace, now)
+            self.next_of_http2(idle_grace, clock)
         } else {
-            self.next_of_http1(idle_grace, now)
+            self.next_of_http1(idle_grace, clock)
         }
     }
 
-    fn next_of_http2(&self, idle_grace: Duration, now: &Now) -> Next {
+    fn next_of_http2(&self, idle_grace: Duration, clock: &Clock) -> Next {
         let goaway = self.goaway.as_ref()?;
         if let Some(at) = goaway.withheld_until() {
             return Some((at, Verdict::Goaway(Step::Acknowledge)));
@@ -214,7 +217,7 @@ impl ConnState {
         if !self.requests.says_goaway() {
             let since = self.retiring.since;
             let latest = since + self.requests.options().goaway_delay.min(idle_grace);
-            let (at, step) = goaway.next(since, latest, now);
+            let (at, step) = goaway.next(since, latest, clock);
             return Some((at, Verdict::Goaway(step)));
         }
         // Acknowledged, h2 closes by itself when the last stream is written, which only it knows.
@@ -222,19 +225,19 @@ impl ConnState {
             .then(|| (self.quiet_since() + GOAWAY_TIMEOUT, Verdict::Close))
     }
 
-    fn next_of_http1(&mut self, idle_grace: Duration, now: &Now) -> Next {
+    fn next_of_http1(&mut self, idle_grace: Duration, clock: &Clock) -> Next {
         let is_other = matches!(self.requests.protocol(), Protocol::Other | Protocol::Handshake);
         if is_other || self.requests.are_in_flight() {
             return None;
         }
         if self.is_within_head() {
             let timeout = limit(self.requests.options().header_timeout)?;
-            return Some((self.head_since(now) + timeout, Verdict::GiveUp));
+            return Some((self.head_since(clock) + timeout, Verdict::GiveUp));
         }
         Some((self.quiet_since() + idle_grace, Verdict::Close))
     }
 
-    fn next_in_normal_times(&mut self, now: &Now) -> Next {
+    fn next_in_normal_times(&mut self, clock: &Clock) -> Next {
         let options = self.requests.options();
         let after = |since: Instant, time: Duration, verdict| Some((since + limit(time)?, verdict));
         // What is blocked has a time of its own.
@@ -247,13 +250,14 @@ impl ConnState {
         let in_flight = self.requests.are_in_flight();
         if self.goaway.is_none() {
             if in_flight {
-                let is_late = self.framing.is_within_body() && !self.requests.is_answered();
-                return after(self.progress.last_received, options.body_timeout, Verdict::Late)
-                    .filter(|_| is_late);
+                if !self.framing.is_within_body() || self.requests.is_answered() {
+                    return None;
+                }
+                return after(self.progress.last_received, options.body_timeout, Verdict::Late);
             }
             if self.is_within_head() {
                 let timeout = options.header_timeout;
-                return after(self.head_since(now), timeout, Verdict::GiveUp);
+                return after(self.head_since(clock), timeout, Verdict::GiveUp);
             }
             // What comes is discarded until hyper closes it.
             return after(self.progress.idle.1, options.keep_alive_timeout, Verdict::Close);
@@ -278,12 +282,12 @@ impl ConnState {
     }
 
     /// Since when the head that has begun is waited for. The time of the first one begins with the connection.
-    fn head_since(&mut self, now: &Now) -> Instant {
+    fn head_since(&mut self, clock: &Clock) -> Instant {
         let number = self.framing.heads();
         match self.progress.head {
             _ if self.requests.total() == 0 => self.progress.accepted,
             Some((head, since)) if head == number => since,
-            _ => self.progress.head.insert((number, now.get())).1,
+            _ => self.progress.head.insert((number, clock.now())).1,
         }
     }
 

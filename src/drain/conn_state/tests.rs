@@ -48,21 +48,21 @@ impl Rig {
 
     fn http1() -> Rig {
         let mut rig = Rig::new(DrainOptions::default());
-        rig.state.on_protocol(Protocol::Http1, &mut [], &Now::exactly(rig.began));
+        rig.state.on_protocol(Protocol::Http1, vec![], &Clock::new(rig.began));
         rig
     }
 
     /// Its preface and the SETTINGS of both ends have passed.
     fn http2() -> Rig {
         let mut rig = Rig::new(DrainOptions::default());
-        rig.state.on_protocol(Protocol::Http2, &mut PREFACE.to_vec(), &Now::exactly(rig.began));
+        rig.state.on_protocol(Protocol::Http2, PREFACE.to_vec(), &Clock::new(rig.began));
         rig.receive(0.0, &frame(4, 0, 0, &[]));
         rig.send(0.0, &frame(4, 0, 0, &[]));
         rig
     }
 
-    fn now(&self, at: f64) -> Now {
-        Now::exactly(self.began + secs(at))
+    fn now(&self, at: f64) -> Clock {
+        Clock::new(self.began + secs(at))
     }
 
     /// Returns how many of the bytes hyper gets.
@@ -81,10 +81,17 @@ impl Rig {
         self.begin();
     }
 
+    /// In two parts, of which not all was taken at first.
+    fn write(&mut self, bytes: &[u8], now: &Clock) -> bool {
+        let (a, b) = bytes.split_at(bytes.len() / 3);
+        let n = bytes.len() / 2;
+        let first = self.state.on_write(&[IoSlice::new(a), IoSlice::new(b)], n, now);
+        self.state.on_write(&[IoSlice::new(&bytes[n..])], bytes.len() - n, now) || first
+    }
+
     fn send(&mut self, at: f64, bytes: &[u8]) -> Ask {
         let now = self.now(at);
-        self.state.on_write(bytes, &now);
-        self.state.on_progress(&now);
+        self.write(bytes, &now);
         self.state.on_flush(&now)
     }
 
@@ -108,7 +115,7 @@ impl Rig {
     fn ask(&mut self, at: f64) -> Close {
         let (now, mut seen) = (self.now(at), Seen::default());
         loop {
-            match self.state.poll_close(&now, seen) {
+            match self.state.poll_close(&now, &seen) {
                 Close::Look => assert!(seen.arrived.replace(self.arrived).is_none(), "it was told"),
                 Close::AskKernel => assert!(seen.kernel.replace(self.kernel).is_none(), "it was told"),
                 close => return close,
@@ -233,7 +240,7 @@ fn a_client_of_http1_has_its_time_for_each_step_and_no_longer() {
                 rig.request(1.0, GET);
                 rig.in_flight.clear();
                 assert_eq!(
-                    rig.state.poll_blocked(&rig.now(2.0), Seen::default()),
+                    rig.state.poll_blocked(&rig.now(2.0), &Seen::default()),
                     Close::Wait(Some(rig.began + secs(62.0)))
                 );
             },
@@ -271,14 +278,14 @@ fn zero_is_no_limit_for_any_step() {
     let zero = Duration::ZERO;
     let options = DrainOptions::default().header_timeout(zero).keep_alive_timeout(zero).body_timeout(zero);
     let mut rig = Rig::new(options.send_timeout(zero).http2_ping_interval(zero));
-    rig.state.on_protocol(Protocol::Http1, &mut [], &rig.now(0.0));
+    rig.state.on_protocol(Protocol::Http1, vec![], &rig.now(0.0));
     assert_eq!(rig.waits(1e6), None);
     rig.request(1e6, POST);
     assert_eq!(rig.waits(2e6), None);
     rig.receive(2e6, b"cdefghi");
     assert_eq!(rig.answer(2e6), Ask::WhenSomethingHappens);
     assert_eq!(rig.waits(3e6), None);
-    assert_eq!(rig.state.poll_blocked(&rig.now(3e6), Seen::default()), Close::Wait(None));
+    assert_eq!(rig.state.poll_blocked(&rig.now(3e6), &Seen::default()), Close::Wait(None));
 }
 
 #[test]
@@ -409,13 +416,13 @@ fn the_end_of_a_client_waits_for_the_answer() {
     assert!(!rig.state.must_linger(Arrived::Nothing), "it has ended");
 
     let mut blocked = Rig::http1();
-    blocked.state.poll_blocked(&blocked.now(0.0), Seen::default());
+    blocked.state.poll_blocked(&blocked.now(0.0), &Seen::default());
     assert!(blocked.state.on_end(&blocked.now(1.0)), "the rest of an answer is not written");
     let mut upload = Rig::http1();
     upload.request(0.0, POST);
     assert!(!upload.state.on_end(&upload.now(1.0)), "the reader of a body has to learn of it");
     let mut at_once = Rig::new(DrainOptions::default().half_close_timeout(Duration::ZERO));
-    at_once.state.on_protocol(Protocol::Http1, &mut [], &at_once.now(0.0));
+    at_once.state.on_protocol(Protocol::Http1, vec![], &at_once.now(0.0));
     at_once.request(0.0, GET);
     assert!(!at_once.state.on_end(&at_once.now(1.0)));
     let mut http2 = Rig::http2();
@@ -430,18 +437,18 @@ fn a_client_that_takes_nothing_is_given_up_when_the_kernel_sends_nothing_either(
     let blocked = |rig: &mut Rig, at: f64, kernel| {
         let seen = Seen { kernel, ..Seen::default() };
         let now = rig.now(at);
-        rig.state.poll_blocked(&now, seen)
+        rig.state.poll_blocked(&now, &seen)
     };
     let until = |rig: &Rig, at: f64| Close::Wait(Some(rig.began + secs(at)));
     let sent = |ago: f64| Some(Some(Connection { last_sent: secs(ago), ..NEAR.expect("literal") }));
     assert_eq!(blocked(&mut rig, 1.0, None), until(&rig, 61.0));
-    assert!(rig.state.is_write_blocked());
+    assert!(rig.state.write_blocked);
     assert_eq!(blocked(&mut rig, 2.0, None), until(&rig, 61.0));
     assert_eq!(blocked(&mut rig, 61.0, None), Close::AskKernel);
     assert_eq!(blocked(&mut rig, 61.0, sent(10.0)), until(&rig, 111.0));
     assert_eq!(blocked(&mut rig, 113.0, None), until(&rig, 173.0), "the process did not run");
     rig.send(170.0, b"a part");
-    assert!(!rig.state.is_write_blocked());
+    assert!(!rig.state.write_blocked);
     assert_eq!(blocked(&mut rig, 171.0, None), until(&rig, 231.0), "it got on");
     assert!(!rig.state.has_left());
     assert_eq!(blocked(&mut rig, 231.0, sent(60.0)), Close::Fail(Failure::Stalled));
@@ -473,7 +480,7 @@ fn a_connection_that_is_asked_makes_room_unless_something_has_come() {
     busy.request(0.0, GET);
     assert_eq!(asked(busy, Arrived::Nothing), no);
     let mut blocked = Rig::http1();
-    blocked.state.poll_blocked(&blocked.now(0.0), Seen::default());
+    blocked.state.poll_blocked(&blocked.now(0.0), &Seen::default());
     assert_eq!(asked(blocked, Arrived::Nothing), no);
     let lame_duck = Rig::http1();
     lame_duck.drain.lame_duck(secs(50.0));
@@ -548,7 +555,7 @@ fn a_lame_duck_of_http2_is_told_in_a_pause_and_gets_the_answer_to_its_ping_later
     assert_eq!(rig.waits(1.0), Some(6.0), "something is under way: at the latest");
     drop(rig.in_flight.pop());
     let end = frame(HEADERS, END_STREAM, 1, b"!");
-    assert!(rig.state.on_write(&end, &rig.now(2.0)), "it has to be asked again");
+    assert!(rig.write(&end, &rig.now(2.0)), "it has to be asked again");
     rig.kernel = Some(Connection { round_trip: secs(0.1), ..NEAR.expect("literal") });
     let at = rig.waits(2.0).expect("a pause");
     assert!((2.0..2.25).contains(&at) && rig.output().is_empty(), "too far away to be probed: {at}");
@@ -558,7 +565,7 @@ fn a_lame_duck_of_http2_is_told_in_a_pause_and_gets_the_answer_to_its_ping_later
     let answer = frame(PING, ACK, 0, b"by hyper");
     assert_eq!(rig.receive(3.0, &answer), 0, "hyper does not get it yet");
     assert_eq!(rig.waits(3.0), Some(3.25));
-    assert_eq!(rig.ask(3.25), Close::Read(answer));
+    assert_eq!((rig.ask(3.25), &answer), (Close::Read, &*rig.state.input()));
     assert_eq!(rig.waits(3.25), None, "h2 closes it");
     rig.drain.normal();
     assert_eq!(rig.waits(4.0), Some(77.0));
@@ -658,14 +665,19 @@ fn the_grace_of_a_lame_duck_begins_with_the_end_of_a_handshake() {
 }
 
 #[test]
-fn the_clock_is_looked_at_once_and_never_runs_backwards() {
+fn the_clock_is_looked_at_once_in_a_call_and_never_runs_backwards() {
     let later = Instant::now() + secs(100.0);
-    let now = Now::after(Some(later));
-    assert!(now.has_reached(later) && !now.has_reached(later + secs(0.001)));
-    assert_eq!((now.get(), now.get()), (later, later));
-    assert!(!Now::after(None).has_reached(Instant::now() - secs(1.0)), "it was not looked at");
-    let now = Now::after(None);
-    let time = now.get();
-    assert!(now.has_reached(time));
-    assert!(!now.is_long_after(time - PAUSED) && now.is_long_after(time - PAUSED - secs(0.001)));
+    let clock = Clock::new(later);
+    assert!(clock.has_reached(later) && !clock.has_reached(later + secs(0.001)));
+    clock.reach(later - secs(1.0));
+    clock.next_call();
+    assert_eq!((clock.now(), clock.now()), (later, later));
+
+    let clock = Clock::new(Instant::now() - secs(100.0));
+    clock.next_call();
+    assert!(!clock.has_reached(Instant::now() - secs(1.0)), "it was not looked at");
+    let time = clock.now();
+    assert!(clock.has_reached(time) && time.elapsed() < secs(50.0));
+    assert_eq!(clock.now(), time);
+    assert!(!clock.is_long_after(time - PAUSED) && clock.is_long_after(time - PAUSED - secs(0.001)));
 }

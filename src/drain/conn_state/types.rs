@@ -43,7 +43,7 @@ pub(in crate::drain) struct Seen {
 }
 
 /// What is to be done with a connection that waits.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::drain) enum Close {
     /// Nothing until this time, if there is one, or until something happens: then ask again.
     Wait(Option<Instant>),
@@ -51,8 +51,8 @@ pub(in crate::drain) enum Close {
     Look,
     /// Ask the kernel, and ask again.
     AskKernel,
-    /// Have hyper read these bytes.
-    Read(Vec<u8>),
+    /// Have hyper read again: there is something in the input.
+    Read,
     /// Have hyper read the end.
     End,
     Fail(Failure),
@@ -90,39 +90,44 @@ pub(in crate::drain) enum Ask {
     At(Instant),
 }
 
-/// The time of one call, at which the clock is looked only if it is needed: most calls of a request note no time, and only need to
+/// The time of one call. The clock is looked at once, and only if it is needed: most calls of a request note no time, and only have to
 /// know what has passed.
 #[derive(Debug)]
-pub(in crate::drain) struct Now {
-    reached: Option<Instant>,
-    exact: Cell<Option<Instant>>,
+pub(in crate::drain) struct Clock {
+    /// It is not earlier than this.
+    known: Cell<Instant>,
+    is_exact: Cell<bool>,
 }
 
-impl Now {
-    /// `reached` has passed, if it is known.
-    pub(in crate::drain) fn after(reached: Option<Instant>) -> Now {
-        Now { reached, exact: Cell::new(None) }
+impl Clock {
+    pub(in crate::drain) fn new(now: Instant) -> Clock {
+        Clock { known: Cell::new(now), is_exact: Cell::new(true) }
     }
 
-    #[cfg(test)]
-    pub(in crate::drain) fn exactly(now: Instant) -> Now {
-        Now { reached: None, exact: Cell::new(Some(now)) }
+    /// Another call begins.
+    pub(in crate::drain) fn next_call(&self) {
+        self.is_exact.set(false);
     }
 
-    pub(in crate::drain) fn get(&self) -> Instant {
-        let now =
-            self.exact.get().unwrap_or_else(|| Instant::now().max(self.reached.unwrap_or_else(Instant::now)));
-        self.exact.set(Some(now));
-        now
+    pub(in crate::drain) fn now(&self) -> Instant {
+        if !self.is_exact.replace(true) {
+            self.reach(Instant::now());
+        }
+        self.known.get()
+    }
+
+    /// This time has come.
+    pub(in crate::drain) fn reach(&self, time: Instant) {
+        self.known.set(self.known.get().max(time));
     }
 
     /// Whether this time is known to have come.
     pub(in crate::drain) fn has_reached(&self, time: Instant) -> bool {
-        self.exact.get().max(self.reached).is_some_and(|now| now >= time)
+        self.known.get() >= time
     }
 
     /// The process did not run in between, and no client could get on meanwhile.
     pub(in crate::drain) fn is_long_after(&self, deadline: Instant) -> bool {
-        self.get() > deadline + PAUSED
+        self.now() > deadline + PAUSED
     }
 }
