@@ -14,6 +14,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
+use tracing::Instrument;
 
 use crate::handle::Handle;
 
@@ -156,11 +157,7 @@ impl Api {
         }
         // Counters stay true.
         if *method == Method::POST && path != "/counters" && gave_up() {
-            tracing::info!(
-                pid = std::process::id(),
-                path,
-                "not begun: who asked for it has closed the connection"
-            );
+            tracing::info!(path, "not begun: who asked for it has closed the connection");
             return error(StatusCode::REQUEST_TIMEOUT, "the connection was closed before this was begun");
         }
         let query = request.uri().query().unwrap_or_default().to_owned();
@@ -263,10 +260,11 @@ impl Api {
         };
         let (told, steps) = mpsc::unbounded_channel();
         // In a task of its own: when the client is gone it is finished all the same, or undone.
-        tokio::spawn(async move {
+        let upgraded = async move {
             ready.perform(|step| drop(told.send(step))).await;
             drop(alone);
-        });
+        };
+        tokio::spawn(upgraded.in_current_span());
         told_by(steps, lines).await
     }
 }

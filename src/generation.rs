@@ -7,6 +7,8 @@
 use std::io;
 use std::net::SocketAddr;
 
+use tracing::{Span, info_span};
+
 use crate::process::{self, Parent};
 
 const PARENT: &str = "HANDOVER_PARENT";
@@ -84,6 +86,11 @@ impl Generation {
         }
         generation.supervisor = supervisor(var(SUPERVISOR), generation.predecessor.is_some());
         Ok(generation)
+    }
+
+    /// What every log line of this generation has in common.
+    pub(crate) fn span(&self) -> Span {
+        info_span!("handover", generation = self.number, pid = std::process::id())
     }
 
     pub(crate) fn environment(&self, addresses: &[Address]) -> Vec<(&'static str, String)> {

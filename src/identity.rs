@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::task::AbortHandle;
+use tracing::Instrument;
 
 use crate::error::{Error, Kind};
 
@@ -36,7 +37,6 @@ impl Identity {
             match file::try_out(path) {
                 Err(error) if file::is_full(&error) => {
                     tracing::warn!(
-                        pid = std::process::id(),
                         %error,
                         path = %path.display(),
                         "there is no room to write the pid file; it is overwritten in place if it can be, and tried \
@@ -63,7 +63,6 @@ impl Identity {
         let named = self.in_front.unwrap_or(pid);
         if let Some(other) = file::other_server(path, &[pid, named, std::process::id()]) {
             tracing::warn!(
-                pid = std::process::id(),
                 other,
                 path = %path.display(),
                 "another server keeps its pid in the same pid file: give each a file of its own"
@@ -71,13 +70,12 @@ impl Identity {
         }
         let Err(error) = file::write(path, named) else { return };
         tracing::warn!(
-            pid = std::process::id(),
             %error,
             path = %path.display(),
             "cannot write the pid file; it names the wrong process until there is room for it"
         );
         if self.is_ours {
-            self.trying = Some(tokio::spawn(try_again(path.clone(), named)).abort_handle());
+            self.trying = Some(tokio::spawn(try_again(path.clone(), named).in_current_span()).abort_handle());
         }
     }
 
@@ -103,7 +101,7 @@ async fn try_again(path: PathBuf, pid: u32) {
     loop {
         tokio::time::sleep(AGAIN).await;
         if file::write(&path, pid).is_ok() {
-            tracing::info!(pid = std::process::id(), path = %path.display(), "the pid file is right again");
+            tracing::info!(path = %path.display(), "the pid file is right again");
             return;
         }
     }

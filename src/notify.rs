@@ -68,7 +68,6 @@ impl Notify {
             Ok(socket) => Some(Manager { path, socket, waiting: VecDeque::new() }),
             Err(error) => {
                 warn!(
-                    pid = std::process::id(),
                     "cannot tell the service manager what happens: {SOCKET}={path}: {error}; unset it if there is none"
                 );
                 None

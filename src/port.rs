@@ -11,6 +11,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tracing::{Instrument, Span};
 
 use crate::drain::{Drain, Room};
 use crate::error::{Error, Kind};
@@ -92,7 +93,12 @@ impl Port {
             let left = self.listeners[number..].iter().filter(is_same).count();
             let is_reserved = reserved.iter().filter(|one| **one == asked(listener)).count() >= left;
             let room = if is_reserved { Room::Reserved } else { Room::Public };
-            let admission = accept::Admission { drain: drain.clone(), room, serve: Arc::clone(serve) };
+            let admission = accept::Admission {
+                drain: drain.clone(),
+                room,
+                serve: Arc::clone(serve),
+                span: Span::current(),
+            };
             self.acceptors.spawn(accept::run(
                 Arc::clone(&listener.socket),
                 admission,
@@ -100,7 +106,8 @@ impl Port {
             ));
         }
         let ours = self.listeners.iter().map(|l| (l.address.actual, l.inode)).collect();
-        self.acceptors.spawn(foreign::run(ours, self.predecessor, self.close.subscribe()));
+        let watch = foreign::run(ours, self.predecessor, self.close.subscribe());
+        self.acceptors.spawn(watch.in_current_span());
     }
 
     /// New connections come to the older listener of each address: to us, if the other is a successor.

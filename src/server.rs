@@ -10,6 +10,7 @@ use std::time::Duration;
 use hyper::body::{Body, Incoming};
 use hyper::service::Service;
 use hyper::{Request, Response};
+use tracing::Instrument;
 
 use crate::defaults;
 use crate::drain::{Conn, Drain, DrainOptions};
@@ -404,7 +405,7 @@ async fn ended(served: impl Future<Output = Result<(), BoxError>>, remote: Socke
 /// Runs the check in a task of its own: a panic in it is a failed check.
 async fn checked(check: Option<Check>) -> Result<(), Error> {
     let Some(check) = check else { return Ok(()) };
-    match tokio::spawn(check).await {
+    match tokio::spawn(check.in_current_span()).await {
         Ok(result) => result.map_err(|e| Kind::NotReady(e).into()),
         Err(panic) => Err(Kind::NotReady(panic.into()).into()),
     }

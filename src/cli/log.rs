@@ -7,8 +7,11 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args, ValueEnum};
 use tracing::Metadata;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
 
 use super::files;
 use super::lines::{Flush, Lines};
@@ -76,10 +79,13 @@ impl LogOptions {
         let events =
             Events { lines: lines.clone(), format: self.log_format, generation: handover::generation() };
         let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(self.level()));
-        let log = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(events);
+        let lines_of = tracing_subscriber::fmt::layer().with_target(false).with_writer(events);
+        // The library's span says what is at the end of every line here, and a line of the program has no span.
+        let events_only = filter_fn(|metadata: &Metadata<'_>| metadata.is_event());
+        let log = tracing_subscriber::registry().with(filter);
         match self.log_format {
-            Format::Text => log.with_ansi(colours).init(),
-            Format::Json => log.json().flatten_event(true).init(),
+            Format::Text => log.with(lines_of.with_ansi(colours).with_filter(events_only)).init(),
+            Format::Json => log.with(lines_of.json().flatten_event(true).with_filter(events_only)).init(),
         }
         (lines, flush, opened)
     }

@@ -22,6 +22,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tracing::Instrument;
 
 use super::descriptors::{Client, Spare};
 use super::listening::{self, At, Bound};
@@ -85,13 +86,13 @@ impl Control {
             Ok((listener, at)) => {
                 self.0.descriptors.fill();
                 self.joined(at, predecessor).await;
-                tokio::spawn(self.accept(listener));
+                tokio::spawn(self.accept(listener).in_current_span());
                 Ok(())
             }
             // A user who did not ask for it should not have to do without the server.
             Err(problem) if self.0.dir.is_none() || problem.is_full => {
                 let problem = problem.text;
-                tracing::warn!(pid = std::process::id(), "no control socket: {problem}");
+                tracing::warn!("no control socket: {problem}");
                 Ok(())
             }
             Err(problem) => Err(problem.text),
@@ -128,7 +129,6 @@ impl Control {
             && let Some(other) = siblings::servers(&dir).await.first()
         {
             tracing::warn!(
-                pid = std::process::id(),
                 other,
                 "{} is the control directory of another server, too: give each its own, because `handover reload` and \
                  `handover stop` refuse to choose between them",
@@ -152,7 +152,7 @@ impl Control {
                         Some(Ok(again)) => (listener, warned) = (again, false),
                         Some(Err(problem)) if !std::mem::replace(&mut warned, true) => {
                             let problem = problem.text;
-                            tracing::warn!(pid = std::process::id(), "the control socket is gone: {problem}");
+                            tracing::warn!("the control socket is gone: {problem}");
                         }
                         _ => {}
                     }
@@ -162,7 +162,7 @@ impl Control {
             match accepted {
                 Ok((stream, _)) => {
                     let slot = Arc::clone(&self.0.slots).try_acquire_owned();
-                    drop(tokio::spawn(self.clone().connection(stream, slot.ok())));
+                    drop(tokio::spawn(self.clone().connection(stream, slot.ok()).in_current_span()));
                 }
                 Err(error) if is_full(&error) && self.0.descriptors.give_up_one() => {}
                 Err(_) => sleep(Duration::from_millis(100)).await,
@@ -183,11 +183,7 @@ impl Control {
         let places = timeout(PATIENCE, places).await.ok()?.ok().filter(|places| !places.is_empty())?;
         Some(listen_in(places).await.map(|(listener, at)| {
             let dir = at.place.dir.clone();
-            tracing::info!(
-                pid = std::process::id(),
-                "the control socket was gone, and is in {} now",
-                dir.display()
-            );
+            tracing::info!("the control socket was gone, and is in {} now", dir.display());
             self.0.api.moved(dir);
             *lock(&self.0.open) = Some(at);
             listener

@@ -112,10 +112,7 @@ impl Upgrade {
             Err(mut why) => {
                 let restored = self.files.change(Files::restore).await;
                 if let Err(problem) = &restored {
-                    tracing::error!(
-                        pid = std::process::id(),
-                        "the old program is not back in place: {problem}"
-                    );
+                    tracing::error!("the old program is not back in place: {problem}");
                     why.not_restored = Some(problem.clone());
                 }
                 why.restored = Some(restored.is_ok());

@@ -11,6 +11,7 @@ use rustix::net::{SocketFlags, acceptfrom_with};
 use tokio::io::unix::AsyncFd;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
+use tracing::{Span, debug, error, warn};
 
 use crate::drain::{Conn, Drain, Place, Room};
 
@@ -28,6 +29,8 @@ pub(super) struct Admission {
     pub(super) drain: Drain,
     pub(super) room: Room,
     pub(super) serve: Serve,
+    /// What is logged here belongs to it.
+    pub(super) span: Span,
 }
 
 impl Admission {
@@ -47,8 +50,8 @@ pub(super) async fn run(
     mut close: watch::Receiver<bool>,
 ) {
     let Admission { drain, room, .. } = &admission;
-    let mut exhausted = Exhausted { logged: None };
-    let mut full = Exhausted { logged: None };
+    let mut exhausted = Exhausted { span: &admission.span, logged: None };
+    let mut full = Exhausted { span: &admission.span, logged: None };
     while !*close.borrow_and_update() {
         // No connection is asked to make room before another one waits for it.
         let next = async {
@@ -61,10 +64,7 @@ pub(super) async fn run(
                 }
                 full.log(|| {
                     let open = drain.open();
-                    tracing::warn!(
-                        open,
-                        "as many connections as allowed: idle ones make room, or new ones wait"
-                    );
+                    warn!(open, "as many connections as allowed: idle ones make room, or new ones wait");
                 });
             }
             Ok::<_, io::Error>(Some((ready, drain.place(*room).await)))
@@ -111,22 +111,23 @@ fn accept(listener: &OwnedFd) -> io::Result<(TcpStream, SocketAddr)> {
     Ok((TcpStream::from_std(socket.into())?, peer))
 }
 
-struct Exhausted {
+struct Exhausted<'a> {
+    span: &'a Span,
     logged: Option<Instant>,
 }
 
-impl Exhausted {
+impl Exhausted<'_> {
     /// accept(2) reports errors of the connection that it would have returned (ECONNABORTED and network errors:
     /// the next call is about the next connection) and exhaustion, which would return at once for ever. Returns whether it was
     /// that.
     async fn pause_if(&mut self, error: &io::Error) -> bool {
         use nix::libc::{EMFILE, ENFILE, ENOBUFS, ENOMEM};
         if !matches!(error.raw_os_error(), Some(EMFILE | ENFILE | ENOBUFS | ENOMEM)) {
-            tracing::debug!(%error, "a connection was gone before it was accepted");
+            debug!(parent: self.span, %error, "a connection was gone before it was accepted");
             return false;
         }
         self.log(|| {
-            tracing::error!(%error, "cannot accept: connections wait until descriptors or memory are free again");
+            error!(%error, "cannot accept: connections wait until descriptors or memory are free again");
         });
         tokio::time::sleep(EXHAUSTED_PAUSE).await;
         true
@@ -135,7 +136,7 @@ impl Exhausted {
     fn log(&mut self, line: impl Fn()) {
         if self.logged.is_none_or(|at| at.elapsed() >= EXHAUSTED_LOG) {
             self.logged = Some(Instant::now());
-            line();
+            self.span.in_scope(line);
         }
     }
 }

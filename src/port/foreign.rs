@@ -59,7 +59,6 @@ fn compare(ours: &[Ours], predecessor: Option<u32>, mut before: Seen) -> Seen {
             let foreign = known.unwrap_or_else(|| {
                 let (foreign, name) = found()?;
                 warn!(
-                    pid = std::process::id(),
                     foreign,
                     %address,
                     "{name} (pid {foreign}) listens on {address}, too, and is none of this server's processes: it may get \
@@ -71,12 +70,7 @@ fn compare(ours: &[Ours], predecessor: Option<u32>, mut before: Seen) -> Seen {
         }
     }
     for gone in before.into_values().flatten() {
-        info!(
-            pid = std::process::id(),
-            foreign = gone.pid,
-            "no other process listens on {} any more",
-            gone.address
-        );
+        info!(foreign = gone.pid, "no other process listens on {} any more", gone.address);
     }
     now
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use tracing::debug;
+use tracing::{Instrument, debug};
 
 use super::Config;
 use crate::drain::{Drain, PAUSED};
@@ -91,6 +91,8 @@ impl Engine {
         let mut signals = config.signals.map_or_else(Signals::install, Ok)?;
         signals.enter()?;
         let generation = Generation::from_env().map_err(Kind::Pidfd)?;
+        let span = generation.span();
+        let _entered = span.enter();
         let launch = config.launch?;
         let identity = Identity::prepare(config.pid_file.as_deref(), generation.supervisor)?;
         let asked = config.addresses.map_err(Kind::NoAddress)?;
@@ -131,16 +133,20 @@ impl Engine {
         }
         engine.publish();
         engine.warn_unless(steered);
-        let (generation, pid) = (engine.generation.number, std::process::id());
-        debug!(generation, pid, listen = engine.listen(), "listening, not ready yet");
+        debug!(listen = engine.listen(), "listening, not ready yet");
         Ok(engine)
     }
 
     /// Runs until this generation has left. `ready` is the application's word that it can serve.
-    pub(super) async fn run(
-        mut self,
+    pub(super) fn run(
+        self,
         ready: impl Future<Output = Result<(), Error>>,
-    ) -> Result<Outcome, Error> {
+    ) -> impl Future<Output = Result<Outcome, Error>> {
+        let span = self.generation.span();
+        self.until_left(ready).instrument(span)
+    }
+
+    async fn until_left(mut self, ready: impl Future<Output = Result<(), Error>>) -> Result<Outcome, Error> {
         let mut ready = pin!(ready);
         let mut not_before = Instant::now();
         loop {

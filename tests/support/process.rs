@@ -189,9 +189,20 @@ pub fn signal(pid: u32, signal: Signal) {
     let _ = kill(Pid::from_raw(pid), signal);
 }
 
+/// What the spans of a line say counts as said by the line.
+fn in_spans(line: &mut Value) {
+    let Some(Value::Object(span)) = line.get("span").cloned() else { return };
+    for (name, value) in span {
+        if name != "name" && line.get(&name).is_none() {
+            line[name] = value;
+        }
+    }
+}
+
 impl Log {
     fn push(&self, text: String) {
-        let json = serde_json::from_str(&text).unwrap_or(Value::Null);
+        let mut json = serde_json::from_str(&text).unwrap_or(Value::Null);
+        in_spans(&mut json);
         self.0.0.lock().expect("nobody panics with the log").push(Line { at: Instant::now(), text, json });
         self.0.1.notify_all();
     }

@@ -42,7 +42,7 @@ impl Engine {
             }
             Action::CloseListeners => self.port.begin_close(),
             Action::Note(text) => {
-                warn!(generation = self.generation.number, pid = std::process::id(), "{text}");
+                warn!("{text}");
                 self.outside.tell(Happened::Noted(text));
             }
             Action::Spawn | Action::Bury(_) | Action::Tell(_) | Action::Leave(_) | Action::GiveUp => {}
@@ -62,8 +62,6 @@ impl Engine {
         match self.port.crowd(usize::from(self.child.is_some())) {
             None => self.warn_unless(self.port.hold()),
             Some((addr, holders)) => warn!(
-                generation = self.generation.number,
-                pid = std::process::id(),
                 "another process listens on {addr}{holders}: steering is left as it is, and a restart fails until it is \
                  gone"
             ),
@@ -92,22 +90,13 @@ impl Engine {
             Ok(child) => {
                 // First of all: should this process die, no other process knows of it.
                 self.notify.tell(&[notify::successor(child.pid())]);
-                info!(
-                    generation = self.generation.number,
-                    pid = std::process::id(),
-                    successor = child.pid(),
-                    "successor started"
-                );
+                info!(successor = child.pid(), "successor started");
                 self.outside.tell(Happened::SuccessorStarted { pid: child.pid() });
                 self.child = Some(child);
                 None
             }
             Err(error) => {
-                error!(
-                    generation = self.generation.number,
-                    pid = std::process::id(),
-                    "handover failed: {error}; this generation goes on serving"
-                );
+                error!("handover failed: {error}; this generation goes on serving");
                 self.outside.failed(Failure::new(error));
                 Some(Event::SpawnFailed)
             }
@@ -132,7 +121,7 @@ impl Engine {
 
     pub(super) async fn bury(&mut self, loss: Loss) {
         let Some(Exited { mut child, status }) = self.exited.take() else { return };
-        let (generation, pid, successor) = (self.generation.number, std::process::id(), child.pid());
+        let successor = child.pid();
         let mut failure =
             Failure { successor: Some(successor), status: status.as_ref().ok().copied(), ..Failure::new("") };
         let advice = if status.as_ref().is_ok_and(ExitStatus::success) { IN_THE_BACKGROUND } else { "" };
@@ -148,8 +137,6 @@ impl Engine {
                 };
                 self.outside.failed(failure);
                 error!(
-                    generation,
-                    pid,
                     successor,
                     status,
                     "handover failed: the successor left before it was ready{advice}; this generation goes on serving"
@@ -158,37 +145,28 @@ impl Engine {
             Loss::AfterReady => {
                 failure.reason = format!("the successor took over and crashed: {status}");
                 self.outside.crashed(failure);
-                error!(generation, pid, successor, status, "the successor crashed");
+                error!(successor, status, "the successor crashed");
             }
-            Loss::Expected => info!(generation, pid, successor, status, "the successor has left"),
+            Loss::Expected => info!(successor, status, "the successor has left"),
         }
     }
 
     pub(super) fn note_hang_up(&self) {
-        let (generation, pid) = (self.generation.number, std::process::id());
-        let told = self.generation.supervisor.unwrap_or(pid);
-        warn!(
-            generation,
-            pid, "the terminal is gone; this server goes on without it: `kill {told}` stops it"
-        );
+        let told = self.generation.supervisor.unwrap_or_else(std::process::id);
+        warn!("the terminal is gone; this server goes on without it: `kill {told}` stops it");
     }
 
     /// The watcher of the process in front starts another one, which finds the port taken for as long as a generation serves.
     pub(super) fn note_front_gone(&mut self) {
         let front = self.front.take().map_or(0, |front| front.pid());
         self.generation.supervisor = None;
-        warn!(
-            generation = self.generation.number,
-            pid = std::process::id(),
-            front,
-            "the process in front is gone: this generation stops, so that another can be started"
-        );
+        warn!(front, "the process in front is gone: this generation stops, so that another can be started");
     }
 
     /// Whatever is written from now on does not go through the predecessor, which will leave.
     pub(super) fn restore_stderr(&self) {
         if let Err(error) = stderr::restore(self.generation.predecessor.as_ref().map(|p| p.parent.pid())) {
-            warn!(generation = self.generation.number, pid = std::process::id(), %error, "cannot restore stderr");
+            warn!(%error, "cannot restore stderr");
         }
     }
 
@@ -201,8 +179,6 @@ impl Engine {
         }
         let drained = self.drain.cut().await;
         info!(
-            generation = self.generation.number,
-            pid = std::process::id(),
             finished = drained.finished,
             cut = drained.cut,
             requests_cut = drained.requests_cut,
@@ -224,8 +200,6 @@ impl Engine {
             && !std::mem::replace(&mut self.warned, true)
         {
             warn!(
-                generation = self.generation.number,
-                pid = std::process::id(),
                 %error,
                 "new connections cannot be steered: during a handover both generations receive them, also a successor \
                  that is not ready yet, and handshakes under way when the old listener closes are lost"

@@ -16,7 +16,6 @@ impl Engine {
     /// This generation is ready: new connections come to it from now on, and the predecessor learns of it. Returns
     /// whether there is a predecessor that still listens.
     pub(super) async fn take_over(&mut self) -> Result<bool, Error> {
-        let (generation, pid) = (self.generation.number, std::process::id());
         let mut seen = self.port.check_crowd(self.generation.predecessor.as_ref());
         // A process that is killed closes its sockets a moment before it is seen to be dead.
         if let (Err(error), Some(predecessor)) = (&seen, &self.generation.predecessor)
@@ -27,8 +26,6 @@ impl Engine {
         }
         if let Some(error) = seen? {
             warn!(
-                generation,
-                pid,
                 %error,
                 "cannot see who listens on the port: whether the predecessor does so, in the same network namespace, and no other \
                  process, is not known"
@@ -48,7 +45,7 @@ impl Engine {
                 Ok(true)
             }
             Err(error) if error.raw_os_error() == Some(nix::libc::ESRCH) => {
-                warn!(generation, pid, predecessor = from, "the predecessor died before it could retire");
+                warn!(predecessor = from, "the predecessor died before it could retire");
                 self.generation.predecessor = None;
                 Ok(false)
             }

@@ -78,8 +78,6 @@ impl Engine {
     pub(super) fn log_state(&self, before: State, cause: Event) {
         if before.name() != self.state.name() {
             info!(
-                generation = self.generation.number,
-                pid = std::process::id(),
                 from = before.name(),
                 to = self.state.name(),
                 cause = %cause,
@@ -90,17 +88,14 @@ impl Engine {
     }
 
     fn announce(&mut self) {
-        let (generation, pid, listen) = (self.generation.number, std::process::id(), self.listen());
-        let told = self.generation.supervisor.unwrap_or(pid);
+        let listen = self.listen();
+        let told = self.generation.supervisor.unwrap_or_else(std::process::id);
         let predecessor = self.generation.predecessor.as_ref().map(|p| p.parent.pid());
         match predecessor {
-            None => info!(generation, pid, listen, "serving; `kill -HUP {told}` restarts"),
+            None => info!(listen, "serving; `kill -HUP {told}` restarts"),
             Some(predecessor) => {
                 self.outside.remember(HandoverResult::TookOver { predecessor });
-                info!(
-                    generation,
-                    pid, listen, predecessor, "serving, took over; `kill -HUP {told}` restarts"
-                );
+                info!(listen, predecessor, "serving, took over; `kill -HUP {told}` restarts");
             }
         }
         self.outside.tell(report::Event::Serving { predecessor });
