@@ -18,6 +18,7 @@ use tracing::Instrument;
 
 use crate::handle::Handle;
 
+pub mod client;
 mod describe;
 mod descriptors;
 pub mod listening;

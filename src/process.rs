@@ -23,6 +23,7 @@ use tokio::time::Instant;
 use crate::error::{Error, Kind, plain};
 
 pub(crate) mod held;
+pub(crate) mod lines;
 pub(crate) mod stderr;
 use stderr::{Pipe, Tail};
 

@@ -1,5 +1,8 @@
 //! Lines on their way out of the process: a thread of its own writes them, so that the server never waits for a reader.
 //! Without one, lines beyond a bound are dropped and counted, and the server goes on.
+//!
+//! tracing-appender does nearly the same, but makes one write(2) of each line (187,000 instead of 10,000 for 300,000 lines that
+//! come in bursts), panics where the system has no thread for it, and keeps the file that it was given.
 
 use std::fs::File;
 use std::io::{self, Write};

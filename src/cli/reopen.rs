@@ -94,9 +94,9 @@ impl Asked {
                     None => bases().iter().flat_map(|base| homes(base)).collect(),
                 };
                 let all = dirs.iter().flat_map(|dir| sockets(dir));
-                let told = all.filter(|(pid, _)| is_ours(*pid)).filter(|(_, socket)| {
-                    ask(socket, Method::POST.as_str(), "/reopen", Some(PATIENCE)).is_ok()
-                });
+                let told = all
+                    .filter(|(pid, _)| is_ours(*pid))
+                    .filter(|(_, socket)| ask(socket, Method::POST, "/reopen", Some(PATIENCE)).is_ok());
                 if told.count() == 0 {
                     generations().for_each(|held| {
                         // Who has left meanwhile writes to no file.

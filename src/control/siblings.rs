@@ -4,23 +4,18 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Full, Limited};
+use hyper::Method;
 use hyper::body::Bytes;
-use hyper::client::conn::http1::handshake;
-use hyper::{Method, Request};
-use hyper_util::rt::TokioIo;
-use tokio::net::UnixStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use super::client;
 use super::listening::sockets;
 use super::protocol::Status;
 use crate::metrics::Ledger;
 
 const COUNTERS: &str = "/counters";
 const PATIENCE: Duration = Duration::from_millis(500);
-/// More than 64 generations with every status there is.
-pub(super) const MOST_BYTES: usize = 4 << 20;
 
 /// What the others know.
 #[cfg(feature = "metrics")]
@@ -70,18 +65,7 @@ async fn ask_all(dir: &Path, method: Method, target: &'static str, body: Bytes) 
     answers
 }
 
-async fn ask(socket: PathBuf, method: Method, target: &str, body: Bytes) -> Option<Bytes> {
-    let stream = UnixStream::connect(socket).await.ok()?;
-    let (mut sender, connection) = handshake(TokioIo::new(stream)).await.ok()?;
-    let request = Request::builder().method(method).uri(target).header("host", "localhost");
-    let answered = sender.send_request(request.body(Full::new(body)).ok()?);
-    let answer = async {
-        let response = answered.await.ok().filter(|response| response.status().is_success())?;
-        Some(Limited::new(response.into_body(), MOST_BYTES).collect().await.ok()?.to_bytes())
-    };
-    let mut answer = std::pin::pin!(answer);
-    tokio::select! {
-        answer = &mut answer => answer,
-        _ = connection => answer.await,
-    }
+async fn ask(socket: PathBuf, method: Method, target: &'static str, body: Bytes) -> Option<Bytes> {
+    let answer = client::ask(&socket, method, target, body).await.ok()?;
+    if answer.status.is_success() { answer.bytes().await.ok() } else { None }
 }

@@ -27,7 +27,7 @@ use tracing::Instrument;
 use super::descriptors::{Client, Spare};
 use super::listening::{self, At, Bound};
 use super::place::{Place, Problem, key, network_namespace};
-use super::{Api, Body, Via, error, siblings};
+use super::{Api, Body, Via, client, error, siblings};
 use crate::handle::Handle;
 
 /// So many may ask at the same time.
@@ -277,7 +277,7 @@ async fn told(closing: &mut watch::Receiver<bool>) {
 async fn answer(api: &Api, request: Request<Incoming>, client: &Client) -> Response<Body> {
     let (head, body) = request.into_parts();
     let too_large = || error(StatusCode::PAYLOAD_TOO_LARGE, "a control request needs no body");
-    let most = if head.uri.path() == "/counters" { siblings::MOST_BYTES } else { MAX_BODY };
+    let most = if head.uri.path() == "/counters" { client::MOST_BYTES } else { MAX_BODY };
     if body.size_hint().lower() > most as u64 {
         return too_large();
     }

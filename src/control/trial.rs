@@ -11,10 +11,8 @@ use tokio::process::Command;
 use tokio::time::timeout;
 
 use crate::error::plain;
+use crate::process::lines::Lines;
 
-/// More of what it says is not kept.
-const OUTPUT: usize = 16 * 1024;
-const LINES: usize = 20;
 /// How long to wait for what a program has said that is gone, if a process it started still has its output.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
@@ -42,7 +40,8 @@ where
     // A group of its own, so that what it starts can be ended with it.
     command.process_group(0).kill_on_drop(true);
     let mut child = command.spawn().map_err(|error| Unfit { reason: cannot(&error), stderr: vec![] })?;
-    let (said, complained) = (Output::of(child.stdout.take()), Output::of(child.stderr.take()));
+    let said = Output::of(child.stdout.take(), Lines::first());
+    let complained = Output::of(child.stderr.take(), Lines::last());
     let ended = timeout(within, child.wait()).await;
     // Cannot reach a stranger: there is an id only until it has been waited for.
     if let (Err(_), Some(group)) = (&ended, child.id().and_then(|id| Pid::from_raw(id.cast_signed()))) {
@@ -66,34 +65,29 @@ fn cannot(error: &std::io::Error) -> String {
     }
 }
 
-/// What comes out of a pipe, as far as it is kept.
+/// What comes out of a pipe.
 struct Output {
-    kept: Arc<Mutex<Vec<u8>>>,
+    lines: Arc<Mutex<Lines>>,
     reading: tokio::task::JoinHandle<()>,
 }
 
 impl Output {
-    fn of(pipe: Option<impl AsyncRead + Unpin + Send + 'static>) -> Output {
-        let kept = Arc::<Mutex<Vec<u8>>>::default();
-        let into = Arc::clone(&kept);
+    fn of(pipe: Option<impl AsyncRead + Unpin + Send + 'static>, lines: Lines) -> Output {
+        let lines = Arc::new(Mutex::new(lines));
+        let into = Arc::clone(&lines);
         let reading = tokio::spawn(async move {
             let Some(mut pipe) = pipe else { return };
             let mut chunk = [0; 4096];
             while let Ok(n @ 1..) = pipe.read(&mut chunk).await {
-                let mut kept = into.lock().unwrap_or_else(PoisonError::into_inner);
-                let room = OUTPUT.saturating_sub(kept.len());
-                kept.extend_from_slice(&chunk[..n.min(room)]);
+                into.lock().unwrap_or_else(PoisonError::into_inner).push(&chunk[..n]);
             }
         });
-        Output { kept, reading }
+        Output { lines, reading }
     }
 
     async fn lines(mut self) -> Vec<String> {
         let _ = timeout(LAST_WORDS, &mut self.reading).await;
         self.reading.abort();
-        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let text = String::from_utf8_lossy(&kept);
-        let clean = |line: &str| line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-        text.lines().filter(|line| !line.trim().is_empty()).take(LINES).map(clean).collect()
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner).texts()
     }
 }

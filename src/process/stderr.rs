@@ -5,7 +5,6 @@
 //! ready it puts the true one in place itself, so nothing depends on a predecessor that leaves. The pipe is opened for
 //! reading *and* writing: should the predecessor die, a write still never fails.
 
-use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -20,13 +19,13 @@ use tokio::process::Command;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+use super::lines::Lines;
+
 /// Tells a successor which file (`DEVICE:INODE`) to expect behind its stdin.
 pub(crate) const VARIABLE: &str = "HANDOVER_STDERR";
 
 /// What others cannot come between when it is written to a pipe at once: PIPE_BUF (pipe(7)).
 const ATOMIC: usize = 4096;
-const LINES: usize = 20;
-const LINE_BYTES: usize = 2000;
 /// How long to wait for the last lines of a successor that is dead: as long as it takes to read what is in the pipe,
 /// unless a process that it started still has the other end.
 const LAST_WORDS: Duration = Duration::from_millis(200);
@@ -56,7 +55,7 @@ impl Pipe {
 
     /// Passes on what is written until no process has the pipe open for writing. A thread does it, because stderr may block.
     pub(super) fn pass_on(self) -> Tail {
-        let (lines, (ended, end)) = (Arc::<Mutex<Lines>>::default(), oneshot::channel());
+        let (lines, (ended, end)) = (Arc::new(Mutex::new(Lines::last())), oneshot::channel());
         let kept = Arc::clone(&lines);
         let spare = self.0.try_clone().ok();
         let mut reader = self.0;
@@ -93,7 +92,7 @@ impl Tail {
             lines.push(&left[..n]);
             let _ = io::stderr().write_all(&left[..n]);
         }
-        lines.0.iter().filter(|line| !line.is_empty()).map(|line| text(line)).collect()
+        lines.texts()
     }
 }
 
@@ -102,35 +101,6 @@ fn whole_lines(bytes: &[u8]) -> Option<usize> {
     let first = &bytes[..bytes.len().min(ATOMIC)];
     let end = first.iter().rposition(|byte| *byte == b'\n').map(|last| last + 1);
     end.or((bytes.len() >= ATOMIC).then_some(ATOMIC))
-}
-
-/// The last one may not be complete.
-#[derive(Debug, Default)]
-struct Lines(VecDeque<Vec<u8>>);
-
-impl Lines {
-    fn push(&mut self, bytes: &[u8]) {
-        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
-            if self.0.back().is_none_or(|line| line.ends_with(b"\n")) {
-                self.0.push_back(vec![]);
-            }
-            if let Some(line) = self.0.back_mut() {
-                let room = LINE_BYTES.saturating_sub(line.len());
-                line.extend_from_slice(&piece[..piece.len().min(room)]);
-                if piece.ends_with(b"\n") && !line.ends_with(b"\n") {
-                    line.push(b'\n');
-                }
-            }
-            if self.0.len() > LINES {
-                self.0.pop_front();
-            }
-        }
-    }
-}
-
-fn text(line: &[u8]) -> String {
-    let text = String::from_utf8_lossy(line.trim_ascii_end());
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// Puts the true stderr in place, where it is not.
@@ -182,18 +152,6 @@ fn name(file: impl AsFd) -> io::Result<String> {
 mod tests {
     use super::*;
 
-    fn lines_of(chunks: &[&[u8]]) -> Vec<String> {
-        let mut lines = Lines::default();
-        chunks.iter().for_each(|chunk| lines.push(chunk));
-        lines.0.iter().map(|line| text(line)).collect()
-    }
-
-    #[test]
-    fn lines_may_come_in_pieces_and_the_last_one_without_an_end() {
-        assert_eq!(lines_of(&[b"on", b"e\ntwo\nth", b"ree"]), ["one", "two", "three"]);
-        assert_eq!(lines_of(&[b"one\n\n", b"two\x1b[1m\r\n"]), ["one", "", "two [1m"]);
-    }
-
     #[test]
     fn lines_are_passed_on_whole_unless_one_is_longer_than_can_be() {
         assert_eq!(whole_lines(b""), None);
@@ -202,15 +160,5 @@ mod tests {
         assert_eq!(whole_lines(&[b'x'; ATOMIC - 1]), None);
         assert_eq!(whole_lines(&[b'x'; ATOMIC + 1]), Some(ATOMIC));
         assert_eq!(whole_lines(&[b"one\n", &[b'x'; 2 * ATOMIC][..], b"\n"].concat()), Some(4));
-    }
-
-    #[test]
-    fn only_the_last_lines_are_kept_and_none_of_them_is_long() {
-        let many: String = (0..100).map(|n| format!("{n}\n")).collect();
-        assert_eq!(lines_of(&[many.as_bytes()]).len(), LINES);
-        assert_eq!(lines_of(&[many.as_bytes()]).last().map(String::as_str), Some("99"));
-        let long = [vec![b'x'; 100_000], b"\nend".to_vec()].concat();
-        assert_eq!(lines_of(&[&long[..50_000], &long[50_000..]])[0].len(), LINE_BYTES);
-        assert_eq!(lines_of(&[&long]).len(), 2);
     }
 }

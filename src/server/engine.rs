@@ -27,12 +27,11 @@ use crate::succession::{Action, Asker, Event, State, Timings};
 
 mod act;
 mod hear;
-mod manage;
+mod observe;
 mod take_over;
-mod tell;
 mod wait;
 use act::Exited;
-use tell::Outside;
+use observe::Outside;
 use wait::{Again, at, dead, due, exited, gone};
 
 pub(super) struct Engine {

@@ -1,57 +1,54 @@
-//! One request to one control socket. HTTP/1.0, so that an answer ends where the connection does, whether it comes at once
-//! or line by line.
+//! The client of the control socket, for commands, which wait for one answer at a time.
 
-use std::io::{self, BufRead, BufReader, Lines, Read, Write};
-use std::os::unix::net::UnixStream;
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use handover::control::protocol::{LINES, Refusal, Step};
+use handover::control::client;
+use handover::control::protocol::{Refusal, Step};
+use hyper::body::Bytes;
+use hyper::{Method, StatusCode};
 use serde::de::DeserializeOwned;
-
-/// No answer is longer.
-const LARGEST: u64 = 16 << 20;
+use tokio::runtime::{Builder, Runtime};
+use tokio::time::timeout;
 
 /// An answer of which the head has come.
 pub(crate) struct Answer {
-    pub(crate) code: u16,
-    body: BufReader<UnixStream>,
+    pub(crate) status: StatusCode,
+    answer: client::Answer,
+    patience: Option<Duration>,
+    runtime: Runtime,
 }
 
-/// Asks, and waits for the head of the answer; for each piece of it as long as `patience`.
+/// Asks, and waits for the head of the answer for as long as `patience`, and so for the rest of it.
 pub(crate) fn ask(
     socket: &Path,
-    method: &str,
+    method: Method,
     target: &str,
     patience: Option<Duration>,
 ) -> io::Result<Answer> {
-    let stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(patience)?;
-    stream.set_write_timeout(patience)?;
-    (&stream).write_all(
-        format!("{method} {target} HTTP/1.0\r\nhost: control\r\naccept: {LINES}\r\n\r\n").as_bytes(),
-    )?;
-    let mut body = BufReader::new(stream);
-    let mut line = String::new();
-    body.read_line(&mut line)?;
-    let code = line.split(' ').nth(1).and_then(|code| code.parse().ok());
-    let code = code.ok_or(io::ErrorKind::UnexpectedEof)?;
-    loop {
-        line.clear();
-        if body.read_line(&mut line)? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let answer = wait(&runtime, patience, client::ask(socket, method, target, Bytes::new()))?;
+    Ok(Answer { status: answer.status, answer, patience, runtime })
+}
+
+fn wait<T>(
+    runtime: &Runtime,
+    patience: Option<Duration>,
+    answer: impl Future<Output = io::Result<T>>,
+) -> io::Result<T> {
+    runtime.block_on(async {
+        match patience {
+            Some(patience) => timeout(patience, answer).await?,
+            None => answer.await,
         }
-        if line.trim_end().is_empty() {
-            return Ok(Answer { code, body });
-        }
-    }
+    })
 }
 
 impl Answer {
     /// The answer as one value.
-    pub(crate) fn value<T: DeserializeOwned>(mut self) -> io::Result<T> {
-        let mut text = Vec::new();
-        self.body.by_ref().take(LARGEST).read_to_end(&mut text)?;
+    pub(crate) fn value<T: DeserializeOwned>(self) -> io::Result<T> {
+        let text = wait(&self.runtime, self.patience, self.answer.bytes())?;
         Ok(serde_json::from_slice(&text)?)
     }
 
@@ -61,18 +58,19 @@ impl Answer {
         if refusal.error.is_empty() { "it does not say why".to_owned() } else { refusal.error }
     }
 
-    /// The answer as it comes. It ends early if who answers dies.
+    /// The answer as it comes.
     pub(crate) fn steps(self) -> Steps {
-        Steps(self.body.lines())
+        Steps(self)
     }
 }
 
-pub(crate) struct Steps(Lines<BufReader<UnixStream>>);
+pub(crate) struct Steps(Answer);
 
 impl Iterator for Steps {
     type Item = Step;
 
     fn next(&mut self) -> Option<Step> {
-        serde_json::from_str(&self.0.next()?.ok()?).ok()
+        let Answer { answer, runtime, .. } = &mut self.0;
+        serde_json::from_slice(&runtime.block_on(answer.line())?).ok()
     }
 }

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use handover::control::listening::sockets;
 use handover::control::place::{bases, bases_of_others, homes, key, network_namespace};
 use handover::control::protocol::Status;
+use hyper::{Method, StatusCode};
 use rustix::process::geteuid;
 use serde::Deserialize;
 use serde_json::Value;
@@ -114,13 +115,13 @@ fn ask_each(sockets: Vec<(i32, PathBuf)>) -> Vec<Generation> {
 }
 
 fn status(socket: &Path) -> io::Result<(Status, Value)> {
-    let answer = ask(socket, "GET", "/status", Some(PATIENCE))?;
-    match answer.code {
-        200 => {
+    let answer = ask(socket, Method::GET, "/status", Some(PATIENCE))?;
+    match answer.status {
+        StatusCode::OK => {
             let json: Value = answer.value()?;
             Ok((Status::deserialize(&json)?, json))
         }
-        410 => Err(io::ErrorKind::NotConnected.into()),
+        StatusCode::GONE => Err(io::ErrorKind::NotConnected.into()),
         // Too many ask, for instance: it lives, and cannot say how.
         _ => Err(io::ErrorKind::TimedOut.into()),
     }

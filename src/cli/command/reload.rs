@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use handover::control::protocol::Step;
+use hyper::{Method, StatusCode};
 
 use super::ask::{Steps, ask};
 use super::find::{Generation, serving};
@@ -32,8 +33,8 @@ pub(super) fn run(which: &Which, wait_drained: bool) -> Result<(), Trouble> {
                 false => Err(failed(format!("cannot reload pid {}: {reason}", server.pid))),
             }
         };
-        match ask(&server.socket, "POST", target, None) {
-            Ok(answer) if answer.code == 200 => return follow(answer.steps(), &server),
+        match ask(&server.socket, Method::POST, target, None) {
+            Ok(answer) if answer.status == StatusCode::OK => return follow(answer.steps(), &server),
             Ok(answer) => again(&answer.error())?,
             Err(error) => again(&error.to_string())?,
         }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use handover::control::protocol::Reopened;
+use hyper::{Method, StatusCode};
 
 use super::ask::ask;
 use super::find::{Generation, look, only_one};
@@ -34,10 +35,15 @@ pub(super) fn run(which: &Which) -> Result<(), Trouble> {
 }
 
 fn reopen(one: &Generation) -> Result<Vec<String>, String> {
-    let answer = ask(&one.socket, "POST", "/reopen", Some(PATIENCE)).map_err(|error| error.to_string())?;
-    match answer.code {
-        200 => answer.value().map(|opened: Reopened| opened.reopened).map_err(|error| error.to_string()),
-        404 => Err("it is of an older version, which opens its log only when it starts".to_owned()),
+    let answer =
+        ask(&one.socket, Method::POST, "/reopen", Some(PATIENCE)).map_err(|error| error.to_string())?;
+    match answer.status {
+        StatusCode::OK => {
+            answer.value().map(|opened: Reopened| opened.reopened).map_err(|error| error.to_string())
+        }
+        StatusCode::NOT_FOUND => {
+            Err("it is of an older version, which opens its log only when it starts".to_owned())
+        }
         _ => Err(answer.error()),
     }
 }

@@ -4,6 +4,7 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use handover::control::listening::remove_stale;
+use hyper::{Method, StatusCode};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
@@ -99,8 +100,8 @@ fn still_there(generations: &[Generation]) -> Trouble {
 fn tell(one: &Generation, now: bool) {
     let target = if now { "/stop?now" } else { "/stop" };
     // A generation that has left meanwhile need not be told.
-    if let Ok(answer) = ask(&one.socket, "POST", target, Some(Duration::from_secs(5)))
-        && answer.code == 202
+    if let Ok(answer) = ask(&one.socket, Method::POST, target, Some(Duration::from_secs(5)))
+        && answer.status == StatusCode::ACCEPTED
     {
         let how = if now { " at once" } else { "" };
         say(format_args!("told generation {}, pid {}, to stop{how}", one.number(), one.pid));

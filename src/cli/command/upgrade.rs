@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use handover::control::place::{has_capabilities, secret};
 use handover::control::plain;
+use hyper::{Method, StatusCode};
 use rustix::process::geteuid;
 
 use super::ask::ask;
@@ -57,9 +58,9 @@ pub(super) fn run(which: &Which, new: &Path) -> Result<(), Trouble> {
     };
     say(format_args!("{how} {} beside {}", new.display(), program.display()));
 
-    let answer = ask(&server.socket, "POST", &format!("/upgrade?file={}", beside.name), None)
+    let answer = ask(&server.socket, Method::POST, &format!("/upgrade?file={}", beside.name), None)
         .map_err(|error| cannot(&format!("pid {} does not answer: {error}", server.pid)))?;
-    if answer.code != 200 {
+    if answer.status != StatusCode::OK {
         return Err(cannot(&answer.error()));
     }
     follow(answer.steps(), &server)

@@ -1,4 +1,4 @@
-//! What the loop tells the outside: log lines of its own, the phase, events and, when asked, everything.
+//! What the loop tells the outside: log lines of its own, the phase, events, the service manager and, when asked, everything.
 
 use std::net::SocketAddr;
 
@@ -8,6 +8,7 @@ use tracing::info;
 
 use super::Engine;
 use crate::handle::{Events, Seen, Underway};
+use crate::notify;
 use crate::process::Child;
 use crate::report::{self, Failure, Handover, HandoverResult, LastHandover, Status};
 use crate::succession::{Event, News, State};
@@ -164,4 +165,43 @@ impl Engine {
             Err(reason) => (Err(Failure::new(reason)), None),
         }
     }
+}
+
+impl Engine {
+    /// The service manager starts the service, may ask for a reload and wait for its end, and follows the pid that stands for the
+    /// service. A process that no longer is that one says nothing: see [`crate::notify`].
+    pub(super) fn tell_manager(&mut self, news: News) {
+        let serves = || format!("generation {} serves {}", self.generation.number, self.listen());
+        let ready = || "READY=1".to_owned();
+        let fields = match news {
+            News::Serves => vec![ready(), status(&serves())],
+            // Whether a reload goes on is not its to say.
+            News::ServesAlone => vec![status(&serves())],
+            News::Reloading => notify::reloading(),
+            News::HandedOver => {
+                let successor = self.child.as_ref().map_or(0, Child::pid);
+                let next = self.generation.number + 1;
+                vec![ready(), status(&format!("generation {next} serves, pid {successor}"))]
+            }
+            News::HandoverFailed => vec![ready(), status(&self.failure(&serves()))],
+            News::ServesAgain => vec![status(&self.failure(&serves()))],
+            News::Stopping => vec![notify::STOPPING.to_owned(), status("stopping")],
+            News::StandbyEnded => return,
+        };
+        self.notify.tell(&fields);
+    }
+
+    fn failure(&self, serves: &str) -> String {
+        match self.outside.last_result() {
+            Some(HandoverResult::Failed(failure) | HandoverResult::TakenBack(failure)) => {
+                let words = failure.stderr.last().map_or_else(String::new, |line| format!(": {line}"));
+                format!("handover failed: {}{words}; {serves}", failure.reason)
+            }
+            _ => serves.to_owned(),
+        }
+    }
+}
+
+fn status(text: &str) -> String {
+    format!("STATUS={}", text.replace('\n', " "))
 }
