@@ -142,13 +142,7 @@ impl Drain {
 
     /// Takes care of an accepted connection from now until it is dropped.
     pub fn conn(&self, stream: TcpStream, remote: std::net::SocketAddr) -> Conn {
-        self.conn_at(stream, remote, self.place_anyway(Room::Public))
-    }
-
-    pub(crate) fn conn_at(&self, stream: TcpStream, remote: std::net::SocketAddr, place: Place) -> Conn {
-        // Fails only if the connection is dead by now; the first read will say so.
-        let local = stream.local_addr().unwrap_or(remote);
-        Conn::new(stream, remote, local, self, place, conn::Means::tcp())
+        Conn::accepted(stream, remote, self, self.place_anyway(Room::Public))
     }
 
     /// The same for any stream, such as one from [`tokio::io::duplex`].

@@ -57,6 +57,14 @@ struct Open<T> {
     linger: fn(Box<Open<T>>),
 }
 
+impl Conn {
+    pub(crate) fn accepted(stream: TcpStream, remote: SocketAddr, drain: &Drain, place: Place) -> Conn {
+        // Fails only if the connection is dead by now; the first read will say so.
+        let local = stream.local_addr().unwrap_or(remote);
+        Conn::new(stream, remote, local, drain, place, Means::tcp())
+    }
+}
+
 impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Conn<T> {
     pub(super) fn new(
         stream: T,

@@ -37,7 +37,7 @@ impl Admission {
     fn admit(&self, stream: TcpStream, remote: SocketAddr, place: Place) {
         // Fails only on a connection that is dead already; its first read will find out.
         let _ = stream.set_nodelay(true);
-        (self.serve)(self.drain.conn_at(stream, remote, place));
+        (self.serve)(Conn::accepted(stream, remote, &self.drain, place));
     }
 }
 
