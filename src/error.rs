@@ -67,12 +67,12 @@ pub(crate) enum Kind {
     Signals(io::Error),
     /// A process cannot be held by a pidfd.
     Pidfd(io::Error),
-    /// The process in front cannot be.
+    /// The supervisor cannot be.
     Front {
         what: &'static str,
         source: io::Error,
     },
-    /// The process in front cannot start the first generation.
+    /// The supervisor cannot start the first generation.
     FirstGeneration(String),
     Predecessor {
         pid: u32,

@@ -22,7 +22,7 @@ const PROTOCOL: &str = "HANDOVER_PROTOCOL";
 /// 1: READY is SIGTERM, and no version is said. 2: READY is SIGURG, said again until the predecessor has closed.
 const SPOKEN: u32 = 2;
 
-/// The environment variables a generation sets for its successor, and the process in front of [`supervise`](crate::supervise)
+/// The environment variables a generation sets for its successor, and the supervisor of [`supervise`](crate::supervise)
 /// for the first generation.
 ///
 /// They mean something only there. A program that starts other programs may remove them:
@@ -50,7 +50,7 @@ pub(crate) struct Generation {
     /// From 1.
     pub(crate) number: u64,
     pub(crate) predecessor: Option<Predecessor>,
-    /// The process in front, whose pid stands for the service.
+    /// The supervisor, whose pid stands for the service.
     pub(crate) supervisor: Option<u32>,
 }
 
@@ -113,7 +113,7 @@ pub(crate) fn environment_in_front() -> Vec<(&'static str, String)> {
     vec![(SUPERVISOR, described(std::process::id()))]
 }
 
-/// Whether this process is a generation behind [`supervise`](crate::supervise)'s process in front, or any generation's
+/// Whether this process is a generation behind a supervisor (see [`supervise`](crate::supervise)), or any generation's
 /// successor. Like [`generation`], ask when the program starts.
 pub fn is_supervised() -> bool {
     let var = |name: &str| std::env::var(name).ok();
@@ -121,7 +121,7 @@ pub fn is_supervised() -> bool {
     successor || supervisor(var(SUPERVISOR), false).is_some()
 }
 
-/// The process in front: the parent, or the one that a predecessor is known to have named.
+/// The supervisor: the parent, or the one that a predecessor is known to have named.
 fn supervisor(named: Option<String>, by_predecessor: bool) -> Option<u32> {
     let (pid, started) = parse_parent(&named?)?;
     let is_it = process::is_parent(pid, started)

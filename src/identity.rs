@@ -1,5 +1,5 @@
 //! The pid that stands for the service: the pid file. It names the process that answers for the service to its
-//! supervisor, and moves to the successor when standby ends, not at the flip. Behind a process in front it names that
+//! supervisor, and moves to the successor when standby ends, not at the flip. Behind a supervisor it names that
 //! one for ever. How the file is written safely is `identity::file`'s to know.
 
 use std::path::{Path, PathBuf};

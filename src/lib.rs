@@ -66,7 +66,7 @@
 //!   standby alone.
 //! - TCP only: Unix sockets have no `SO_REUSEPORT`.
 //! - Both generations run as the same user in the same network namespace, and spell an address the same way.
-//! - As pid 1, or under systemd without `Type=notify`, a restart is refused unless [`supervise`] keeps a process in front. That
+//! - As pid 1, or under systemd without `Type=notify`, a restart is refused unless [`supervise`] keeps a supervisor. That
 //!   one is never replaced itself.
 //! - The successor must be the process that was started, or replace it by `exec`: a wrapper that forks is not believed, and a
 //!   program that forks into the background may do so only while [`generation()`] is 1.
@@ -87,10 +87,10 @@
 //!
 //! # Layout
 //!
-//! `succession` is the state machine, pure. `server` is the builder and, in `server::engine`, the one loop that feeds
+//! `lifecycle` is the state machine, pure. `server` is the builder and, in `server::engine`, the one loop that feeds
 //! the machine. `generation` knows the environment, `process` processes, `signals` signals, `port` and `steering` the
 //! sockets, `identity` the pid file, `notify` what a service manager is told, `drain` the connections. `supervisor` is the
-//! process in front, which is none of the generations and has a loop of its own. `control` is the socket for those who operate a
+//! supervisor, which is none of the generations and has a loop of its own. `control` is the socket for those who operate a
 //! program, `metrics` what is counted. `src/cli` is another package, the program `handover`. Each of the operating system's facts lives
 //! in one of them.
 
@@ -113,6 +113,8 @@ mod generation;
 mod handle;
 #[cfg(target_os = "linux")]
 mod identity;
+#[cfg(target_os = "linux")]
+mod lifecycle;
 /// What is counted: not for others yet, and changed without notice. Its text is made by prometheus-client 0.25.
 #[cfg(all(target_os = "linux", feature = "control"))]
 #[doc(hidden)]
@@ -133,8 +135,6 @@ mod signals;
 mod sock_diag;
 #[cfg(target_os = "linux")]
 mod steering;
-#[cfg(target_os = "linux")]
-mod succession;
 #[cfg(target_os = "linux")]
 mod supervisor;
 

@@ -1,4 +1,4 @@
-//! What the service manager is told, in the words of sd_notify(3): systemd, or the process in front of
+//! What the service manager is told, in the words of sd_notify(3): systemd, or the supervisor of
 //! [`supervise`](crate::supervise).
 //!
 //! Nothing here waits: a manager that does not read must not hold up who serves. What it has no room for is kept and sent
@@ -58,7 +58,7 @@ impl Notify {
         Notify::told_by(is_first, |name| std::env::var(name).ok())
     }
 
-    /// Of the process in front, which passes on what the generations say and is not asked whether they are alive.
+    /// Of the supervisor, which passes on what the generations say and is not asked whether they are alive.
     pub(crate) fn of_the_front() -> Notify {
         Notify { watchdog: None, ..Notify::from_env(true) }
     }
@@ -205,7 +205,7 @@ pub(crate) fn reloading() -> Vec<String> {
     vec![RELOADING.to_owned(), format!("MONOTONIC_USEC={usec}")]
 }
 
-/// A field of ours, which systemd ignores: who is adopted by the process in front if this one dies.
+/// A field of ours, which systemd ignores: who is adopted by the supervisor if this one dies.
 pub(crate) fn successor(pid: u32) -> String {
     format!("{SUCCESSOR}={pid}")
 }
@@ -215,7 +215,7 @@ pub(crate) fn successor(pid: u32) -> String {
 pub(crate) fn is_held() -> Option<&'static str> {
     if std::process::id() == 1 {
         return Some(
-            "this is pid 1, and the container would end with this process: keep one process in front with --supervise \
+            "this is pid 1, and the container would end with this process: keep a supervisor with --supervise \
              (handover::supervise)",
         );
     }
@@ -223,6 +223,6 @@ pub(crate) fn is_held() -> Option<&'static str> {
     let started_by_systemd = told(EXEC_PID)? == std::process::id().to_string();
     (started_by_systemd && told(SOCKET).is_none()).then_some(
         "systemd would end the service with this process, because it does not hear which one comes next: set \
-         Type=notify in the unit (see examples/systemd), or keep one process in front with --supervise",
+         Type=notify in the unit (see examples/systemd), or keep a supervisor with --supervise",
     )
 }

@@ -17,11 +17,11 @@ use crate::drain::{Conn, Drain, DrainOptions};
 use crate::error::{Error, Kind, LONGEST};
 use crate::handle::{Handle, Remote};
 use crate::identity::Identity;
+use crate::lifecycle::Timings;
 use crate::port::{Port, Serve};
 use crate::process::{self, Launch};
 use crate::report::Outcome;
 use crate::signals::Signals;
-use crate::succession::Timings;
 
 mod engine;
 mod listener;
@@ -319,8 +319,8 @@ impl Server {
     }
 
     /// A file that holds the pid that stands for the service. It is written by rename, moves to the successor when
-    /// standby ends, and is removed by the generation that stops. Behind [`supervise`](crate::supervise) it names the process
-    /// in front. Default: none.
+    /// standby ends, and is removed by the generation that stops. Behind [`supervise`](crate::supervise) it names the
+    /// supervisor. Default: none.
     pub fn pid_file(mut self, path: impl Into<PathBuf>) -> Server {
         self.config.pid_file = Some(path.into());
         self

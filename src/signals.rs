@@ -14,8 +14,8 @@ use signal_hook::low_level::siginfo::{Cause, Origin, Sent};
 use tokio::net::UnixStream;
 
 use crate::error::{Error, Kind};
+use crate::lifecycle::ChildCommand;
 use crate::process;
-use crate::succession::Word;
 
 /// What a server has handlers for.
 const HANDLED: [NixSignal; 5] =
@@ -30,12 +30,12 @@ pub(crate) fn ready(protocol: u32) -> rustix::process::Signal {
 }
 
 /// The signal by which a child is told something.
-pub(crate) fn spoken(word: Word) -> rustix::process::Signal {
-    match word {
-        Word::Restart => rustix::process::Signal::HUP,
-        Word::Stop => rustix::process::Signal::TERM,
+pub(crate) fn signal_for(command: ChildCommand) -> rustix::process::Signal {
+    match command {
+        ChildCommand::Restart => rustix::process::Signal::HUP,
+        ChildCommand::Stop => rustix::process::Signal::TERM,
         // Its default disposition is to be ignored.
-        Word::Closed => rustix::process::Signal::URG,
+        ChildCommand::Closed => rustix::process::Signal::URG,
     }
 }
 
@@ -56,7 +56,7 @@ pub(crate) enum Heard {
     HungUp,
 }
 
-/// What arrived at the process in front.
+/// What arrived at the supervisor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ToFront {
     Restart(rustix::process::Signal),
@@ -76,7 +76,7 @@ pub(crate) struct Signal {
     pub(crate) sender: Option<u32>,
 }
 
-/// How often this generation was told to stop. The process in front passes on what it is told, and may not be the only one
+/// How often this generation was told to stop. The supervisor passes on what it is told, and may not be the only one
 /// who is told: systemd and timeout(1) send a signal to each process there is. That is not impatience.
 #[derive(Debug, Default)]
 pub(crate) struct Stops {
@@ -162,7 +162,7 @@ impl Signals {
         Ok(())
     }
 
-    /// As [`enter`](Signals::enter), for the process in front, which hears of its children too.
+    /// As [`enter`](Signals::enter), for the supervisor, which hears of its children too.
     pub(crate) fn enter_in_front(&mut self) -> Result<(), Error> {
         self.delivery.handle().add_signal(SIGCHLD).map_err(Kind::Signals)?;
         let unblocked = SigSet::from(NixSignal::SIGCHLD).thread_unblock();
@@ -181,7 +181,7 @@ impl Signals {
         }
     }
 
-    /// As [`next`](Signals::next), for the process in front.
+    /// As [`next`](Signals::next), for the supervisor.
     pub(crate) async fn next_in_front(&mut self) -> ToFront {
         use rustix::process::Signal;
         loop {

@@ -1,4 +1,4 @@
-//! The process in front, for a container or a terminal, where a pid cannot be handed on: it starts the first generation,
+//! The supervisor, for a container or a terminal, where a pid cannot be handed on: it starts the first generation,
 //! adopts each one that follows, passes signals on, and leaves with the status of the last. To its generations it is the
 //! service manager of `notify`.
 //!
@@ -39,7 +39,7 @@ use service::Service;
 /// }
 /// ```
 ///
-/// The process in front starts this program again, with the same arguments, where it was started, and passes on what it
+/// The supervisor starts this program again, with the same arguments, where it was started, and passes on what it
 /// gets: SIGHUP and SIGUSR2 to the generation that stands for the service, SIGTERM and SIGINT to those that finish their
 /// connections as well. It is the parent of every orphan (`PR_SET_CHILD_SUBREAPER`) and reaps it. What the generations say to
 /// a service manager (`NOTIFY_SOCKET`) goes on to that of this process, but never another pid. Should a generation die, its

@@ -55,7 +55,7 @@ struct Cli {
     /// Change to this directory once the server is made, as daemons do
     #[arg(long)]
     chdir: Option<PathBuf>,
-    /// Keep one process in front, whose pid stays the same
+    /// Keep a supervisor, whose pid stays the same
     #[arg(long)]
     supervise: bool,
 }

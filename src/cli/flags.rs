@@ -33,7 +33,7 @@ pub(crate) struct Cli {
     #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, require_equals = true)]
     #[arg(default_value = "false", default_missing_value = "true", hide_possible_values = true)]
     pub(crate) probes: bool,
-    /// Keep one process in front whose pid stays the same; by default as pid 1, and under systemd without Type=notify
+    /// keep a supervisor whose pid stays the same; by default as pid 1, and under systemd without Type=notify
     #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = "true", hide_possible_values = true)]
     pub(crate) supervise: Option<bool>,

@@ -62,7 +62,7 @@ pub fn run(mut signals: Option<Signals>) -> ExitCode {
         let _ = io::stderr().write_all(format!("ERROR {problem}\n").as_bytes());
         return ExitCode::FAILURE;
     }
-    // What a check has to say is for the caller, and not for the log of a server. The process in front would keep the
+    // What a check has to say is for the caller, and not for the log of a server. The supervisor would keep the
     // file open after it was rotated.
     let log_file = if cli.check || in_front { cli.log.log_file.take() } else { None };
     let (lines, _flush, opened) = cli.log.install();

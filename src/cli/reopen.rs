@@ -85,7 +85,7 @@ impl Asked {
         }
     }
 
-    /// In the process in front, which has no log file: its generations are told, by a signal where they have no control socket.
+    /// In the supervisor, which has no log file: its generations are told, by a signal where they have no control socket.
     pub(crate) fn pass_on(self, control: ControlOptions) {
         let passing = move || {
             while let Ok(1..) = io::Read::read(&mut &self.0, &mut [0; 64]) {

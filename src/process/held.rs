@@ -1,4 +1,4 @@
-//! What the process in front does with processes that it did not start itself, or that another process may reap: it holds
+//! What the supervisor does with processes that it did not start itself, or that another process may reap: it holds
 //! them by pidfd, so that a signal never reaches a stranger who got the pid, and reaps whatever it adopts.
 
 use std::io;

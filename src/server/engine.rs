@@ -1,5 +1,5 @@
 //! The one loop of a generation: whatever happens becomes an event, the state machine answers with actions, and these
-//! are performed here. It decides nothing that `succession` could decide.
+//! are performed here. It decides nothing that `lifecycle` could decide.
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,22 +17,22 @@ use crate::error::{Error, Kind};
 use crate::generation::Generation;
 use crate::handle::{Command, Remote};
 use crate::identity::Identity;
+use crate::lifecycle::{Action, Event, State, StopSource, Timings};
 use crate::notify::Notify;
 use crate::port::{Port, Serve};
 use crate::process::held::Held;
 use crate::process::{Child, Launch};
 use crate::report::Outcome;
 use crate::signals::{Signal, Signals, Stops};
-use crate::succession::{Action, Asker, Event, State, Timings};
 
-mod act;
-mod hear;
+mod actions;
+mod inputs;
 mod observe;
 mod take_over;
 mod wait;
-use act::Exited;
-use observe::Outside;
-use wait::{Again, at, dead, due, exited, gone};
+use actions::ExitedChild;
+use observe::Observers;
+use wait::{ReadyReminder, at, dead, due, exited, gone};
 
 pub(super) struct Engine {
     state: State,
@@ -40,8 +40,8 @@ pub(super) struct Engine {
     idle_grace: Duration,
     stop_idle_grace: Duration,
     generation: Generation,
-    /// The process in front, until it is gone.
-    front: Option<Held>,
+    /// The supervisor, until it is gone.
+    supervisor: Option<Held>,
     launch: Launch,
     identity: Identity,
     notify: Notify,
@@ -51,17 +51,17 @@ pub(super) struct Engine {
     drain: Drain,
     child: Option<Child>,
     /// A child that has exited, until it is buried.
-    exited: Option<Exited>,
+    exited: Option<ExitedChild>,
     /// That connections cannot be steered was said.
-    warned: bool,
+    steering_warning_logged: bool,
     signals: Signals,
     stops: Stops,
     /// When the predecessor is told again that this generation is ready.
-    again: Option<Again>,
+    ready_reminder: Option<ReadyReminder>,
     /// How many successors in a row were ended by a request to restart, before they had a handler for it.
     ended_by_restart: u32,
     commands: mpsc::UnboundedReceiver<Command>,
-    outside: Outside,
+    observers: Observers,
 }
 
 /// What the loop waits for.
@@ -70,12 +70,12 @@ enum Input {
     Command(Command),
     ChildExited(io::Result<ExitStatus>),
     PredecessorDead,
-    FrontGone,
+    SupervisorGone,
     Checked(Result<(), Error>),
     PortClosed,
     Drained,
     Deadline,
-    SayAgain(Again),
+    RepeatReady(ReadyReminder),
 }
 
 impl Engine {
@@ -109,7 +109,7 @@ impl Engine {
             timings: config.timings,
             idle_grace: config.idle_grace,
             stop_idle_grace: config.stop_idle_grace,
-            front: generation.supervisor.and_then(|pid| Held::named(pid).ok()),
+            supervisor: generation.supervisor.and_then(|pid| Held::named(pid).ok()),
             generation,
             launch,
             identity,
@@ -119,13 +119,13 @@ impl Engine {
             drain,
             child: None,
             exited: None,
-            warned: false,
+            steering_warning_logged: false,
             signals,
             stops: Stops::default(),
-            again: None,
+            ready_reminder: None,
             ended_by_restart: 0,
             commands: remote.commands,
-            outside: Outside::new(remote.seen, remote.events),
+            observers: Observers::new(remote.seen, remote.events),
         };
         if engine.generation.predecessor.is_none() {
             engine.restore_stderr();
@@ -153,9 +153,9 @@ impl Engine {
             let closing = !self.port.is_open() && !self.port_closed;
             let starting = self.state.is_starting();
             let draining = self.port_closed && (self.child.is_none() || !self.state.waits_for_child());
-            let again = self.again.filter(|_| self.state.waits_for_predecessor());
+            let again = self.ready_reminder.filter(|_| self.state.waits_for_predecessor());
             let input = {
-                let Engine { signals, commands, child, generation, front, port, drain, notify, .. } =
+                let Engine { signals, commands, child, generation, supervisor, port, drain, notify, .. } =
                     &mut self;
                 tokio::select! {
                     biased;
@@ -163,43 +163,43 @@ impl Engine {
                     Some(command) = commands.recv() => Input::Command(command),
                     exit = exited(child) => Input::ChildExited(exit),
                     () = dead(generation.predecessor.as_ref()) => Input::PredecessorDead,
-                    () = gone(front.as_ref()) => Input::FrontGone,
+                    () = gone(supervisor.as_ref()) => Input::SupervisorGone,
                     checked = &mut ready, if starting => Input::Checked(checked),
                     () = port.closed(), if closing => Input::PortClosed,
                     () = drain.empty(), if draining => Input::Drained,
                     () = at(deadline) => Input::Deadline,
-                    again = due(again) => Input::SayAgain(again),
+                    again = due(again) => Input::RepeatReady(again),
                     () = notify.keep_telling() => continue,
                 }
             };
             // A signal that was delivered before something else happened counts before it: a child that says "ready"
             // and dies was ready, and one that is ready at the last moment is not late.
-            let mut heard_first = false;
+            let mut signal_first = false;
             while let Some(signal) = self.signals.delivered() {
-                heard_first = true;
-                if let Some(outcome) = self.hear(signal).await? {
+                signal_first = true;
+                if let Some(outcome) = self.apply_signal(signal).await? {
                     return Ok(outcome);
                 }
             }
             let event = match input {
-                Input::Deadline if heard_first => continue,
+                Input::Deadline if signal_first => continue,
                 // What happened while this process did not run is looked at first: a request that has arrived, a successor
                 // that is ready.
                 Input::Deadline if deadline.is_some_and(|deadline| deadline.elapsed() > PAUSED) => {
                     not_before = Instant::now() + PAUSED;
                     continue;
                 }
-                Input::Signal(signal) => self.interpret(signal),
-                Input::Command(command) => self.obey(command),
-                Input::ChildExited(status) => Some(self.note_exit(status)),
+                Input::Signal(signal) => self.on_signal(signal),
+                Input::Command(command) => self.on_command(command),
+                Input::ChildExited(status) => Some(self.on_child_exit(status)),
                 Input::PredecessorDead => {
                     self.generation.predecessor = None;
                     self.restore_stderr();
                     Some(Event::PredecessorClosed)
                 }
-                Input::FrontGone => {
-                    self.note_front_gone();
-                    Some(self.stop_asked(Asker::Operator))
+                Input::SupervisorGone => {
+                    self.on_supervisor_gone();
+                    Some(self.stop_asked(StopSource::Operator))
                 }
                 // Told to stop in the same instant: a generation that stops takes nothing over.
                 Input::Checked(_) if !self.state.is_starting() => None,
@@ -213,48 +213,48 @@ impl Engine {
                 }
                 Input::Drained => Some(Event::Drained),
                 Input::Deadline => Some(Event::Deadline),
-                Input::SayAgain(said) => {
-                    self.say_ready_again(said);
+                Input::RepeatReady(said) => {
+                    self.repeat_ready(said);
                     None
                 }
             };
             if let Some(event) = event
-                && let Some(outcome) = self.feed(event).await?
+                && let Some(outcome) = self.apply(event).await?
             {
                 return Ok(outcome);
             }
         }
     }
 
-    async fn hear(&mut self, signal: Signal) -> Result<Option<Outcome>, Error> {
-        match self.interpret(signal) {
-            Some(event) => self.feed(event).await,
+    async fn apply_signal(&mut self, signal: Signal) -> Result<Option<Outcome>, Error> {
+        match self.on_signal(signal) {
+            Some(event) => self.apply(event).await,
             None => Ok(None),
         }
     }
 
     /// Everything an event leads to, until there is nothing left to do.
-    async fn feed(&mut self, event: Event) -> Result<Option<Outcome>, Error> {
+    async fn apply(&mut self, event: Event) -> Result<Option<Outcome>, Error> {
         let mut next = Some(event);
         while let Some(event) = next.take() {
             let before = self.state;
             let (state, actions) = before.on(event, std_now(), &self.timings);
             self.state = state;
-            let (mut news, mut leaves) = (vec![], None);
+            let (mut notifications, mut leaves) = (vec![], None);
             for action in actions {
                 match action {
                     Action::Leave(end) => leaves = Some(end),
                     Action::GiveUp => return Err(Kind::ReadyTimeout(self.timings.ready_timeout).into()),
                     Action::Spawn => next = self.spawn(),
-                    Action::Bury(loss) => self.bury(loss).await,
-                    Action::Tell(what) => news.push(what),
+                    Action::ReportChildExit(meaning) => self.report_child_exit(meaning).await,
+                    Action::Notify(notification) => notifications.push(notification),
                     action => self.perform(action),
                 }
             }
             self.publish();
             // What has changed is true by now: a listener may act on it.
-            news.iter().for_each(|what| self.tell_manager(*what));
-            news.iter().for_each(|what| self.tell(*what));
+            notifications.iter().for_each(|notification| self.notify_service_manager(*notification));
+            notifications.iter().for_each(|notification| self.notify_observers(*notification));
             self.log_state(before, event);
             if let Some(end) = leaves {
                 return Ok(Some(self.leave(end).await));

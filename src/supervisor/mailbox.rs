@@ -1,4 +1,4 @@
-//! The socket at which the process in front hears its generations, in the words of sd_notify(3), and who said it: the
+//! The socket at which the supervisor hears its generations, in the words of sd_notify(3), and who said it: the
 //! kernel's word (SCM_CREDENTIALS, unix(7)). It lies in a directory that no other user may enter, so that no other user can keep
 //! its reader busy. Only where no directory can be written to has it a name that everybody can send to.
 

@@ -1,4 +1,4 @@
-//! Who stands for the service behind the process in front, and how it ended. Only that generation is believed, and the
+//! Who stands for the service behind the supervisor, and how it ended. Only that generation is believed, and the
 //! successor it has named once it is dead.
 
 use std::pin::Pin;

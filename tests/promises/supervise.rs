@@ -1,4 +1,4 @@
-//! One process in front: the same pid for ever, whichever generation serves behind it.
+//! The supervisor: the same pid for ever, whichever generation serves behind it.
 
 use std::process::{Command, Stdio};
 
@@ -17,7 +17,7 @@ mod manager;
 mod managers;
 mod terminal;
 
-/// The playground behind a process in front.
+/// The playground behind a supervisor.
 fn supervised(args: &[&str]) -> Command {
     let mut command = playground(args);
     command.arg("--supervise");
@@ -47,7 +47,7 @@ fn children(pid: u32) -> Vec<u32> {
         .collect()
 }
 
-/// Waits for the process in front to say that it is.
+/// Waits for the supervisor to say that it is.
 fn wait_in_front(server: &Server) -> u32 {
     let line = server.log().wait_for("in front of the generations");
     u32::try_from(line.json["first"].as_u64().unwrap_or(0)).expect("a pid")

@@ -1,4 +1,4 @@
-//! What the loop tells the outside: log lines of its own, the phase, events, the service manager and, when asked, everything.
+//! What the loop tells the observers: log lines of its own, the phase, events, the service manager and, when asked, everything.
 
 use std::net::SocketAddr;
 
@@ -8,13 +8,13 @@ use tracing::info;
 
 use super::Engine;
 use crate::handle::{Events, Seen, Underway};
+use crate::lifecycle::{Event, Notification, State};
 use crate::notify;
 use crate::process::Child;
 use crate::report::{self, Failure, Handover, HandoverResult, LastHandover, Status};
-use crate::succession::{Event, News, State};
 
 /// The ends of what others hold.
-pub(super) struct Outside {
+pub(super) struct Observers {
     seen: watch::Sender<Seen>,
     events: broadcast::Sender<report::Event>,
     began: Instant,
@@ -22,10 +22,10 @@ pub(super) struct Outside {
     last_handover: Option<(HandoverResult, Instant)>,
 }
 
-impl Outside {
-    pub(super) fn new(seen: watch::Sender<Seen>, events: broadcast::Sender<report::Event>) -> Outside {
+impl Observers {
+    pub(super) fn new(seen: watch::Sender<Seen>, events: broadcast::Sender<report::Event>) -> Observers {
         let now = Instant::now();
-        Outside { seen, events, began: now, phase_began: now, last_handover: None }
+        Observers { seen, events, began: now, phase_began: now, last_handover: None }
     }
 
     pub(super) fn tell(&self, event: report::Event) {
@@ -54,24 +54,24 @@ impl Outside {
 
 impl Engine {
     /// What has changed is true by now.
-    pub(super) fn tell(&mut self, news: News) {
-        match news {
-            News::Serves => self.announce(),
-            News::HandedOver => {
+    pub(super) fn notify_observers(&mut self, notification: Notification) {
+        match notification {
+            Notification::Serves => self.announce(),
+            Notification::HandedOver => {
                 let (successor, took) =
                     self.child.as_ref().map_or_else(Default::default, |c| (c.pid(), c.age()));
-                self.outside.remember(HandoverResult::HandedOver { successor });
-                self.outside.tell(report::Event::HandedOver(Handover { successor, took }));
+                self.observers.remember(HandoverResult::HandedOver { successor });
+                self.observers.tell(report::Event::HandedOver(Handover { successor, took }));
             }
-            News::ServesAgain => {
-                if let Some((HandoverResult::TakenBack(failure), _)) = &self.outside.last_handover {
-                    self.outside.tell(report::Event::ServesAgain(failure.clone()));
+            Notification::ServesAgain => {
+                if let Some((HandoverResult::TakenBack(failure), _)) = &self.observers.last_handover {
+                    self.observers.tell(report::Event::ServesAgain(failure.clone()));
                 }
             }
-            News::StandbyEnded => self.outside.tell(report::Event::StandbyEnded),
-            News::Stopping => self.outside.tell(report::Event::Stopping),
+            Notification::StandbyEnded => self.observers.tell(report::Event::StandbyEnded),
+            Notification::Stopping => self.observers.tell(report::Event::Stopping),
             // The failure was told when it was known.
-            News::HandoverFailed | News::ServesAlone | News::Reloading => {}
+            Notification::HandoverFailed | Notification::ServesAlone | Notification::Reloading => {}
         }
     }
 
@@ -95,18 +95,18 @@ impl Engine {
         match predecessor {
             None => info!(listen, "serving; `kill -HUP {told}` restarts"),
             Some(predecessor) => {
-                self.outside.remember(HandoverResult::TookOver { predecessor });
+                self.observers.remember(HandoverResult::TookOver { predecessor });
                 info!(listen, predecessor, "serving, took over; `kill -HUP {told}` restarts");
             }
         }
-        self.outside.tell(report::Event::Serving { predecessor });
+        self.observers.tell(report::Event::Serving { predecessor });
     }
 
     pub(super) fn publish(&mut self) {
         let (phase, stopping) = (self.state.phase(), self.state.is_stopping());
         let (number, addresses) = (self.generation.number, self.addresses());
         let mut entered = false;
-        self.outside.seen.send_if_modified(|seen| {
+        self.observers.seen.send_if_modified(|seen| {
             entered = seen.phase != phase || seen.generation == 0;
             let changed = entered || seen.stopping != stopping;
             (seen.phase, seen.stopping) = (phase, stopping);
@@ -116,7 +116,7 @@ impl Engine {
             changed
         });
         if entered {
-            self.outside.phase_began = Instant::now();
+            self.observers.phase_began = Instant::now();
         }
     }
 
@@ -130,7 +130,7 @@ impl Engine {
 
     /// All but who listens, which is not the loop's to find out: see [`crate::port::members::listeners`].
     pub(super) fn status(&self) -> Status {
-        let seen = self.outside.seen.borrow().clone();
+        let seen = self.observers.seen.borrow().clone();
         Status {
             generation: self.generation.number,
             pid: std::process::id(),
@@ -138,8 +138,8 @@ impl Engine {
             args: self.launch.args().to_vec(),
             phase: seen.phase,
             stopping: seen.stopping,
-            in_phase: self.outside.phase_began.elapsed(),
-            uptime: self.outside.began.elapsed(),
+            in_phase: self.observers.phase_began.elapsed(),
+            uptime: self.observers.began.elapsed(),
             deadline: self.state.deadline().map(|at| at.saturating_duration_since(Instant::now().into_std())),
             listeners: vec![],
             addresses: seen.addresses,
@@ -148,7 +148,7 @@ impl Engine {
             successor: self.child.as_ref().map(Child::pid),
             connections: self.drain.connections(),
             last_handover: self
-                .outside
+                .observers
                 .last_handover
                 .as_ref()
                 .map(|(result, at)| LastHandover { result: result.clone(), ago: at.elapsed() }),
@@ -159,7 +159,7 @@ impl Engine {
     pub(super) fn hand_over(&self) -> (Result<Underway, Failure>, Option<Event>) {
         match self.state.can_hand_over() {
             Ok(joined) => {
-                let events = Events(self.outside.events.subscribe());
+                let events = Events(self.observers.events.subscribe());
                 (Ok(Underway { joined, events }), (!joined).then_some(Event::RestartAsked))
             }
             Err(reason) => (Err(Failure::new(reason)), None),
@@ -170,29 +170,29 @@ impl Engine {
 impl Engine {
     /// The service manager starts the service, may ask for a reload and wait for its end, and follows the pid that stands for the
     /// service. A process that no longer is that one says nothing: see [`crate::notify`].
-    pub(super) fn tell_manager(&mut self, news: News) {
+    pub(super) fn notify_service_manager(&mut self, notification: Notification) {
         let serves = || format!("generation {} serves {}", self.generation.number, self.listen());
         let ready = || "READY=1".to_owned();
-        let fields = match news {
-            News::Serves => vec![ready(), status(&serves())],
+        let fields = match notification {
+            Notification::Serves => vec![ready(), status(&serves())],
             // Whether a reload goes on is not its to say.
-            News::ServesAlone => vec![status(&serves())],
-            News::Reloading => notify::reloading(),
-            News::HandedOver => {
+            Notification::ServesAlone => vec![status(&serves())],
+            Notification::Reloading => notify::reloading(),
+            Notification::HandedOver => {
                 let successor = self.child.as_ref().map_or(0, Child::pid);
                 let next = self.generation.number + 1;
                 vec![ready(), status(&format!("generation {next} serves, pid {successor}"))]
             }
-            News::HandoverFailed => vec![ready(), status(&self.failure(&serves()))],
-            News::ServesAgain => vec![status(&self.failure(&serves()))],
-            News::Stopping => vec![notify::STOPPING.to_owned(), status("stopping")],
-            News::StandbyEnded => return,
+            Notification::HandoverFailed => vec![ready(), status(&self.failure(&serves()))],
+            Notification::ServesAgain => vec![status(&self.failure(&serves()))],
+            Notification::Stopping => vec![notify::STOPPING.to_owned(), status("stopping")],
+            Notification::StandbyEnded => return,
         };
         self.notify.tell(&fields);
     }
 
     fn failure(&self, serves: &str) -> String {
-        match self.outside.last_result() {
+        match self.observers.last_result() {
             Some(HandoverResult::Failed(failure) | HandoverResult::TakenBack(failure)) => {
                 let words = failure.stderr.last().map_or_else(String::new, |line| format!(": {line}"));
                 format!("handover failed: {}{words}; {serves}", failure.reason)

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 use tracing::warn;
 
-use super::{Again, Engine};
+use super::{Engine, ReadyReminder};
 use crate::error::{Error, Kind};
 use crate::signals;
 
@@ -41,7 +41,7 @@ impl Engine {
         match told {
             Ok(()) => {
                 // In version 1 it is a SIGTERM, which others hear too.
-                self.again = (protocol >= 2).then(|| Again::after(Again::FIRST));
+                self.ready_reminder = (protocol >= 2).then(|| ReadyReminder::after(ReadyReminder::FIRST));
                 Ok(true)
             }
             Err(error) if error.raw_os_error() == Some(nix::libc::ESRCH) => {
@@ -57,8 +57,8 @@ impl Engine {
         }
     }
 
-    pub(super) fn say_ready_again(&mut self, said: Again) {
-        self.again = Some(Again::after(said.gap * 2));
+    pub(super) fn repeat_ready(&mut self, said: ReadyReminder) {
+        self.ready_reminder = Some(ReadyReminder::after(said.gap * 2));
         if let Some(predecessor) = &self.generation.predecessor {
             // One that is dead is noticed anyway.
             let _ = predecessor.parent.signal(signals::ready(predecessor.protocol));
@@ -67,6 +67,6 @@ impl Engine {
 
     /// Whether the predecessor is seen to listen no more. Where no listener can be seen, its word is needed.
     pub(super) fn predecessor_has_closed(&self) -> bool {
-        self.again.is_some() && self.port.is_left_alone()
+        self.ready_reminder.is_some() && self.port.is_left_alone()
     }
 }

@@ -13,18 +13,18 @@ use crate::process::held::Held;
 /// READY is said again, because a signal that is pending when another of its kind arrives swallows it, and who sent it. What
 /// has been said cannot be seen otherwise: the kernel does not tell which program steers a port.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Again {
+pub(super) struct ReadyReminder {
     pub(super) at: Instant,
     pub(super) gap: Duration,
 }
 
-impl Again {
+impl ReadyReminder {
     pub(super) const FIRST: Duration = Duration::from_millis(100);
     const LONGEST: Duration = Duration::from_secs(10);
 
-    pub(super) fn after(gap: Duration) -> Again {
-        let gap = gap.min(Again::LONGEST);
-        Again { at: Instant::now() + gap, gap }
+    pub(super) fn after(gap: Duration) -> ReadyReminder {
+        let gap = gap.min(ReadyReminder::LONGEST);
+        ReadyReminder { at: Instant::now() + gap, gap }
     }
 }
 
@@ -42,18 +42,18 @@ pub(super) async fn dead(predecessor: Option<&Predecessor>) {
     }
 }
 
-pub(super) async fn gone(front: Option<&Held>) {
-    match front {
-        Some(front) => front.dead().await,
+pub(super) async fn gone(supervisor: Option<&Held>) {
+    match supervisor {
+        Some(supervisor) => supervisor.dead().await,
         None => std::future::pending().await,
     }
 }
 
-pub(super) async fn due(again: Option<Again>) -> Again {
-    match again {
-        Some(again) => {
-            tokio::time::sleep_until(again.at).await;
-            again
+pub(super) async fn due(ready_reminder: Option<ReadyReminder>) -> ReadyReminder {
+    match ready_reminder {
+        Some(reminder) => {
+            tokio::time::sleep_until(reminder.at).await;
+            reminder
         }
         None => std::future::pending().await,
     }

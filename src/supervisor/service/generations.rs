@@ -1,4 +1,4 @@
-//! The generations behind the process in front, as far as it knows them.
+//! The generations behind the supervisor, as far as it knows them.
 
 use crate::process::held::{Ended, Held};
 

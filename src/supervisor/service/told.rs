@@ -1,4 +1,4 @@
-//! What the process in front is told by signals, and passes on.
+//! What the supervisor is told by signals, and passes on.
 
 use tracing::{info, warn};
 

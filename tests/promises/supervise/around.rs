@@ -1,4 +1,4 @@
-//! What starts and watches the process in front: a small init. And what is left when it is killed.
+//! What starts and watches the supervisor: a small init. And what is left when it is killed.
 
 use std::process::Command;
 
@@ -62,7 +62,7 @@ fn behind_bwrap_one_process_stays_in_front_by_default() {
     bwrap.arg(HANDOVER);
     let mut server = Server::start(site(bwrap, &dir, &["--stop-idle-grace", "200ms"]));
     wait_in_front(&server);
-    // bwrap outside, its init inside, the process in front, the generation.
+    // bwrap outside, its init inside, the supervisor, the generation.
     let inside = children(children(server.first_pid())[0])[0];
     assert_restarts(&server, || inside);
     signal(inside, Signal::SIGTERM);
@@ -127,7 +127,7 @@ fn generations_whose_front_is_killed_finish_their_requests_and_leave() {
     client.send("/slow?ms=1000");
     wait_until("the request has arrived", &server, || get(server.address(), "/").contains("generation=2"));
     signal(front, Signal::SIGKILL);
-    wait_said(&server, second, "the process in front is gone");
+    wait_said(&server, second, "the supervisor is gone");
     // Whoever watches it may start another one before they have left.
     wait_until("the address is free", &server, || std::net::TcpStream::connect(server.address()).is_err());
     let mut next = command(example("playground"));

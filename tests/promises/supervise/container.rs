@@ -82,7 +82,7 @@ fn pid_1_without_a_process_in_front_serves_and_refuses_a_restart() {
     let first = front(&server);
     assert_eq!(server.wait_serving(1), 1);
     signal(first, Signal::SIGHUP);
-    server.log().wait_for("keep one process in front with --supervise");
+    server.log().wait_for("keep a supervisor with --supervise");
     assert!(get(server.address(), "/").contains("generation=1 "));
     signal(first, Signal::SIGTERM);
     assert_eq!(server.first_exit().code(), Some(0));

@@ -1,4 +1,4 @@
-//! The process in front does not run for a while, and the generations do not wait for it.
+//! The supervisor does not run for a while, and the generations do not wait for it.
 
 use std::process::Command;
 
@@ -23,7 +23,7 @@ fn stop(server: &Server, pid: u32) {
     wait_status(server, pid, "State:\tT");
 }
 
-/// Two handovers while the process in front stands still; everybody but the last generation has left by then.
+/// Two handovers while the supervisor stands still; everybody but the last generation has left by then.
 fn two_handovers_unseen(server: &Server, front: u32, first: u32) -> u32 {
     stop(server, front);
     let second = restart(server, first);

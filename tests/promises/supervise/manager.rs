@@ -1,4 +1,4 @@
-//! The process in front speaks for its generations to a service manager of its own.
+//! The supervisor speaks for its generations to a service manager of its own.
 
 use nix::sys::signal::Signal;
 use support::process::{Server, signal};

@@ -1,4 +1,4 @@
-//! The process in front under supervisord, runit and s6, the real ones: started, reloaded, reloaded in vain, killed, stopped.
+//! The supervisor under supervisord, runit and s6, the real ones: started, reloaded, reloaded in vain, killed, stopped.
 
 use std::fs;
 use std::net::SocketAddr;

@@ -6,7 +6,7 @@ use crate::report::End;
 
 /// Who asked for a stop. The predecessor passes on what its operator asked of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Asker {
+pub(crate) enum StopSource {
     Operator,
     Predecessor,
 }
@@ -24,7 +24,7 @@ pub(crate) enum Exit {
 
 /// What the end of a child means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Loss {
+pub(crate) enum ExitMeaning {
     /// The handover failed.
     BeforeReady,
     /// The same, and the child had been told to leave because it was not ready in time.
@@ -50,7 +50,7 @@ pub(crate) enum Event {
     PredecessorClosed,
     /// `shared`: another process listens on one of our addresses.
     StopAsked {
-        by: Asker,
+        by: StopSource,
         shared: bool,
     },
     /// The last listener is closed, and its queue was empty.
@@ -70,8 +70,8 @@ impl fmt::Display for Event {
             Event::ChildExited(Exit::Told) => "successor left",
             Event::ChildExited(Exit::Restarted | Exit::Crashed) => "successor crashed",
             Event::PredecessorClosed => "predecessor closed its listener",
-            Event::StopAsked { by: Asker::Operator, .. } => "stop asked",
-            Event::StopAsked { by: Asker::Predecessor, .. } => "stop asked by predecessor",
+            Event::StopAsked { by: StopSource::Operator, .. } => "stop asked",
+            Event::StopAsked { by: StopSource::Predecessor, .. } => "stop asked by predecessor",
             Event::PortClosed => "listener closed",
             Event::Drained => "drained",
             Event::Deadline => "deadline",
@@ -81,7 +81,7 @@ impl fmt::Display for Event {
 
 /// What the child is told; the `signals` module knows by which signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Word {
+pub(crate) enum ChildCommand {
     Restart,
     Stop,
     /// This generation's listener is closed.
@@ -90,7 +90,7 @@ pub(crate) enum Word {
 
 /// How connections are treated from now on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Care {
+pub(crate) enum DrainMode {
     /// Keep-alive as the client likes.
     Normal,
     /// Lame duck, with the patience of a handover: the successor serves, no one waits for us.
@@ -102,17 +102,17 @@ pub(crate) enum Care {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Action {
     Spawn,
-    TellChild(Word),
+    TellChild(ChildCommand),
     KillChild,
     /// Steer new connections to us, whatever else listens.
     Hold,
     /// Steer new connections to the predecessor, which still listens.
     HandBack,
-    Treat(Care),
+    SetDrainMode(DrainMode),
     /// The pid that stands for the service becomes the child's.
-    MoveIdentity,
+    MoveMainPid,
     /// The pid that stands for the service becomes ours.
-    TakeIdentity,
+    TakeMainPid,
     /// Accept until the queue is empty, then close.
     CloseListeners,
     /// Not ready in time: leave with an error.
@@ -122,14 +122,14 @@ pub(crate) enum Action {
     /// One line for the log about an event that changed nothing.
     Note(&'static str),
     /// The child has exited: one line for the log, and for what failed a reason.
-    Bury(Loss),
+    ReportChildExit(ExitMeaning),
     /// Comes last, because what is told is true by then.
-    Tell(News),
+    Notify(Notification),
 }
 
 /// What those who watch are told: the program by its events, and the service manager.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum News {
+pub(crate) enum Notification {
     /// New connections come to this generation.
     Serves,
     /// The predecessor does not listen any more.

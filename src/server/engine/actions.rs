@@ -8,11 +8,11 @@ use tracing::{error, info, warn};
 
 use super::Engine;
 use crate::error::no_pidfd;
+use crate::lifecycle::{Action, DrainMode, Event, Exit, ExitMeaning};
 use crate::notify;
 use crate::process::{Child, held, stderr};
 use crate::report::{End, Event as Happened, Failure, Outcome};
 use crate::signals;
-use crate::succession::{Action, Care, Event, Exit, Loss};
 
 /// What to do about a successor that left with status 0 before it was ready.
 const IN_THE_BACKGROUND: &str = ": if it forks into the background, it must not as a successor, whose parent waits for it; \
@@ -22,7 +22,7 @@ const IN_THE_BACKGROUND: &str = ": if it forks into the background, it must not 
 const EARLY_RESTARTS: u32 = 3;
 
 /// A child that has exited.
-pub(super) struct Exited {
+pub(super) struct ExitedChild {
     child: Child,
     status: io::Result<ExitStatus>,
 }
@@ -30,26 +30,32 @@ pub(super) struct Exited {
 impl Engine {
     pub(super) fn perform(&mut self, action: Action) {
         match action {
-            Action::TellChild(word) => self.child.iter().for_each(|c| c.signal(signals::spoken(word))),
+            Action::TellChild(command) => {
+                self.child.iter().for_each(|c| c.signal(signals::signal_for(command)));
+            }
             Action::KillChild => self.child.iter_mut().for_each(Child::start_kill),
             Action::Hold => self.hold(),
             Action::HandBack => self.warn_unless(self.port.hold()),
-            Action::Treat(care) => self.treat(care),
-            Action::MoveIdentity => self.move_identity(),
-            Action::TakeIdentity => {
+            Action::SetDrainMode(mode) => self.set_drain_mode(mode),
+            Action::MoveMainPid => self.move_main_pid(),
+            Action::TakeMainPid => {
                 self.identity.move_to(std::process::id());
                 self.notify.become_main();
             }
             Action::CloseListeners => self.port.begin_close(),
             Action::Note(text) => {
                 warn!("{text}");
-                self.outside.tell(Happened::Noted(text));
+                self.observers.tell(Happened::Noted(text));
             }
-            Action::Spawn | Action::Bury(_) | Action::Tell(_) | Action::Leave(_) | Action::GiveUp => {}
+            Action::Spawn
+            | Action::ReportChildExit(_)
+            | Action::Notify(_)
+            | Action::Leave(_)
+            | Action::GiveUp => {}
         }
     }
 
-    fn move_identity(&mut self) {
+    fn move_main_pid(&mut self) {
         if let Some(child) = &self.child {
             self.identity.move_to(child.pid());
             self.notify.move_to(child.pid());
@@ -68,16 +74,16 @@ impl Engine {
         }
     }
 
-    fn treat(&self, care: Care) {
-        match care {
-            Care::Normal => self.drain.normal(),
-            Care::Handover => self.drain.lame_duck(self.idle_grace),
-            Care::Stop => self.drain.lame_duck(self.stop_idle_grace),
+    fn set_drain_mode(&self, mode: DrainMode) {
+        match mode {
+            DrainMode::Normal => self.drain.normal(),
+            DrainMode::Handover => self.drain.lame_duck(self.idle_grace),
+            DrainMode::Stop => self.drain.lame_duck(self.stop_idle_grace),
         }
     }
 
     pub(super) fn spawn(&mut self) -> Option<Event> {
-        // Again, because a stranger may have stood in the way of the last one.
+        // Again, because a foreign listener may have stood in the way of the last one.
         self.hold();
         let environment = self.generation.environment(&self.port.addresses());
         let started = match (notify::is_held(), held::can_hold()) {
@@ -91,20 +97,20 @@ impl Engine {
                 // First of all: should this process die, no other process knows of it.
                 self.notify.tell(&[notify::successor(child.pid())]);
                 info!(successor = child.pid(), "successor started");
-                self.outside.tell(Happened::SuccessorStarted { pid: child.pid() });
+                self.observers.tell(Happened::SuccessorStarted { pid: child.pid() });
                 self.child = Some(child);
                 None
             }
             Err(error) => {
                 error!("handover failed: {error}; this generation goes on serving");
-                self.outside.failed(Failure::new(error));
+                self.observers.failed(Failure::new(error));
                 Some(Event::SpawnFailed)
             }
         }
     }
 
     /// The child is gone. Says how it left.
-    pub(super) fn note_exit(&mut self, status: io::Result<ExitStatus>) -> Event {
+    pub(super) fn on_child_exit(&mut self, status: io::Result<ExitStatus>) -> Event {
         let signal = status.as_ref().ok().and_then(ExitStatusExt::signal);
         let asked = signal.is_some_and(signals::asks_for_restart);
         self.ended_by_restart = if asked { self.ended_by_restart + 1 } else { 0 };
@@ -115,52 +121,52 @@ impl Engine {
         } else {
             Exit::Crashed
         };
-        self.exited = self.child.take().map(|child| Exited { child, status });
+        self.exited = self.child.take().map(|child| ExitedChild { child, status });
         Event::ChildExited(exit)
     }
 
-    pub(super) async fn bury(&mut self, loss: Loss) {
-        let Some(Exited { mut child, status }) = self.exited.take() else { return };
+    pub(super) async fn report_child_exit(&mut self, meaning: ExitMeaning) {
+        let Some(ExitedChild { mut child, status }) = self.exited.take() else { return };
         let successor = child.pid();
         let mut failure =
             Failure { successor: Some(successor), status: status.as_ref().ok().copied(), ..Failure::new("") };
         let advice = if status.as_ref().is_ok_and(ExitStatus::success) { IN_THE_BACKGROUND } else { "" };
         let status = status.map_or_else(|e| e.to_string(), |s| s.to_string());
-        match loss {
-            Loss::BeforeReady | Loss::Late => {
+        match meaning {
+            ExitMeaning::BeforeReady | ExitMeaning::Late => {
                 failure.stderr = child.last_words().await;
-                failure.reason = if loss == Loss::Late {
+                failure.reason = if meaning == ExitMeaning::Late {
                     let within = self.timings.ready_timeout;
                     format!("the successor was not ready within {within:?} and was told to leave: {status}")
                 } else {
                     format!("the successor left before it was ready: {status}{advice}")
                 };
-                self.outside.failed(failure);
+                self.observers.failed(failure);
                 error!(
                     successor,
                     status,
                     "handover failed: the successor left before it was ready{advice}; this generation goes on serving"
                 );
             }
-            Loss::AfterReady => {
+            ExitMeaning::AfterReady => {
                 failure.reason = format!("the successor took over and crashed: {status}");
-                self.outside.crashed(failure);
+                self.observers.crashed(failure);
                 error!(successor, status, "the successor crashed");
             }
-            Loss::Expected => info!(successor, status, "the successor has left"),
+            ExitMeaning::Expected => info!(successor, status, "the successor has left"),
         }
     }
 
-    pub(super) fn note_hang_up(&self) {
+    pub(super) fn on_hang_up(&self) {
         let told = self.generation.supervisor.unwrap_or_else(std::process::id);
         warn!("the terminal is gone; this server goes on without it: `kill {told}` stops it");
     }
 
-    /// The watcher of the process in front starts another one, which finds the port taken for as long as a generation serves.
-    pub(super) fn note_front_gone(&mut self) {
-        let front = self.front.take().map_or(0, |front| front.pid());
+    /// The watcher of the supervisor starts another one, which finds the port taken for as long as a generation serves.
+    pub(super) fn on_supervisor_gone(&mut self) {
+        let supervisor = self.supervisor.take().map_or(0, |supervisor| supervisor.pid());
         self.generation.supervisor = None;
-        warn!(front, "the process in front is gone: this generation stops, so that another can be started");
+        warn!(supervisor, "the supervisor is gone: this generation stops, so that another can be started");
     }
 
     /// Whatever is written from now on does not go through the predecessor, which will leave.
@@ -191,13 +197,13 @@ impl Engine {
         );
         self.notify.finish().await;
         let outcome = Outcome { end, drained, connections: self.drain.connections() };
-        self.outside.tell(Happened::Left(outcome));
+        self.observers.tell(Happened::Left(outcome));
         outcome
     }
 
     pub(super) fn warn_unless(&mut self, steered: io::Result<()>) {
         if let Err(error) = steered
-            && !std::mem::replace(&mut self.warned, true)
+            && !std::mem::replace(&mut self.steering_warning_logged, true)
         {
             warn!(
                 %error,

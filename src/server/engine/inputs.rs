@@ -2,20 +2,20 @@
 
 use super::Engine;
 use crate::handle::Command;
+use crate::lifecycle::{Event, StopSource};
 use crate::process::Child;
 use crate::signals::{Heard, Signal};
-use crate::succession::{Asker, Event};
 
 impl Engine {
     /// Who the sender is decides what a signal means.
-    pub(super) fn interpret(&mut self, signal: Signal) -> Option<Event> {
+    pub(super) fn on_signal(&mut self, signal: Signal) -> Option<Event> {
         let is = |pid: Option<u32>| pid.is_some() && pid == signal.sender;
         let is_child = is(self.child.as_ref().map(Child::pid));
         let is_predecessor = is(self.generation.predecessor.as_ref().map(|p| p.parent.pid()));
         match signal.heard {
             Heard::Restart => Some(Event::RestartAsked),
             Heard::HungUp => {
-                self.note_hang_up();
+                self.on_hang_up();
                 None
             }
             Heard::Urgent if is_child => Some(Event::ChildReady),
@@ -25,19 +25,19 @@ impl Engine {
             }
             // Of a successor that speaks version 1.
             Heard::Term if is_child => Some(Event::ChildReady),
-            Heard::Term if is_predecessor => Some(self.stop_asked(Asker::Predecessor)),
+            Heard::Term if is_predecessor => Some(self.stop_asked(StopSource::Predecessor)),
             Heard::Term if self.notify.is_repetition(signal.sender.unwrap_or_default()) => None,
             Heard::Term => {
                 let passed_on = is(self.generation.supervisor);
-                self.stops.is_new(passed_on).then(|| self.stop_asked(Asker::Operator))
+                self.stops.is_new(passed_on).then(|| self.stop_asked(StopSource::Operator))
             }
         }
     }
 
-    pub(super) fn obey(&mut self, command: Command) -> Option<Event> {
+    pub(super) fn on_command(&mut self, command: Command) -> Option<Event> {
         match command {
             Command::Restart => Some(Event::RestartAsked),
-            Command::Stop => Some(self.stop_asked(Asker::Operator)),
+            Command::Stop => Some(self.stop_asked(StopSource::Operator)),
             Command::Status(answer) => {
                 let _ = answer.send(self.status());
                 None
@@ -50,7 +50,7 @@ impl Engine {
         }
     }
 
-    pub(super) fn stop_asked(&self, by: Asker) -> Event {
+    pub(super) fn stop_asked(&self, by: StopSource) -> Event {
         Event::StopAsked { by, shared: self.port.is_shared() }
     }
 }

@@ -6,8 +6,8 @@
 
 use std::time::{Duration, Instant};
 
-mod words;
-pub(crate) use words::{Action, Asker, Care, Event, Exit, Loss, News, Word};
+mod types;
+pub(crate) use types::{Action, ChildCommand, DrainMode, Event, Exit, ExitMeaning, Notification, StopSource};
 
 use crate::report::{End, Phase};
 
@@ -45,8 +45,8 @@ pub(crate) enum State {
 }
 
 use Action::{
-    Bury, CloseListeners, GiveUp, HandBack, Hold, KillChild, Leave, MoveIdentity, Note, Spawn, TakeIdentity,
-    Tell, TellChild, Treat,
+    CloseListeners, GiveUp, HandBack, Hold, KillChild, Leave, MoveMainPid, Note, Notify, ReportChildExit,
+    SetDrainMode, Spawn, TakeMainPid, TellChild,
 };
 
 impl State {
@@ -151,34 +151,57 @@ impl State {
         match event {
             Event::RestartAsked => {
                 let next = State::Standby { until, cut_at, restart_passed_on: true, stop_passed_on };
-                (next, vec![TellChild(Word::Restart), Tell(News::Reloading)])
+                (next, vec![TellChild(ChildCommand::Restart), Notify(Notification::Reloading)])
             }
             Event::ChildExited(Exit::Crashed | Exit::Restarted) if !stop_passed_on => {
                 let note = Note("this generation serves again");
-                let actions = vec![Bury(Loss::AfterReady), Hold, Treat(Care::Normal), note];
-                serve_or_spawn(restart_passed_on, now, t, actions, News::ServesAgain)
+                let actions = vec![
+                    ReportChildExit(ExitMeaning::AfterReady),
+                    Hold,
+                    SetDrainMode(DrainMode::Normal),
+                    note,
+                ];
+                serve_or_spawn(restart_passed_on, now, t, actions, Notification::ServesAgain)
             }
             Event::ChildExited(_) => {
-                let stopping = if stop_passed_on { vec![] } else { vec![Tell(News::Stopping)] };
+                let stopping = if stop_passed_on { vec![] } else { vec![Notify(Notification::Stopping)] };
                 let next = State::Draining {
                     end: End::Stopped,
                     cut_at: cut_at.min(now + t.stop_timeout),
                     operator_asked: stop_passed_on,
                 };
-                (next, [vec![Bury(Loss::Expected), Treat(Care::Stop), CloseListeners], stopping].concat())
+                (
+                    next,
+                    [
+                        vec![
+                            ReportChildExit(ExitMeaning::Expected),
+                            SetDrainMode(DrainMode::Stop),
+                            CloseListeners,
+                        ],
+                        stopping,
+                    ]
+                    .concat(),
+                )
             }
             Event::Deadline => {
                 let next = State::Draining { end: End::Retired, cut_at, operator_asked: stop_passed_on };
-                (next, vec![MoveIdentity, CloseListeners, Tell(News::StandbyEnded)])
+                (next, vec![MoveMainPid, CloseListeners, Notify(Notification::StandbyEnded)])
             }
-            Event::StopAsked { by: Asker::Operator, .. } if stop_passed_on => {
+            Event::StopAsked { by: StopSource::Operator, .. } if stop_passed_on => {
                 let next = State::Draining { end: End::Stopped, cut_at: now, operator_asked: true };
                 (next, vec![KillChild, CloseListeners, Leave(End::Stopped)])
             }
-            Event::StopAsked { by: Asker::Operator, .. } => {
+            Event::StopAsked { by: StopSource::Operator, .. } => {
                 let cut_at = cut_at.min(until.max(now + t.stop_timeout));
                 let next = State::Standby { until, cut_at, restart_passed_on, stop_passed_on: true };
-                (next, vec![TellChild(Word::Stop), Treat(Care::Stop), Tell(News::Stopping)])
+                (
+                    next,
+                    vec![
+                        TellChild(ChildCommand::Stop),
+                        SetDrainMode(DrainMode::Stop),
+                        Notify(Notification::Stopping),
+                    ],
+                )
             }
             _ => (self, vec![]),
         }
@@ -201,10 +224,10 @@ impl State {
         let State::Draining { end, .. } = self else { return (self, vec![]) };
         match event {
             Event::Drained | Event::Deadline => (self, vec![Leave(end)]),
-            Event::PortClosed if end == End::Retired => (self, vec![TellChild(Word::Closed)]),
+            Event::PortClosed if end == End::Retired => (self, vec![TellChild(ChildCommand::Closed)]),
             Event::ChildExited(Exit::Crashed | Exit::Restarted) if end == End::Retired => {
                 let note = "the successor crashed after this generation had closed its listener: it cannot help any more";
-                (self, vec![Bury(Loss::Expected), Note(note)])
+                (self, vec![ReportChildExit(ExitMeaning::Expected), Note(note)])
             }
             _ => self.leaving(event, now, t),
         }
@@ -218,8 +241,10 @@ impl State {
             _ => return (self, vec![]),
         };
         match event {
-            Event::StopAsked { by: Asker::Operator, .. } if asked => (self, vec![CloseListeners, Leave(end)]),
-            Event::StopAsked { by: Asker::Operator, .. } => {
+            Event::StopAsked { by: StopSource::Operator, .. } if asked => {
+                (self, vec![CloseListeners, Leave(end)])
+            }
+            Event::StopAsked { by: StopSource::Operator, .. } => {
                 let cut_at = cut_at.min(now + t.stop_timeout);
                 let next = match self {
                     State::Lingering { until, handed_back, .. } => {
@@ -227,13 +252,13 @@ impl State {
                     }
                     _ => State::Draining { end, cut_at, operator_asked: true },
                 };
-                (next, vec![Treat(Care::Stop)])
+                (next, vec![SetDrainMode(DrainMode::Stop)])
             }
             Event::RestartAsked if end == End::Retired => {
                 (self, vec![Note("restart refused: this generation has retired, ask its successor")])
             }
             Event::RestartAsked => (self, vec![Note("restart refused: this generation is stopping")]),
-            Event::ChildExited(_) => (self, vec![Bury(Loss::Expected)]),
+            Event::ChildExited(_) => (self, vec![ReportChildExit(ExitMeaning::Expected)]),
             _ => (self, vec![]),
         }
     }
@@ -242,10 +267,10 @@ impl State {
 fn starting(give_up: Instant, queued: bool, event: Event, now: Instant, t: &Timings) -> (State, Vec<Action>) {
     match event {
         Event::Ready { predecessor_listens: true } => {
-            (State::Serving { predecessor_listens: true, queued }, vec![Tell(News::Serves)])
+            (State::Serving { predecessor_listens: true, queued }, vec![Notify(Notification::Serves)])
         }
         Event::Ready { predecessor_listens: false } => {
-            serve_or_spawn(queued, now, t, vec![Hold, TakeIdentity], News::Serves)
+            serve_or_spawn(queued, now, t, vec![Hold, TakeMainPid], Notification::Serves)
         }
         Event::RestartAsked => (
             State::Starting { give_up, queued: true },
@@ -275,10 +300,10 @@ fn serving(
         }
         Event::RestartAsked => {
             let next = State::Spawning { ready_by: now + t.ready_timeout, queued: false };
-            (next, vec![Spawn, Tell(News::Reloading)])
+            (next, vec![Spawn, Notify(Notification::Reloading)])
         }
         Event::PredecessorClosed if predecessor_listens => {
-            serve_or_spawn(queued, now, t, vec![Hold, TakeIdentity], News::ServesAlone)
+            serve_or_spawn(queued, now, t, vec![Hold, TakeMainPid], Notification::ServesAlone)
         }
         Event::StopAsked { by, shared } => {
             let linger = if shared || predecessor_listens { t.standby } else { Duration::ZERO };
@@ -305,7 +330,7 @@ fn spawning(
         Event::RestartAsked => {
             let note = Note("restart queued: a successor is starting");
             // A reload that is under way may be said to begin again.
-            let actions = if queued { vec![note] } else { vec![note, Tell(News::Reloading)] };
+            let actions = if queued { vec![note] } else { vec![note, Notify(Notification::Reloading)] };
             (State::Spawning { ready_by, queued: true }, actions)
         }
         Event::ChildReady => {
@@ -315,32 +340,32 @@ fn spawning(
                 restart_passed_on: queued,
                 stop_passed_on: false,
             };
-            let mut actions = vec![Treat(Care::Handover)];
+            let mut actions = vec![SetDrainMode(DrainMode::Handover)];
             if queued {
-                actions.push(TellChild(Word::Restart));
+                actions.push(TellChild(ChildCommand::Restart));
             }
-            actions.push(Tell(News::HandedOver));
+            actions.push(Notify(Notification::HandedOver));
             if queued {
-                actions.push(Tell(News::Reloading));
+                actions.push(Notify(Notification::Reloading));
             }
             (next, actions)
         }
-        Event::SpawnFailed => serve_or_spawn(queued, now, t, vec![Hold], News::HandoverFailed),
+        Event::SpawnFailed => serve_or_spawn(queued, now, t, vec![Hold], Notification::HandoverFailed),
         Event::ChildExited(exit) => {
             let (queued, mut actions) =
-                (queued || exit == Exit::Restarted, vec![Bury(Loss::BeforeReady), Hold]);
+                (queued || exit == Exit::Restarted, vec![ReportChildExit(ExitMeaning::BeforeReady), Hold]);
             if exit == Exit::Restarted {
                 actions.insert(0, Note("restart queued: a successor is starting"));
             }
-            serve_or_spawn(queued, now, t, actions, News::HandoverFailed)
+            serve_or_spawn(queued, now, t, actions, Notification::HandoverFailed)
         }
         Event::Deadline => {
             let next = State::Withdrawing { kill_at: now + KILL_GRACE, queued };
-            (next, vec![Hold, TellChild(Word::Stop)])
+            (next, vec![Hold, TellChild(ChildCommand::Stop)])
         }
         Event::StopAsked { by, .. } => {
             let (next, actions) = stop(by, now, t, Duration::ZERO, false);
-            (next, [vec![TellChild(Word::Stop)], actions].concat())
+            (next, [vec![TellChild(ChildCommand::Stop)], actions].concat())
         }
         _ => (State::Spawning { ready_by, queued }, vec![]),
     }
@@ -365,7 +390,13 @@ fn withdrawing(
         ),
         Event::ChildExited(exit) => {
             let queued = queued || exit == Exit::Restarted;
-            serve_or_spawn(queued, now, t, vec![Bury(Loss::Late), Hold], News::HandoverFailed)
+            serve_or_spawn(
+                queued,
+                now,
+                t,
+                vec![ReportChildExit(ExitMeaning::Late), Hold],
+                Notification::HandoverFailed,
+            )
         }
         Event::Deadline => (State::Withdrawing { kill_at: now + KILL_GRACE, queued }, vec![KillChild]),
         Event::StopAsked { by, .. } => stop(by, now, t, Duration::ZERO, false),
@@ -379,28 +410,34 @@ fn serve_or_spawn(
     now: Instant,
     t: &Timings,
     mut actions: Vec<Action>,
-    news: News,
+    notification: Notification,
 ) -> (State, Vec<Action>) {
     if queued {
-        actions.extend([Spawn, Tell(news), Tell(News::Reloading)]);
+        actions.extend([Spawn, Notify(notification), Notify(Notification::Reloading)]);
         (State::Spawning { ready_by: now + t.ready_timeout, queued: false }, actions)
     } else {
-        actions.push(Tell(news));
+        actions.push(Notify(notification));
         (State::Serving { predecessor_listens: false, queued: false }, actions)
     }
 }
 
 /// Leaving without a successor: at once, or after `linger` or the delay that is set for load balancers.
-fn stop(by: Asker, now: Instant, t: &Timings, linger: Duration, handed_back: bool) -> (State, Vec<Action>) {
-    let operator_asked = by == Asker::Operator;
+fn stop(
+    by: StopSource,
+    now: Instant,
+    t: &Timings,
+    linger: Duration,
+    handed_back: bool,
+) -> (State, Vec<Action>) {
+    let operator_asked = by == StopSource::Operator;
     let until = now + t.stop_delay.max(linger);
     let cut_at = until.max(now + t.stop_delay + t.stop_timeout);
     if until > now {
         let next = State::Lingering { until, cut_at, handed_back, operator_asked };
-        (next, vec![Treat(Care::Stop), Tell(News::Stopping)])
+        (next, vec![SetDrainMode(DrainMode::Stop), Notify(Notification::Stopping)])
     } else {
         let next = State::Draining { end: End::Stopped, cut_at, operator_asked };
-        (next, vec![Treat(Care::Stop), CloseListeners, Tell(News::Stopping)])
+        (next, vec![SetDrainMode(DrainMode::Stop), CloseListeners, Notify(Notification::Stopping)])
     }
 }
 

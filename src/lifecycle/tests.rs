@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::Action::{self, *};
 use super::Event::{self, *};
 use super::State::{self, *};
-use super::{Asker, Care, End, Exit, Loss, News, Phase, Timings, Word};
+use super::{ChildCommand, DrainMode, End, Exit, ExitMeaning, Notification, Phase, StopSource, Timings};
 
 mod world;
 
@@ -24,18 +24,18 @@ const READY_SECOND: &[Event] = &[Ready { predecessor_listens: true }];
 const CRASHED: &[Event] = &[ChildExited(Exit::Crashed), ChildExited(Exit::Restarted)];
 const LEFT: &[Event] = &[ChildExited(Exit::Told), ChildExited(Exit::Crashed)];
 const EXITED: &[Event] = &[ChildExited(Exit::Told), ChildExited(Exit::Crashed), ChildExited(Exit::Restarted)];
-const OPERATOR_ALONE: &[Event] = &[StopAsked { by: Asker::Operator, shared: false }];
-const OPERATOR_SHARED: &[Event] = &[StopAsked { by: Asker::Operator, shared: true }];
-const PREDECESSOR_ALONE: &[Event] = &[StopAsked { by: Asker::Predecessor, shared: false }];
-const PREDECESSOR_SHARED: &[Event] = &[StopAsked { by: Asker::Predecessor, shared: true }];
+const OPERATOR_ALONE: &[Event] = &[StopAsked { by: StopSource::Operator, shared: false }];
+const OPERATOR_SHARED: &[Event] = &[StopAsked { by: StopSource::Operator, shared: true }];
+const PREDECESSOR_ALONE: &[Event] = &[StopAsked { by: StopSource::Predecessor, shared: false }];
+const PREDECESSOR_SHARED: &[Event] = &[StopAsked { by: StopSource::Predecessor, shared: true }];
 const OPERATOR: &[Event] = &[OPERATOR_ALONE[0], OPERATOR_SHARED[0]];
 const PREDECESSOR: &[Event] = &[PREDECESSOR_ALONE[0], PREDECESSOR_SHARED[0]];
 const OTHERS: &[Event] =
     &[RestartAsked, ChildReady, SpawnFailed, PredecessorClosed, PortClosed, Drained, Deadline];
 const EVERY: &[&[Event]] = &[READY_ALONE, READY_SECOND, EXITED, OPERATOR, PREDECESSOR, OTHERS];
 
-const STOPPING: &[Action] = &[Treat(Care::Stop), Tell(News::Stopping)];
-const STOPPED: &[Action] = &[Treat(Care::Stop), CloseListeners, Tell(News::Stopping)];
+const STOPPING: &[Action] = &[SetDrainMode(DrainMode::Stop), Notify(Notification::Stopping)];
+const STOPPED: &[Action] = &[SetDrainMode(DrainMode::Stop), CloseListeners, Notify(Notification::Stopping)];
 const SERVING: State = Serving { predecessor_listens: false, queued: false };
 
 /// So many seconds after the moment at which the tables are read.
@@ -56,11 +56,11 @@ fn draining(end: End, cut_at: u64, operator_asked: bool) -> State {
     Draining { end, cut_at: after(cut_at), operator_asked }
 }
 
-/// Serving, or with a restart that waited: spawning. `first` is done before, and the news is told.
-fn alone(queued: bool, first: &[Action], news: News) -> (State, Vec<Action>) {
-    let told = Tell(news);
+/// Serving, or with a restart that waited: spawning. `first` is done before, and observers are notified.
+fn alone(queued: bool, first: &[Action], notification: Notification) -> (State, Vec<Action>) {
+    let told = Notify(notification);
     if queued {
-        (spawning(), [first, &[Spawn, told, Tell(News::Reloading)]].concat())
+        (spawning(), [first, &[Spawn, told, Notify(Notification::Reloading)]].concat())
     } else {
         (SERVING, [first, &[told]].concat())
     }
@@ -124,12 +124,16 @@ fn each_state_says_what_it_is_and_what_may_be_asked_of_it() {
 fn a_starting_generation_queues_restarts_and_gives_up_if_it_is_late() {
     for queued in [false, true] {
         let starting = |queued| Starting { give_up: after(9), queued };
-        let (next, actions) = alone(queued, &[Hold, TakeIdentity], News::Serves);
+        let (next, actions) = alone(queued, &[Hold, TakeMainPid], Notification::Serves);
         table(
             starting(queued),
             &[
                 (READY_ALONE, next, &actions),
-                (READY_SECOND, Serving { predecessor_listens: true, queued }, &[Tell(News::Serves)]),
+                (
+                    READY_SECOND,
+                    Serving { predecessor_listens: true, queued },
+                    &[Notify(Notification::Serves)],
+                ),
                 (&[RestartAsked], starting(true), &[Note("restart queued")]),
                 (OPERATOR, draining(End::Stopped, 25, true), STOPPED),
                 (PREDECESSOR, draining(End::Stopped, 25, false), STOPPED),
@@ -146,7 +150,7 @@ fn a_serving_generation_spawns_unless_its_predecessor_still_listens() {
         table(
             same(false),
             &[
-                (&[RestartAsked], spawning(), &[Spawn, Tell(News::Reloading)]),
+                (&[RestartAsked], spawning(), &[Spawn, Notify(Notification::Reloading)]),
                 (&[ChildReady], same(false), &[Note("a signal of readiness came from no child")]),
                 (OPERATOR_ALONE, draining(End::Stopped, 25, true), STOPPED),
                 (PREDECESSOR_ALONE, draining(End::Stopped, 25, false), STOPPED),
@@ -154,8 +158,8 @@ fn a_serving_generation_spawns_unless_its_predecessor_still_listens() {
                 (PREDECESSOR_SHARED, lingering(7, 25, false, false), STOPPING),
             ],
         );
-        let (next, actions) = alone(queued, &[Hold, TakeIdentity], News::ServesAlone);
-        let back = &[HandBack, Treat(Care::Stop), Tell(News::Stopping)];
+        let (next, actions) = alone(queued, &[Hold, TakeMainPid], Notification::ServesAlone);
+        let back = &[HandBack, SetDrainMode(DrainMode::Stop), Notify(Notification::Stopping)];
         let waiting = Serving { predecessor_listens: true, queued: true };
         table(
             same(true),
@@ -176,17 +180,30 @@ fn a_spawning_generation_hands_over_or_serves_on() {
         let same = |queued| Spawning { ready_by: after(9), queued };
         let (until, cut_at) = (after(7), after(300));
         let standby = Standby { until, cut_at, restart_passed_on: queued, stop_passed_on: false };
-        let handed_over = &[Treat(Care::Handover), Tell(News::HandedOver)][..];
-        let passed_on =
-            &[Treat(Care::Handover), TellChild(Word::Restart), Tell(News::HandedOver), Tell(News::Reloading)]
-                [..];
+        let handed_over = &[SetDrainMode(DrainMode::Handover), Notify(Notification::HandedOver)][..];
+        let passed_on = &[
+            SetDrainMode(DrainMode::Handover),
+            TellChild(ChildCommand::Restart),
+            Notify(Notification::HandedOver),
+            Notify(Notification::Reloading),
+        ][..];
         let note = Note("restart queued");
-        let queue = if queued { vec![note] } else { vec![note, Tell(News::Reloading)] };
-        let (next, unspawned) = alone(queued, &[Hold], News::HandoverFailed);
-        let (_, exited) = alone(queued, &[Bury(Loss::BeforeReady), Hold], News::HandoverFailed);
-        let (again, restarted) = alone(true, &[note, Bury(Loss::BeforeReady), Hold], News::HandoverFailed);
+        let queue = if queued { vec![note] } else { vec![note, Notify(Notification::Reloading)] };
+        let (next, unspawned) = alone(queued, &[Hold], Notification::HandoverFailed);
+        let (_, exited) =
+            alone(queued, &[ReportChildExit(ExitMeaning::BeforeReady), Hold], Notification::HandoverFailed);
+        let (again, restarted) = alone(
+            true,
+            &[note, ReportChildExit(ExitMeaning::BeforeReady), Hold],
+            Notification::HandoverFailed,
+        );
         let late = Withdrawing { kill_at: after(5), queued };
-        let stopped = &[TellChild(Word::Stop), Treat(Care::Stop), CloseListeners, Tell(News::Stopping)];
+        let stopped = &[
+            TellChild(ChildCommand::Stop),
+            SetDrainMode(DrainMode::Stop),
+            CloseListeners,
+            Notify(Notification::Stopping),
+        ];
         table(
             same(queued),
             &[
@@ -195,7 +212,7 @@ fn a_spawning_generation_hands_over_or_serves_on() {
                 (&[SpawnFailed], next, &unspawned),
                 (LEFT, next, &exited),
                 (&[ChildExited(Exit::Restarted)], again, &restarted),
-                (&[Deadline], late, &[Hold, TellChild(Word::Stop)]),
+                (&[Deadline], late, &[Hold, TellChild(ChildCommand::Stop)]),
                 (OPERATOR, draining(End::Stopped, 25, true), stopped),
                 (PREDECESSOR, draining(End::Stopped, 25, false), stopped),
             ],
@@ -207,8 +224,10 @@ fn a_spawning_generation_hands_over_or_serves_on() {
 fn a_withdrawing_generation_serves_on_once_the_late_successor_is_gone() {
     for queued in [false, true] {
         let same = |queued| Withdrawing { kill_at: after(3), queued };
-        let (next, actions) = alone(queued, &[Bury(Loss::Late), Hold], News::HandoverFailed);
-        let (again, restarted) = alone(true, &[Bury(Loss::Late), Hold], News::HandoverFailed);
+        let (next, actions) =
+            alone(queued, &[ReportChildExit(ExitMeaning::Late), Hold], Notification::HandoverFailed);
+        let (again, restarted) =
+            alone(true, &[ReportChildExit(ExitMeaning::Late), Hold], Notification::HandoverFailed);
         table(
             same(queued),
             &[
@@ -236,11 +255,16 @@ fn a_generation_in_standby_serves_again_if_its_successor_crashes() {
             Standby { until, cut_at, restart_passed_on, stop_passed_on }
         };
         let note = Note("this generation serves again");
-        let crashed = [Bury(Loss::AfterReady), Hold, Treat(Care::Normal), note];
-        let (next, actions) = alone(restarted, &crashed, News::ServesAgain);
-        let left = &[Bury(Loss::Expected), Treat(Care::Stop), CloseListeners, Tell(News::Stopping)];
-        let passed_on = &[TellChild(Word::Restart), Tell(News::Reloading)];
-        let over = &[MoveIdentity, CloseListeners, Tell(News::StandbyEnded)];
+        let crashed = [ReportChildExit(ExitMeaning::AfterReady), Hold, SetDrainMode(DrainMode::Normal), note];
+        let (next, actions) = alone(restarted, &crashed, Notification::ServesAgain);
+        let left = &[
+            ReportChildExit(ExitMeaning::Expected),
+            SetDrainMode(DrainMode::Stop),
+            CloseListeners,
+            Notify(Notification::Stopping),
+        ];
+        let passed_on = &[TellChild(ChildCommand::Restart), Notify(Notification::Reloading)];
+        let over = &[MoveMainPid, CloseListeners, Notify(Notification::StandbyEnded)];
         table(
             same(restarted, false),
             &[
@@ -250,7 +274,11 @@ fn a_generation_in_standby_serves_again_if_its_successor_crashes() {
                 (
                     OPERATOR,
                     same(restarted, true),
-                    &[TellChild(Word::Stop), Treat(Care::Stop), Tell(News::Stopping)],
+                    &[
+                        TellChild(ChildCommand::Stop),
+                        SetDrainMode(DrainMode::Stop),
+                        Notify(Notification::Stopping),
+                    ],
                 ),
                 (&[Deadline], draining(End::Retired, 200, false), over),
             ],
@@ -275,7 +303,7 @@ fn a_lingering_generation_listens_until_its_time_is_up_or_its_predecessor_closes
             let same = lingering(3, cut_at, back, asked);
             let closing = draining(End::Stopped, cut_at, asked);
             let hurry: (_, _, &[Action]) = match asked {
-                false => (OPERATOR, lingering(3, sooner, back, true), &[Treat(Care::Stop)]),
+                false => (OPERATOR, lingering(3, sooner, back, true), &[SetDrainMode(DrainMode::Stop)]),
                 true => (OPERATOR, same, &[CloseListeners, Leave(End::Stopped)]),
             };
             let closed = if back { (closing, &[CloseListeners][..]) } else { (same, &[][..]) };
@@ -285,7 +313,7 @@ fn a_lingering_generation_listens_until_its_time_is_up_or_its_predecessor_closes
                     (&[RestartAsked], same, &[Note("restart refused: this generation is stopping")]),
                     (&[Deadline], closing, &[CloseListeners]),
                     (&[PredecessorClosed], closed.0, closed.1),
-                    (EXITED, same, &[Bury(Loss::Expected)]),
+                    (EXITED, same, &[ReportChildExit(ExitMeaning::Expected)]),
                     hurry,
                 ],
             );
@@ -306,17 +334,19 @@ fn a_draining_generation_refuses_restarts_and_leaves_now_if_asked_twice() {
             for end in [End::Stopped, End::Retired] {
                 let same = draining(end, cut_at, asked);
                 let hurry: (_, _, &[Action]) = match asked {
-                    false => (OPERATOR, draining(end, sooner, true), &[Treat(Care::Stop)]),
+                    false => (OPERATOR, draining(end, sooner, true), &[SetDrainMode(DrainMode::Stop)]),
                     true => (OPERATOR, same, &[CloseListeners, Leave(end)]),
                 };
                 let (refused, gone, closed): (_, &[Action], &[Action]) = match end {
-                    End::Stopped => {
-                        ("restart refused: this generation is stopping", &[Bury(Loss::Expected)], &[])
-                    }
+                    End::Stopped => (
+                        "restart refused: this generation is stopping",
+                        &[ReportChildExit(ExitMeaning::Expected)],
+                        &[],
+                    ),
                     End::Retired => (
                         "restart refused: this generation has retired",
-                        &[Bury(Loss::Expected), Note("the successor crashed")],
-                        &[TellChild(Word::Closed)],
+                        &[ReportChildExit(ExitMeaning::Expected), Note("the successor crashed")],
+                        &[TellChild(ChildCommand::Closed)],
                     ),
                 };
                 table(
@@ -324,7 +354,7 @@ fn a_draining_generation_refuses_restarts_and_leaves_now_if_asked_twice() {
                     &[
                         (&[RestartAsked], same, &[Note(refused)]),
                         (CRASHED, same, gone),
-                        (&[ChildExited(Exit::Told)], same, &[Bury(Loss::Expected)]),
+                        (&[ChildExited(Exit::Told)], same, &[ReportChildExit(ExitMeaning::Expected)]),
                         (&[PortClosed], same, closed),
                         (&[Drained, Deadline], same, &[Leave(end)]),
                         hurry,
@@ -356,7 +386,7 @@ fn a_stop_goes_on_accepting_for_its_delay_and_its_timeout_counts_from_there() {
     assert_eq!(beside.on(OPERATOR[0], after(0), &t), delayed);
     let (state, actions) = spawning().on(OPERATOR[0], after(0), &t);
     assert_eq!(state, delayed.0);
-    assert_eq!(actions, [&[TellChild(Word::Stop)], STOPPING].concat());
+    assert_eq!(actions, [&[TellChild(ChildCommand::Stop)], STOPPING].concat());
     let starting = Starting { give_up: after(60), queued: false };
     assert_eq!(starting.on(OPERATOR[0], after(0), &t).0, draining(End::Stopped, 25, true));
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::super::Action::{self, *};
 use super::super::Event::{self, *};
 use super::super::State::{self, *};
-use super::super::{Asker, Care, End, Exit, Word};
+use super::super::{ChildCommand, DrainMode, End, Exit, StopSource};
 use super::{EVERY, TIMINGS, after};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +37,7 @@ struct World {
     /// The kernel keeps new connections from a listener that joins.
     held: bool,
     lame_duck: bool,
-    identity_is_ours: bool,
+    main_pid_is_ours: bool,
     /// A restart was asked for and no generation was started since, nor a successor told.
     restart_owed: bool,
     stopping: bool,
@@ -62,7 +62,7 @@ impl World {
             steered_to: if predecessor_listens { Who::Predecessor } else { Who::Us },
             held: false,
             lame_duck: false,
-            identity_is_ours: false,
+            main_pid_is_ours: false,
             restart_owed: false,
             stopping: false,
             operator_stops: 0,
@@ -169,8 +169,8 @@ impl World {
                     if closed && self.child.is_none() { self.now } else { self.keep_open_until };
             }
             StopAsked { by, shared } => {
-                self.stopping |= by == Asker::Operator || !matches!(self.state, Standby { .. });
-                self.operator_stops += u32::from(by == Asker::Operator);
+                self.stopping |= by == StopSource::Operator || !matches!(self.state, Standby { .. });
+                self.operator_stops += u32::from(by == StopSource::Operator);
                 if shared && matches!(self.state, Serving { .. }) {
                     self.keep_open_until = self.now + TIMINGS.standby;
                 }
@@ -186,15 +186,15 @@ impl World {
                 self.check(self.we_listen && self.held, "who spawns holds what arrives");
                 (self.child, self.restart_owed) = (Some(Child::default()), false);
             }
-            (TellChild(Word::Restart), Some(child)) => {
+            (TellChild(ChildCommand::Restart), Some(child)) => {
                 (child.told_restart, self.restart_owed) = (true, false);
             }
-            (TellChild(Word::Stop), Some(child)) => child.told_stop = true,
+            (TellChild(ChildCommand::Stop), Some(child)) => child.told_stop = true,
             // It may have died just before.
-            (TellChild(Word::Closed), _) => {}
+            (TellChild(ChildCommand::Closed), _) => {}
             (KillChild, Some(child)) => child.killed = true,
-            (MoveIdentity, Some(_)) => self.identity_is_ours = false,
-            (TellChild(_) | KillChild | MoveIdentity, None) => {
+            (MoveMainPid, Some(_)) => self.main_pid_is_ours = false,
+            (TellChild(_) | KillChild | MoveMainPid, None) => {
                 self.check(false, "only who lives is spoken to");
             }
             (Hold, _) => (self.steered_to, self.held) = (Who::Us, true),
@@ -202,8 +202,8 @@ impl World {
                 self.check(self.predecessor_listens, "only who listens gets new connections");
                 self.steered_to = Who::Predecessor;
             }
-            (Treat(care), _) => self.lame_duck = care != Care::Normal,
-            (TakeIdentity, _) => self.identity_is_ours = true,
+            (SetDrainMode(mode), _) => self.lame_duck = mode != DrainMode::Normal,
+            (TakeMainPid, _) => self.main_pid_is_ours = true,
             (CloseListeners, _) => {
                 let over = self.now >= self.keep_open_until || self.operator_stops > 1;
                 let away = self.stopping || self.steered_to == Who::Child;
@@ -216,7 +216,7 @@ impl World {
                 self.left = true;
             }
             (GiveUp, _) => self.left = true,
-            (Note(_) | Bury(_) | Tell(_), _) => {}
+            (Note(_) | ReportChildExit(_) | Notify(_), _) => {}
         }
     }
 
@@ -226,7 +226,7 @@ impl World {
         let due = self.state.deadline().is_some_and(|at| at <= self.now + TIMINGS.drain_timeout);
         self.check(due != matches!(self.state, Serving { .. }), "every state but serving has a deadline");
         let ours = self.we_listen && self.steered_to == Who::Us && !self.lame_duck;
-        let serving = ours && self.held && self.identity_is_ours && !self.stopping;
+        let serving = ours && self.held && self.main_pid_is_ours && !self.stopping;
         let (owed, leaves) = (self.restart_owed, self.lame_duck && self.stopping);
         let (holds, promise) = match self.state {
             Starting { queued, .. } => (child.is_none() && queued == owed, "who starts has no child"),
@@ -246,7 +246,7 @@ impl World {
             }
             Standby { .. } => {
                 let hands_over = self.steered_to == Who::Child && child.is_some_and(|c| c.ready);
-                let can_return = self.we_listen && self.lame_duck && self.identity_is_ours;
+                let can_return = self.we_listen && self.lame_duck && self.main_pid_is_ours;
                 (hands_over && can_return && !owed, "in standby the child serves and we can take over again")
             }
             Lingering { .. } => {
@@ -254,7 +254,7 @@ impl World {
                 (self.we_listen && leaves && away, "who lingers listens, and hands back what it can")
             }
             Draining { end, .. } => {
-                let why = leaves || (end == End::Retired && self.lame_duck && !self.identity_is_ours);
+                let why = leaves || (end == End::Retired && self.lame_duck && !self.main_pid_is_ours);
                 (!self.we_listen && why, "who drains has closed its listeners, and knows why")
             }
         };
