@@ -89,7 +89,7 @@
 //!
 //! `lifecycle` is the state machine, pure. `server` is the builder and, in `server::engine`, the one loop that feeds
 //! the machine. `generation` knows the environment, `process` processes, `signals` signals, `port` and `steering` the
-//! sockets, `identity` the pid file, `notify` what a service manager is told, `drain` the connections. `supervisor` is the
+//! sockets, `pid_file` the pid file, `notify` what a service manager is told, `drain` the connections. `supervisor` is the
 //! supervisor, which is none of the generations and has a loop of its own. `control` is the socket for those who operate a
 //! program, `metrics` what is counted. `src/cli` is another package, the program `handover`. Each of the operating system's facts lives
 //! in one of them.
@@ -112,8 +112,6 @@ mod generation;
 #[cfg(target_os = "linux")]
 mod handle;
 #[cfg(target_os = "linux")]
-mod identity;
-#[cfg(target_os = "linux")]
 mod lifecycle;
 /// What is counted: not for others yet, and changed without notice. Its text is made by prometheus-client 0.25.
 #[cfg(all(target_os = "linux", feature = "control"))]
@@ -121,6 +119,8 @@ mod lifecycle;
 pub mod metrics;
 #[cfg(target_os = "linux")]
 mod notify;
+#[cfg(target_os = "linux")]
+mod pid_file;
 #[cfg(target_os = "linux")]
 mod port;
 #[cfg(target_os = "linux")]

@@ -22,8 +22,8 @@ use tokio::time::Instant;
 
 use crate::error::{Error, Kind, plain};
 
-pub(crate) mod held;
 pub(crate) mod lines;
+pub(crate) mod pidfd;
 pub(crate) mod stderr;
 use stderr::{Pipe, Tail};
 
@@ -65,7 +65,7 @@ impl Launch {
         Ok(Child { process, pid, started, stderr: pipe.ok().map(Pipe::pass_on) })
     }
 
-    /// Starts the program as the first generation behind this process, which reaps it by [`held::reap`]. stdin, stdout and
+    /// Starts the program as the first generation behind this process, which reaps it by [`pidfd::reap`]. stdin, stdout and
     /// stderr are inherited.
     pub(crate) fn spawn_first(&self, env: &[(&str, String)], without: &[&str]) -> Result<u32, String> {
         let mut command = std::process::Command::new(&self.program);
@@ -204,7 +204,7 @@ impl Parent {
 
     /// Whether it is dead by now.
     pub(crate) fn is_dead(&self) -> bool {
-        held::is_dead(self.pidfd.get_ref())
+        pidfd::is_dead(self.pidfd.get_ref())
     }
 }
 

@@ -16,8 +16,8 @@ use crate::defaults;
 use crate::drain::{Conn, Drain, DrainOptions};
 use crate::error::{Error, Kind, LONGEST};
 use crate::handle::{Handle, Remote};
-use crate::identity::Identity;
 use crate::lifecycle::Timings;
+use crate::pid_file::PidFile;
 use crate::port::{Port, Serve};
 use crate::process::{self, Launch};
 use crate::report::Outcome;
@@ -107,7 +107,7 @@ impl Config {
         }
         // An error has no copy; it is returned when the server listens.
         self.addresses.iter().try_for_each(|addresses| Port::check(addresses))?;
-        self.pid_file.iter().try_for_each(|path| Identity::check(path))
+        self.pid_file.iter().try_for_each(|path| PidFile::check(path))
     }
 
     fn drain(&self) -> Drain {

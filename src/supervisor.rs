@@ -13,7 +13,7 @@ use tracing::info;
 use crate::error::{Error, Kind};
 use crate::generation::{self, ENVIRONMENT, is_supervised};
 use crate::notify::{self, Notify};
-use crate::process::held::{self, Held};
+use crate::process::pidfd::{self, PidFd};
 use crate::process::{self, Launch};
 use crate::signals::Signals;
 
@@ -112,8 +112,8 @@ impl Front<'_> {
     fn start(signals: &mut Signals) -> Result<Front<'_>, Error> {
         let front = |what| move |source: io::Error| Error::from(Kind::Front { what, source });
         let launch = Launch::capture()?;
-        held::can_hold().map_err(Kind::Pidfd)?;
-        held::adopt_orphans().map_err(front("cannot adopt the generations"))?;
+        pidfd::is_supported().map_err(Kind::Pidfd)?;
+        pidfd::adopt_orphans().map_err(front("cannot adopt the generations"))?;
         let mailbox = Mailbox::open().map_err(front("cannot open a socket for them"))?;
         let manager = Notify::of_the_front();
         let mut environment = generation::environment_in_front();
@@ -127,7 +127,7 @@ impl Front<'_> {
         let first = launch.spawn_first(&environment, &without).map_err(Kind::FirstGeneration)?;
         info!(generation = 1, first, "in front of the generations");
         // Cannot be another process: it has not been reaped.
-        let first = Held::open(first).map_err(front("cannot watch the first generation"))?;
+        let first = PidFd::open(first).map_err(front("cannot watch the first generation"))?;
         Ok(Front { signals, mailbox, service: Service::of(first), manager })
     }
 
@@ -184,7 +184,7 @@ impl Front<'_> {
     }
 
     fn reap(&mut self) {
-        while let Some((pid, ended)) = held::reap() {
+        while let Some((pid, ended)) = pidfd::reap() {
             self.service.note(pid, ended);
         }
     }

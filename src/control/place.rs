@@ -139,7 +139,7 @@ fn create(dir: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
         made => made?,
     }
-    // Held, so that nothing else gets the mode.
+    // Held open, so that nothing else gets the mode.
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let held = fs::File::from(rustix::fs::open(dir, flags, Mode::empty())?);
     let about = held.metadata()?;

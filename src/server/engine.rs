@@ -16,11 +16,11 @@ use crate::drain::{Drain, PAUSED};
 use crate::error::{Error, Kind};
 use crate::generation::Generation;
 use crate::handle::{Command, Remote};
-use crate::identity::Identity;
 use crate::lifecycle::{Action, Event, State, StopSource, Timings};
 use crate::notify::Notify;
+use crate::pid_file::PidFile;
 use crate::port::{Port, Serve};
-use crate::process::held::Held;
+use crate::process::pidfd::PidFd;
 use crate::process::{Child, Launch};
 use crate::report::Outcome;
 use crate::signals::{Signal, Signals, Stops};
@@ -41,9 +41,9 @@ pub(super) struct Engine {
     stop_idle_grace: Duration,
     generation: Generation,
     /// The supervisor, until it is gone.
-    supervisor: Option<Held>,
+    supervisor: Option<PidFd>,
     launch: Launch,
-    identity: Identity,
+    pid_file: PidFile,
     notify: Notify,
     port: Port,
     /// The last listener is closed, its queue was empty.
@@ -93,7 +93,7 @@ impl Engine {
         let span = generation.span();
         let _entered = span.enter();
         let launch = config.launch?;
-        let identity = Identity::prepare(config.pid_file.as_deref(), generation.supervisor)?;
+        let pid_file = PidFile::prepare(config.pid_file.as_deref(), generation.supervisor)?;
         let asked = config.addresses.map_err(Kind::NoAddress)?;
         let addresses = distinct(&asked);
         // One that is public too is public.
@@ -109,10 +109,10 @@ impl Engine {
             timings: config.timings,
             idle_grace: config.idle_grace,
             stop_idle_grace: config.stop_idle_grace,
-            supervisor: generation.supervisor.and_then(|pid| Held::named(pid).ok()),
+            supervisor: generation.supervisor.and_then(|pid| PidFd::named(pid).ok()),
             generation,
             launch,
-            identity,
+            pid_file,
             notify,
             port,
             port_closed: false,

@@ -10,7 +10,7 @@ use tracing::{error, info, warn};
 
 use super::mailbox::Letter;
 use crate::notify;
-use crate::process::held::{Ended, Held};
+use crate::process::pidfd::{Ended, PidFd};
 
 mod generations;
 mod told;
@@ -41,7 +41,7 @@ struct Restart {
 }
 
 impl Service {
-    pub(super) fn of(first: Held) -> Service {
+    pub(super) fn of(first: PidFd) -> Service {
         Service {
             number: 1,
             current: Some(Generation::new(first)),
@@ -89,17 +89,17 @@ impl Service {
 
     /// Whether a message of this process may mean something.
     pub(super) fn is_heard(&self, pid: u32) -> bool {
-        let is = |process: &Held| process.pid() == pid;
+        let is = |process: &PidFd| process.pid() == pid;
         self.current.as_ref().is_some_and(|one| is(&one.process) || one.successor.as_ref().is_some_and(is))
     }
 
     /// A process that a generation has named, whatever has become of it.
-    fn named(&self, pid: u32) -> Option<Held> {
+    fn named(&self, pid: u32) -> Option<PidFd> {
         if self.reaped.iter().any(|(reaped, _)| *reaped == pid) {
-            return Some(Held::gone(pid));
+            return Some(PidFd::gone(pid));
         }
         // If it is gone, the generation that has named it has reaped it.
-        let opened = Held::named(pid);
+        let opened = PidFd::named(pid);
         opened.inspect_err(|error| error!(pid, %error, "cannot watch a generation; it is not followed")).ok()
     }
 
@@ -139,12 +139,12 @@ impl Service {
         for_manager
     }
 
-    fn process_in(&self, field: &str) -> Option<Held> {
+    fn process_in(&self, field: &str) -> Option<PidFd> {
         let (notify::SUCCESSOR | notify::MAIN, pid) = field.split_once('=')? else { return None };
         self.named(pid.parse().ok()?)
     }
 
-    fn move_to(&mut self, next: Held) {
+    fn move_to(&mut self, next: PidFd) {
         let mut next = Generation { spoke: true, ..Generation::new(next) };
         if let Some(before) = self.current.take() {
             // It may not have passed on what it was told in the very moment that it moved.
@@ -180,7 +180,7 @@ impl Service {
 
     /// Everything has been read that was said before they were reaped. The successor's turn may still come.
     pub(super) fn forget_the_reaped(&mut self) {
-        let successor = self.current.as_ref().and_then(|one| one.successor.as_ref()).map(Held::pid);
+        let successor = self.current.as_ref().and_then(|one| one.successor.as_ref()).map(PidFd::pid);
         self.reaped.retain(|(pid, _)| Some(*pid) == successor);
     }
 
@@ -194,7 +194,7 @@ impl Service {
     }
 
     pub(super) fn has_dead_successor(&self) -> bool {
-        self.current.as_ref().and_then(|one| one.successor.as_ref()).is_some_and(Held::is_dead)
+        self.current.as_ref().and_then(|one| one.successor.as_ref()).is_some_and(PidFd::is_dead)
     }
 
     /// Forgets those who have left, and the process that stood for the service if it was found `dead`, and still did so at its end.

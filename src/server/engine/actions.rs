@@ -10,7 +10,7 @@ use super::Engine;
 use crate::error::no_pidfd;
 use crate::lifecycle::{Action, DrainMode, Event, Exit, ExitMeaning};
 use crate::notify;
-use crate::process::{Child, held, stderr};
+use crate::process::{Child, pidfd, stderr};
 use crate::report::{End, Event as Happened, Failure, Outcome};
 use crate::signals;
 
@@ -39,7 +39,7 @@ impl Engine {
             Action::SetDrainMode(mode) => self.set_drain_mode(mode),
             Action::MoveMainPid => self.move_main_pid(),
             Action::TakeMainPid => {
-                self.identity.move_to(std::process::id());
+                self.pid_file.move_to(std::process::id());
                 self.notify.become_main();
             }
             Action::CloseListeners => self.port.begin_close(),
@@ -57,7 +57,7 @@ impl Engine {
 
     fn move_main_pid(&mut self) {
         if let Some(child) = &self.child {
-            self.identity.move_to(child.pid());
+            self.pid_file.move_to(child.pid());
             self.notify.move_to(child.pid());
         }
     }
@@ -86,7 +86,7 @@ impl Engine {
         // Again, because a foreign listener may have stood in the way of the last one.
         self.hold();
         let environment = self.generation.environment(&self.port.addresses());
-        let started = match (notify::is_held(), held::can_hold()) {
+        let started = match (notify::is_held(), pidfd::is_supported()) {
             (Some(reason), _) => Err(reason.to_owned()),
             // The successor needs it as this process does.
             (None, Err(error)) => Err(no_pidfd(&error)),
@@ -181,7 +181,7 @@ impl Engine {
             if let Some(child) = &mut self.child {
                 child.kill().await;
             }
-            self.identity.give_up();
+            self.pid_file.give_up();
         }
         let drained = self.drain.cut().await;
         info!(

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::generation::Predecessor;
 use crate::process::Child;
-use crate::process::held::Held;
+use crate::process::pidfd::PidFd;
 
 /// READY is said again, because a signal that is pending when another of its kind arrives swallows it, and who sent it. What
 /// has been said cannot be seen otherwise: the kernel does not tell which program steers a port.
@@ -42,7 +42,7 @@ pub(super) async fn dead(predecessor: Option<&Predecessor>) {
     }
 }
 
-pub(super) async fn gone(supervisor: Option<&Held>) {
+pub(super) async fn gone(supervisor: Option<&PidFd>) {
     match supervisor {
         Some(supervisor) => supervisor.dead().await,
         None => std::future::pending().await,

@@ -1,22 +1,22 @@
 //! The generations behind the supervisor, as far as it knows them.
 
-use crate::process::held::{Ended, Held};
+use crate::process::pidfd::{Ended, PidFd};
 
 #[derive(Debug)]
 pub(super) struct Generation {
-    pub(super) process: Held,
+    pub(super) process: PidFd,
     /// It has said something, so it hears.
     pub(super) spoke: bool,
     pub(super) stopping: bool,
     pub(super) told_to_stop: bool,
     /// What it has started, to follow it.
-    pub(super) successor: Option<Held>,
+    pub(super) successor: Option<PidFd>,
     /// Known once it has been reaped here.
     pub(super) ended: Option<Ended>,
 }
 
 impl Generation {
-    pub(super) fn new(process: Held) -> Generation {
+    pub(super) fn new(process: PidFd) -> Generation {
         Generation {
             process,
             spoke: false,
@@ -30,7 +30,7 @@ impl Generation {
 
 #[derive(Debug)]
 pub(super) struct Leaving {
-    pub(super) process: Held,
+    pub(super) process: PidFd,
     pub(super) told_to_stop: bool,
 }
 

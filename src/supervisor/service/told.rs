@@ -3,7 +3,7 @@
 use tracing::{info, warn};
 
 use super::{Restart, Service};
-use crate::process::held::Held;
+use crate::process::pidfd::PidFd;
 use crate::signals::ToFront;
 
 impl Service {
@@ -28,7 +28,7 @@ impl Service {
         }
     }
 
-    fn told_to_stop(&mut self, tell: impl Fn(&Held)) {
+    fn told_to_stop(&mut self, tell: impl Fn(&PidFd)) {
         self.stop_asked = true;
         if let Some(current) = &mut self.current {
             tell(&current.process);

@@ -13,30 +13,30 @@ use tokio::io::unix::AsyncFd;
 
 /// A process, dead or alive, with any parent.
 #[derive(Debug)]
-pub(crate) struct Held {
+pub(crate) struct PidFd {
     pid: u32,
     /// `None` of one that is dead and reaped.
     pidfd: Option<AsyncFd<OwnedFd>>,
 }
 
-impl Held {
-    pub(crate) fn open(pid: u32) -> io::Result<Held> {
+impl PidFd {
+    pub(crate) fn open(pid: u32) -> io::Result<PidFd> {
         let raw = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidInput)?;
         let pidfd = pidfd_open(raw, PidfdFlags::empty())?;
         #[allow(deprecated, reason = "sound for an OwnedFd; its replacement cannot be called in this crate")]
         let pidfd = AsyncFd::new(pidfd)?;
-        Ok(Held { pid, pidfd: Some(pidfd) })
+        Ok(PidFd { pid, pidfd: Some(pidfd) })
     }
 
     /// One that is dead and reaped: its pid may be another's by now.
-    pub(crate) fn gone(pid: u32) -> Held {
-        Held { pid, pidfd: None }
+    pub(crate) fn gone(pid: u32) -> PidFd {
+        PidFd { pid, pidfd: None }
     }
 
     /// One that was named, whatever has become of it.
-    pub(crate) fn named(pid: u32) -> io::Result<Held> {
-        match Held::open(pid) {
-            Err(error) if error.raw_os_error() == Some(nix::libc::ESRCH) => Ok(Held::gone(pid)),
+    pub(crate) fn named(pid: u32) -> io::Result<PidFd> {
+        match PidFd::open(pid) {
+            Err(error) if error.raw_os_error() == Some(nix::libc::ESRCH) => Ok(PidFd::gone(pid)),
             opened => opened,
         }
     }
@@ -73,7 +73,7 @@ pub(super) fn is_dead(pidfd: &OwnedFd) -> bool {
 
 /// Whether the system lets a process be held at all: a sandbox may not, and a kernel before 5.3 cannot. That there is no
 /// descriptor left at the moment is another matter.
-pub(crate) fn can_hold() -> io::Result<()> {
+pub(crate) fn is_supported() -> io::Result<()> {
     match pidfd_open(getpid(), PidfdFlags::empty()) {
         Err(refused @ (Errno::NOSYS | Errno::PERM | Errno::ACCESS)) => Err(refused.into()),
         _ => Ok(()),

@@ -1,6 +1,6 @@
 //! The pid that stands for the service: the pid file. It names the process that answers for the service to its
 //! supervisor, and moves to the successor when standby ends, not at the flip. Behind a supervisor it names that
-//! one for ever. How the file is written safely is `identity::file`'s to know.
+//! one for ever. How the file is written safely is `pid_file::file`'s to know.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,24 +16,24 @@ mod file;
 const AGAIN: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
-pub(crate) struct Identity {
-    pid_file: Option<PathBuf>,
-    in_front: Option<u32>,
+pub(crate) struct PidFile {
+    path: Option<PathBuf>,
+    supervisor: Option<u32>,
     /// This process stands for the service, as far as it is a generation's to do so.
     is_ours: bool,
     /// It tries again what could not be written.
     trying: Option<AbortHandle>,
 }
 
-impl Identity {
+impl PidFile {
     /// Makes sure that the pid file can be written, without touching the one that is there. A full disk is no reason to
     /// refuse a start, because it says nothing of the service.
-    pub(crate) fn prepare(pid_file: Option<&Path>, in_front: Option<u32>) -> Result<Identity, Error> {
-        let pid_file = pid_file
+    pub(crate) fn prepare(path: Option<&Path>, supervisor: Option<u32>) -> Result<PidFile, Error> {
+        let path = path
             .map(std::path::absolute)
             .transpose()
-            .map_err(|source| Kind::PidFile { path: pid_file.unwrap_or(Path::new("")).to_owned(), source })?;
-        if let Some(path) = &pid_file {
+            .map_err(|source| Kind::PidFile { path: path.unwrap_or(Path::new("")).to_owned(), source })?;
+        if let Some(path) = &path {
             match file::try_out(path) {
                 Err(error) if file::is_full(&error) => {
                     tracing::warn!(
@@ -46,7 +46,7 @@ impl Identity {
                 tried => tried.map_err(|source| Kind::PidFile { path: path.clone(), source })?,
             }
         }
-        Ok(Identity { pid_file, in_front, is_ours: false, trying: None })
+        Ok(PidFile { path, supervisor, is_ours: false, trying: None })
     }
 
     /// Whether a pid file can lie there, as far as it can be told without writing it: a check may be another user's.
@@ -59,8 +59,8 @@ impl Identity {
     pub(crate) fn move_to(&mut self, pid: u32) {
         self.is_ours = pid == std::process::id();
         self.stop_trying();
-        let Some(path) = &self.pid_file else { return };
-        let named = self.in_front.unwrap_or(pid);
+        let Some(path) = &self.path else { return };
+        let named = self.supervisor.unwrap_or(pid);
         if let Some(other) = file::other_server(path, &[pid, named, std::process::id()]) {
             tracing::warn!(
                 other,
@@ -82,10 +82,10 @@ impl Identity {
     /// No process stands for the service any more. A file that names another process is left alone.
     pub(crate) fn give_up(&mut self) {
         self.stop_trying();
-        let Some(path) = &self.pid_file else { return };
-        let ours = self.in_front.unwrap_or(std::process::id());
+        let Some(path) = &self.path else { return };
+        let ours = self.supervisor.unwrap_or(std::process::id());
         // The predecessor writes our pid a moment before we learn that it has closed, and we may be told to stop in between.
-        if (self.is_ours || self.in_front.is_none()) && file::read(path) == Some(ours) {
+        if (self.is_ours || self.supervisor.is_none()) && file::read(path) == Some(ours) {
             let _ = std::fs::remove_file(path);
         }
     }
@@ -107,7 +107,7 @@ async fn try_again(path: PathBuf, pid: u32) {
     }
 }
 
-impl Drop for Identity {
+impl Drop for PidFile {
     fn drop(&mut self) {
         self.stop_trying();
     }
