@@ -88,9 +88,9 @@
 //! # Layout
 //!
 //! `lifecycle` is the state machine, pure. `server` is the builder and, in `server::engine`, the one loop that feeds
-//! the machine. `generation` knows the environment, `process` processes, `signals` signals, `port` and `steering` the
-//! sockets, `pid_file` the pid file, `notify` what a service manager is told, `drain` the connections. `supervisor` is the
-//! supervisor, which is none of the generations and has a loop of its own. `control` is the socket for those who operate a
+//! the machine. `generation` knows the environment, `process` processes, `signals` signals, `listeners` and `steering` the
+//! sockets, `pid_file` the pid file, `service_manager` what a service manager is told, `drain` the connections. `supervisor` is
+//! the process that `supervise` keeps, which is none of the generations and has a loop of its own. `control` is the socket for those who operate a
 //! program, `metrics` what is counted. `src/cli` is another package, the program `handover`. Each of the operating system's facts lives
 //! in one of them.
 
@@ -118,8 +118,6 @@ mod lifecycle;
 #[doc(hidden)]
 pub mod metrics;
 #[cfg(target_os = "linux")]
-mod notify;
-#[cfg(target_os = "linux")]
 mod pid_file;
 #[cfg(target_os = "linux")]
 mod port;
@@ -129,6 +127,8 @@ mod process;
 mod report;
 #[cfg(target_os = "linux")]
 mod server;
+#[cfg(target_os = "linux")]
+mod service_manager;
 #[cfg(target_os = "linux")]
 mod signals;
 #[cfg(target_os = "linux")]

@@ -12,9 +12,9 @@ use tracing::info;
 
 use crate::error::{Error, Kind};
 use crate::generation::{self, ENVIRONMENT, is_supervised};
-use crate::notify::{self, Notify};
 use crate::process::pidfd::{self, PidFd};
 use crate::process::{self, Launch};
+use crate::service_manager::{self, ServiceManager};
 use crate::signals::Signals;
 
 mod mailbox;
@@ -85,7 +85,7 @@ pub fn supervise_with(signals: &mut Signals) -> Result<Option<ExitCode>, Error> 
 ///
 /// Ask when the program starts, because orphans are adopted by pid 1 too.
 pub fn needs_supervisor() -> bool {
-    notify::is_held().is_some() || is_child_of_a_small_init()
+    service_manager::is_held().is_some() || is_child_of_a_small_init()
 }
 
 /// Where this process may not look at pid 1, systemd's directory tells (sd_booted(3)).
@@ -94,7 +94,7 @@ fn is_child_of_a_small_init() -> bool {
         Ok(name) => name == "systemd\n",
         Err(_) => Path::new("/run/systemd/system").exists(),
     };
-    let is_heard = || std::env::var_os(notify::SOCKET).is_some_and(|path| !path.is_empty());
+    let is_heard = || std::env::var_os(service_manager::SOCKET).is_some_and(|path| !path.is_empty());
     process::is_parent(1, None) && !is_heard() && !is_systemd()
 }
 
@@ -105,7 +105,7 @@ struct Front<'a> {
     signals: &'a mut Signals,
     mailbox: Mailbox,
     service: Service,
-    manager: Notify,
+    manager: ServiceManager,
 }
 
 impl Front<'_> {
@@ -115,14 +115,14 @@ impl Front<'_> {
         pidfd::is_supported().map_err(Kind::Pidfd)?;
         pidfd::adopt_orphans().map_err(front("cannot adopt the generations"))?;
         let mailbox = Mailbox::open().map_err(front("cannot open a socket for them"))?;
-        let manager = Notify::of_the_front();
+        let manager = ServiceManager::of_the_front();
         let mut environment = generation::environment_in_front();
-        environment.push((notify::SOCKET, mailbox.name().to_owned()));
+        environment.push((service_manager::SOCKET, mailbox.name().to_owned()));
         let mut without = ENVIRONMENT.to_vec();
         // The watchdog may be meant for another process; if it is meant for this one, the generation that serves answers.
-        without.push(notify::WATCHDOG_PID);
-        if !notify::is_watched(|name| std::env::var(name).ok()) {
-            without.push(notify::WATCHDOG_USEC);
+        without.push(service_manager::WATCHDOG_PID);
+        if !service_manager::is_watched(|name| std::env::var(name).ok()) {
+            without.push(service_manager::WATCHDOG_USEC);
         }
         let first = launch.spawn_first(&environment, &without).map_err(Kind::FirstGeneration)?;
         info!(generation = 1, first, "in front of the generations");

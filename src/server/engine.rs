@@ -17,12 +17,12 @@ use crate::error::{Error, Kind};
 use crate::generation::Generation;
 use crate::handle::{Command, Remote};
 use crate::lifecycle::{Action, Event, State, StopSource, Timings};
-use crate::notify::Notify;
 use crate::pid_file::PidFile;
 use crate::port::{Port, Serve};
 use crate::process::pidfd::PidFd;
 use crate::process::{Child, Launch};
 use crate::report::Outcome;
+use crate::service_manager::ServiceManager;
 use crate::signals::{Signal, Signals, Stops};
 
 mod actions;
@@ -44,7 +44,7 @@ pub(super) struct Engine {
     supervisor: Option<PidFd>,
     launch: Launch,
     pid_file: PidFile,
-    notify: Notify,
+    service_manager: ServiceManager,
     port: Port,
     /// The last listener is closed, its queue was empty.
     port_closed: bool,
@@ -103,7 +103,7 @@ impl Engine {
         let mut port = Port::open(&addresses, generation.predecessor.as_ref(), config.backlog)?;
         let steered = port.hold_own();
         port.accept(serve, &drain, &reserved);
-        let notify = Notify::from_env(generation.predecessor.is_none());
+        let service_manager = ServiceManager::from_env(generation.predecessor.is_none());
         let mut engine = Engine {
             state: State::Starting { give_up: std_now() + config.timings.ready_timeout, queued: false },
             timings: config.timings,
@@ -113,7 +113,7 @@ impl Engine {
             generation,
             launch,
             pid_file,
-            notify,
+            service_manager,
             port,
             port_closed: false,
             drain,
@@ -155,8 +155,17 @@ impl Engine {
             let draining = self.port_closed && (self.child.is_none() || !self.state.waits_for_child());
             let again = self.ready_reminder.filter(|_| self.state.waits_for_predecessor());
             let input = {
-                let Engine { signals, commands, child, generation, supervisor, port, drain, notify, .. } =
-                    &mut self;
+                let Engine {
+                    signals,
+                    commands,
+                    child,
+                    generation,
+                    supervisor,
+                    port,
+                    drain,
+                    service_manager,
+                    ..
+                } = &mut self;
                 tokio::select! {
                     biased;
                     signal = signals.next() => Input::Signal(signal),
@@ -169,7 +178,7 @@ impl Engine {
                     () = drain.empty(), if draining => Input::Drained,
                     () = at(deadline) => Input::Deadline,
                     again = due(again) => Input::RepeatReady(again),
-                    () = notify.keep_telling() => continue,
+                    () = service_manager.keep_telling() => continue,
                 }
             };
             // A signal that was delivered before something else happened counts before it: a child that says "ready"

@@ -9,8 +9,8 @@ use rustix::process::Signal;
 use tracing::{error, info, warn};
 
 use super::mailbox::Letter;
-use crate::notify;
 use crate::process::pidfd::{Ended, PidFd};
+use crate::service_manager;
 
 mod generations;
 mod told;
@@ -120,12 +120,12 @@ impl Service {
         let mut next = None;
         for (field, process) in named {
             match field.split_once('=') {
-                Some((notify::SUCCESSOR, _)) => current.successor = process,
-                Some((notify::MAIN, _)) => next = process,
-                Some((name, _)) if name.starts_with(notify::OURS) => {}
+                Some((service_manager::SUCCESSOR, _)) => current.successor = process,
+                Some((service_manager::MAIN, _)) => next = process,
+                Some((name, _)) if name.starts_with(service_manager::OURS) => {}
                 _ => {
-                    current.stopping |= field == notify::STOPPING;
-                    if field == notify::RELOADING {
+                    current.stopping |= field == service_manager::STOPPING;
+                    if field == service_manager::RELOADING {
                         self.restart.take_if(|restart| restart.is_passed_on);
                     }
                     for_manager.push(field.to_owned());
@@ -140,7 +140,9 @@ impl Service {
     }
 
     fn process_in(&self, field: &str) -> Option<PidFd> {
-        let (notify::SUCCESSOR | notify::MAIN, pid) = field.split_once('=')? else { return None };
+        let (service_manager::SUCCESSOR | service_manager::MAIN, pid) = field.split_once('=')? else {
+            return None;
+        };
         self.named(pid.parse().ok()?)
     }
 

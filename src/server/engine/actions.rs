@@ -9,9 +9,9 @@ use tracing::{error, info, warn};
 use super::Engine;
 use crate::error::no_pidfd;
 use crate::lifecycle::{Action, DrainMode, Event, Exit, ExitMeaning};
-use crate::notify;
 use crate::process::{Child, pidfd, stderr};
 use crate::report::{End, Event as Happened, Failure, Outcome};
+use crate::service_manager;
 use crate::signals;
 
 /// What to do about a successor that left with status 0 before it was ready.
@@ -40,7 +40,7 @@ impl Engine {
             Action::MoveMainPid => self.move_main_pid(),
             Action::TakeMainPid => {
                 self.pid_file.move_to(std::process::id());
-                self.notify.become_main();
+                self.service_manager.become_main();
             }
             Action::CloseListeners => self.port.begin_close(),
             Action::Note(text) => {
@@ -58,7 +58,7 @@ impl Engine {
     fn move_main_pid(&mut self) {
         if let Some(child) = &self.child {
             self.pid_file.move_to(child.pid());
-            self.notify.move_to(child.pid());
+            self.service_manager.move_to(child.pid());
         }
     }
 
@@ -86,7 +86,7 @@ impl Engine {
         // Again, because a foreign listener may have stood in the way of the last one.
         self.hold();
         let environment = self.generation.environment(&self.port.addresses());
-        let started = match (notify::is_held(), pidfd::is_supported()) {
+        let started = match (service_manager::is_held(), pidfd::is_supported()) {
             (Some(reason), _) => Err(reason.to_owned()),
             // The successor needs it as this process does.
             (None, Err(error)) => Err(no_pidfd(&error)),
@@ -95,7 +95,7 @@ impl Engine {
         match started {
             Ok(child) => {
                 // First of all: should this process die, no other process knows of it.
-                self.notify.tell(&[notify::successor(child.pid())]);
+                self.service_manager.tell(&[service_manager::successor(child.pid())]);
                 info!(successor = child.pid(), "successor started");
                 self.observers.tell(Happened::SuccessorStarted { pid: child.pid() });
                 self.child = Some(child);
@@ -195,7 +195,7 @@ impl Engine {
                 End::Stopped => "stopped",
             }
         );
-        self.notify.finish().await;
+        self.service_manager.finish().await;
         let outcome = Outcome { end, drained, connections: self.drain.connections() };
         self.observers.tell(Happened::Left(outcome));
         outcome

@@ -26,7 +26,7 @@ impl Engine {
             // Of a successor that speaks version 1.
             Heard::Term if is_child => Some(Event::ChildReady),
             Heard::Term if is_predecessor => Some(self.stop_asked(StopSource::Predecessor)),
-            Heard::Term if self.notify.is_repetition(signal.sender.unwrap_or_default()) => None,
+            Heard::Term if self.service_manager.is_repetition(signal.sender.unwrap_or_default()) => None,
             Heard::Term => {
                 let passed_on = is(self.generation.supervisor);
                 self.stops.is_new(passed_on).then(|| self.stop_asked(StopSource::Operator))

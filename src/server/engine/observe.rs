@@ -9,9 +9,9 @@ use tracing::info;
 use super::Engine;
 use crate::handle::{Events, Seen, Underway};
 use crate::lifecycle::{Event, Notification, State};
-use crate::notify;
 use crate::process::Child;
 use crate::report::{self, Failure, Handover, HandoverResult, LastHandover, Status};
+use crate::service_manager;
 
 /// The ends of what others hold.
 pub(super) struct Observers {
@@ -169,7 +169,7 @@ impl Engine {
 
 impl Engine {
     /// The service manager starts the service, may ask for a reload and wait for its end, and follows the pid that stands for the
-    /// service. A process that no longer is that one says nothing: see [`crate::notify`].
+    /// service. A process that no longer is that one says nothing: see [`crate::service_manager`].
     pub(super) fn notify_service_manager(&mut self, notification: Notification) {
         let serves = || format!("generation {} serves {}", self.generation.number, self.listen());
         let ready = || "READY=1".to_owned();
@@ -177,7 +177,7 @@ impl Engine {
             Notification::Serves => vec![ready(), status(&serves())],
             // Whether a reload goes on is not its to say.
             Notification::ServesAlone => vec![status(&serves())],
-            Notification::Reloading => notify::reloading(),
+            Notification::Reloading => service_manager::reloading(),
             Notification::HandedOver => {
                 let successor = self.child.as_ref().map_or(0, Child::pid);
                 let next = self.generation.number + 1;
@@ -185,10 +185,10 @@ impl Engine {
             }
             Notification::HandoverFailed => vec![ready(), status(&self.failure(&serves()))],
             Notification::ServesAgain => vec![status(&self.failure(&serves()))],
-            Notification::Stopping => vec![notify::STOPPING.to_owned(), status("stopping")],
+            Notification::Stopping => vec![service_manager::STOPPING.to_owned(), status("stopping")],
             Notification::StandbyEnded => return,
         };
-        self.notify.tell(&fields);
+        self.service_manager.tell(&fields);
     }
 
     fn failure(&self, serves: &str) -> String {

@@ -36,7 +36,7 @@ const EXEC_PID: &str = "SYSTEMD_EXEC_PID";
 const PATIENCE: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
-pub(crate) struct Notify {
+pub(crate) struct ServiceManager {
     manager: Option<Manager>,
     /// The manager takes the word of one process only, the main pid, and logs a warning for every other.
     is_main: bool,
@@ -52,18 +52,18 @@ struct Manager {
     waiting: VecDeque<String>,
 }
 
-impl Notify {
+impl ServiceManager {
     /// `is_first`: the process that the manager started, and not a successor.
-    pub(crate) fn from_env(is_first: bool) -> Notify {
-        Notify::told_by(is_first, |name| std::env::var(name).ok())
+    pub(crate) fn from_env(is_first: bool) -> ServiceManager {
+        ServiceManager::told_by(is_first, |name| std::env::var(name).ok())
     }
 
     /// Of the supervisor, which passes on what the generations say and is not asked whether they are alive.
-    pub(crate) fn of_the_front() -> Notify {
-        Notify { watchdog: None, ..Notify::from_env(true) }
+    pub(crate) fn of_the_front() -> ServiceManager {
+        ServiceManager { watchdog: None, ..ServiceManager::from_env(true) }
     }
 
-    fn told_by(is_first: bool, var: impl Fn(&str) -> Option<String>) -> Notify {
+    fn told_by(is_first: bool, var: impl Fn(&str) -> Option<String>) -> ServiceManager {
         let manager = var(SOCKET).filter(|path| !path.is_empty()).and_then(|path| match connect(&path) {
             Ok(socket) => Some(Manager { path, socket, waiting: VecDeque::new() }),
             Err(error) => {
@@ -82,7 +82,7 @@ impl Notify {
             interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
             interval
         });
-        Notify { manager, is_main: is_first, watchdog, stop_heard: false }
+        ServiceManager { manager, is_main: is_first, watchdog, stop_heard: false }
     }
 
     /// This process stands for the service now.
@@ -119,7 +119,7 @@ impl Notify {
     /// Sends what there was no room for, and is alive. Never returns. Cancel safe.
     pub(crate) async fn keep_telling(&mut self) {
         loop {
-            let Notify { manager, watchdog, is_main, .. } = self;
+            let ServiceManager { manager, watchdog, is_main, .. } = self;
             let waiting = manager.as_mut().filter(|manager| !manager.waiting.is_empty());
             tokio::select! {
                 () = writable(waiting.as_deref()) => manager.iter_mut().for_each(Manager::send),
