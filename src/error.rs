@@ -68,7 +68,7 @@ pub(crate) enum Kind {
     /// A process cannot be held by a pidfd.
     Pidfd(io::Error),
     /// The supervisor cannot be.
-    Front {
+    Supervisor {
         what: &'static str,
         source: io::Error,
     },
@@ -167,7 +167,7 @@ impl fmt::Display for Error {
             Kind::Launch { what, source } => {
                 write!(f, "cannot find out how this process was started ({what}): {source}")
             }
-            Kind::Front { what, source } => {
+            Kind::Supervisor { what, source } => {
                 write!(f, "cannot stay in front of the server: {what}: {}", plain(source))
             }
             Kind::FirstGeneration(reason) => f.write_str(reason),
@@ -197,7 +197,7 @@ impl std::error::Error for Error {
             | Kind::Launch { source, .. }
             | Kind::Signals(source)
             | Kind::Pidfd(source)
-            | Kind::Front { source, .. }
+            | Kind::Supervisor { source, .. }
             | Kind::Predecessor { source, .. } => Some(source),
             Kind::NotReady(source) => Some(source.as_ref()),
             Kind::TooLong { .. }

@@ -109,7 +109,7 @@ impl Generation {
 }
 
 /// For the first generation behind this process.
-pub(crate) fn environment_in_front() -> Vec<(&'static str, String)> {
+pub(crate) fn supervisor_environment() -> Vec<(&'static str, String)> {
     vec![(SUPERVISOR, described(std::process::id()))]
 }
 

@@ -59,7 +59,7 @@ impl ServiceManager {
     }
 
     /// Of the supervisor, which passes on what the generations say and is not asked whether they are alive.
-    pub(crate) fn of_the_front() -> ServiceManager {
+    pub(crate) fn of_supervisor() -> ServiceManager {
         ServiceManager { watchdog: None, ..ServiceManager::from_env(true) }
     }
 

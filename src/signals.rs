@@ -58,7 +58,7 @@ pub(crate) enum Heard {
 
 /// What arrived at the supervisor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ToFront {
+pub(crate) enum SupervisorSignal {
     Restart(rustix::process::Signal),
     Stop(rustix::process::Signal),
     /// The kernel told every process of the terminal: this one, and each generation.
@@ -163,7 +163,7 @@ impl Signals {
     }
 
     /// As [`enter`](Signals::enter), for the supervisor, which hears of its children too.
-    pub(crate) fn enter_in_front(&mut self) -> Result<(), Error> {
+    pub(crate) fn enter_supervisor(&mut self) -> Result<(), Error> {
         self.delivery.handle().add_signal(SIGCHLD).map_err(Kind::Signals)?;
         let unblocked = SigSet::from(NixSignal::SIGCHLD).thread_unblock();
         unblocked.map_err(|errno| Kind::Signals(errno.into()))?;
@@ -182,20 +182,22 @@ impl Signals {
     }
 
     /// As [`next`](Signals::next), for the supervisor.
-    pub(crate) async fn next_in_front(&mut self) -> ToFront {
+    pub(crate) async fn next_of_supervisor(&mut self) -> SupervisorSignal {
         use rustix::process::Signal;
         loop {
             while let Some(origin) = self.take() {
                 let is_stop = matches!(origin.signal, SIGTERM | SIGINT);
                 return match (origin.signal, origin.cause) {
                     (SIGURG, _) => continue,
-                    (SIGCHLD, _) => ToFront::Child,
-                    (_, Cause::Kernel) => ToFront::ToldAll { stop: is_stop },
-                    (SIGHUP, _) if self.is_of_the_terminal(&origin) => ToFront::ToldAll { stop: false },
-                    (SIGHUP, _) => ToFront::Restart(Signal::HUP),
-                    (SIGUSR2, _) => ToFront::Restart(Signal::USR2),
-                    (SIGINT, _) => ToFront::Stop(Signal::INT),
-                    _ => ToFront::Stop(Signal::TERM),
+                    (SIGCHLD, _) => SupervisorSignal::Child,
+                    (_, Cause::Kernel) => SupervisorSignal::ToldAll { stop: is_stop },
+                    (SIGHUP, _) if self.is_of_the_terminal(&origin) => {
+                        SupervisorSignal::ToldAll { stop: false }
+                    }
+                    (SIGHUP, _) => SupervisorSignal::Restart(Signal::HUP),
+                    (SIGUSR2, _) => SupervisorSignal::Restart(Signal::USR2),
+                    (SIGINT, _) => SupervisorSignal::Stop(Signal::INT),
+                    _ => SupervisorSignal::Stop(Signal::TERM),
                 };
             }
             self.wait().await;

@@ -17,9 +17,9 @@ use crate::process::{self, Launch};
 use crate::service_manager::{self, ServiceManager};
 use crate::signals::Signals;
 
-mod mailbox;
+mod notify_socket;
 mod service;
-use mailbox::{Mailbox, Post};
+use notify_socket::{NotifySocket, Received};
 use service::Service;
 
 /// Stays in front of the server, so that the starter of this program sees one process with one pid, for ever.
@@ -64,17 +64,17 @@ pub fn supervise_with(signals: &mut Signals) -> Result<Option<ExitCode>, Error> 
     if is_supervised() {
         return Ok(None);
     }
-    let front = |what| move |source: io::Error| Error::from(Kind::Front { what, source });
+    let failed = |what| move |source: io::Error| Error::from(Kind::Supervisor { what, source });
     if tokio::runtime::Handle::try_current().is_ok() {
         let source = io::Error::other("call it before a runtime is entered");
-        return Err(front("this is an asynchronous task")(source));
+        return Err(failed("this is an asynchronous task")(source));
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(front("no runtime"))?;
+    let runtime = runtime.map_err(failed("no runtime"))?;
     runtime.block_on(async {
-        signals.enter_in_front()?;
-        let front = Front::start(signals)?;
-        Ok(Some(front.run().await))
+        signals.enter_supervisor()?;
+        let supervisor = Supervisor::start(signals)?;
+        Ok(Some(supervisor.run().await))
     })
 }
 
@@ -94,30 +94,30 @@ fn is_child_of_a_small_init() -> bool {
         Ok(name) => name == "systemd\n",
         Err(_) => Path::new("/run/systemd/system").exists(),
     };
-    let is_heard = || std::env::var_os(service_manager::SOCKET).is_some_and(|path| !path.is_empty());
-    process::is_parent(1, None) && !is_heard() && !is_systemd()
+    let manager_listens = || std::env::var_os(service_manager::SOCKET).is_some_and(|path| !path.is_empty());
+    process::is_parent(1, None) && !manager_listens() && !is_systemd()
 }
 
 /// So many messages are read before signals are looked at again.
-const TURN: usize = 64;
+const BATCH: usize = 64;
 
-struct Front<'a> {
+struct Supervisor<'a> {
     signals: &'a mut Signals,
-    mailbox: Mailbox,
+    notify_socket: NotifySocket,
     service: Service,
     manager: ServiceManager,
 }
 
-impl Front<'_> {
-    fn start(signals: &mut Signals) -> Result<Front<'_>, Error> {
-        let front = |what| move |source: io::Error| Error::from(Kind::Front { what, source });
+impl Supervisor<'_> {
+    fn start(signals: &mut Signals) -> Result<Supervisor<'_>, Error> {
+        let failed = |what| move |source: io::Error| Error::from(Kind::Supervisor { what, source });
         let launch = Launch::capture()?;
         pidfd::is_supported().map_err(Kind::Pidfd)?;
-        pidfd::adopt_orphans().map_err(front("cannot adopt the generations"))?;
-        let mailbox = Mailbox::open().map_err(front("cannot open a socket for them"))?;
-        let manager = ServiceManager::of_the_front();
-        let mut environment = generation::environment_in_front();
-        environment.push((service_manager::SOCKET, mailbox.name().to_owned()));
+        pidfd::adopt_orphans().map_err(failed("cannot adopt the generations"))?;
+        let notify_socket = NotifySocket::open().map_err(failed("cannot open a socket for them"))?;
+        let manager = ServiceManager::of_supervisor();
+        let mut environment = generation::supervisor_environment();
+        environment.push((service_manager::SOCKET, notify_socket.name().to_owned()));
         let mut without = ENVIRONMENT.to_vec();
         // The watchdog may be meant for another process; if it is meant for this one, the generation that serves answers.
         without.push(service_manager::WATCHDOG_PID);
@@ -127,25 +127,25 @@ impl Front<'_> {
         let first = launch.spawn_first(&environment, &without).map_err(Kind::FirstGeneration)?;
         info!(generation = 1, first, "in front of the generations");
         // Cannot be another process: it has not been reaped.
-        let first = PidFd::open(first).map_err(front("cannot watch the first generation"))?;
-        Ok(Front { signals, mailbox, service: Service::of(first), manager })
+        let first = PidFd::open(first).map_err(failed("cannot watch the first generation"))?;
+        Ok(Supervisor { signals, notify_socket, service: Service::of(first), manager })
     }
 
     async fn run(mut self) -> ExitCode {
         let mut has_read_all = self.look();
         while !self.service.has_left() {
-            let Front { signals, mailbox, service, manager } = &mut self;
+            let Supervisor { signals, notify_socket, service, manager } = &mut self;
             let signal = tokio::select! {
                 biased;
-                signal = signals.next_in_front() => Some(signal),
+                signal = signals.next_of_supervisor() => Some(signal),
                 () = std::future::ready(()), if !has_read_all => None,
-                () = mailbox.readable() => None,
-                () = service.a_death() => None,
+                () = notify_socket.readable() => None,
+                () = service.any_death() => None,
                 () = manager.keep_telling() => None,
             };
             has_read_all = self.look();
             if let Some(signal) = signal {
-                self.service.hear(signal);
+                self.service.on_signal(signal);
             }
         }
         self.manager.finish().await;
@@ -155,27 +155,27 @@ impl Front<'_> {
 
     /// Reads what was said and buries who is dead, in the order in which it happened. Returns whether that was all.
     fn look(&mut self) -> bool {
-        let mut turn = 0..TURN;
+        let mut batch = 0..BATCH;
         loop {
             // Both before the messages are read: what the dead have said is among them then, and who was named is known even if
             // nothing is left of it.
             let dead = self.service.dead();
             self.reap();
-            while let Some(post) = self.mailbox.next(|from| self.service.is_heard(from)) {
-                if let Post::Letter(letter) = post {
-                    let fields = self.service.read(&letter);
+            while let Some(received) = self.notify_socket.next(|from| self.service.may_speak(from)) {
+                if let Received::Datagram(datagram) = received {
+                    let fields = self.service.read(&datagram);
                     if !fields.is_empty() {
                         self.manager.tell(&fields);
                     }
                 }
-                if turn.next().is_none() {
+                if batch.next().is_none() {
                     return false;
                 }
             }
             // A successor that is dead and cannot be reaped even now was reaped by the one that has named it, so it failed.
             let failed = self.service.has_dead_successor();
             self.reap();
-            self.service.bury(dead, failed);
+            self.service.remove_dead(dead, failed);
             if dead.is_none() {
                 self.service.forget_the_reaped();
                 return true;

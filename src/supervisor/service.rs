@@ -8,12 +8,12 @@ use std::task::Poll;
 use rustix::process::Signal;
 use tracing::{error, info, warn};
 
-use super::mailbox::Letter;
+use super::notify_socket::Datagram;
 use crate::process::pidfd::{Ended, PidFd};
 use crate::service_manager;
 
 mod generations;
-mod told;
+mod signals;
 use generations::{End, Generation, Leaving, how};
 
 #[derive(Debug)]
@@ -71,7 +71,7 @@ impl Service {
     }
 
     /// Returns when a generation is dead. Cancel safe.
-    pub(super) async fn a_death(&self) {
+    pub(super) async fn any_death(&self) {
         let current = self.current.iter().map(|one| &one.process);
         let all = current.chain(self.leaving.iter().map(|one| &one.process));
         let mut deaths: Vec<Pin<Box<dyn Future<Output = ()> + '_>>> = vec![];
@@ -88,7 +88,7 @@ impl Service {
     }
 
     /// Whether a message of this process may mean something.
-    pub(super) fn is_heard(&self, pid: u32) -> bool {
+    pub(super) fn may_speak(&self, pid: u32) -> bool {
         let is = |process: &PidFd| process.pid() == pid;
         self.current.as_ref().is_some_and(|one| is(&one.process) || one.successor.as_ref().is_some_and(is))
     }
@@ -104,15 +104,15 @@ impl Service {
     }
 
     /// Takes in what a generation says. Returns what the manager of this process should hear of it.
-    pub(super) fn read(&mut self, letter: &Letter) -> Vec<String> {
+    pub(super) fn read(&mut self, datagram: &Datagram) -> Vec<String> {
         let is_successor =
-            |one: &Generation| one.successor.as_ref().is_some_and(|next| next.pid() == letter.from);
+            |one: &Generation| one.successor.as_ref().is_some_and(|next| next.pid() == datagram.from);
         // The process that stood for the service said all it had to say before its successor could know that it is dead.
         if self.current.as_ref().is_some_and(is_successor) {
-            self.bury(self.dead(), false);
+            self.remove_dead(self.dead(), false);
         }
-        let named: Vec<_> = letter.text.lines().map(|field| (field, self.process_in(field))).collect();
-        let Some(current) = self.current.as_mut().filter(|one| one.process.pid() == letter.from) else {
+        let named: Vec<_> = datagram.text.lines().map(|field| (field, self.process_in(field))).collect();
+        let Some(current) = self.current.as_mut().filter(|one| one.process.pid() == datagram.from) else {
             return vec![];
         };
         current.spoke = true;
@@ -156,10 +156,10 @@ impl Service {
             }
             self.leaving.push(Leaving { process: before.process, told_to_stop: before.told_to_stop });
         }
-        self.succeed(next);
+        self.promote(next);
     }
 
-    fn succeed(&mut self, mut next: Generation) {
+    fn promote(&mut self, mut next: Generation) {
         self.number += 1;
         next.ended = self.how_ended(next.process.pid());
         self.current = Some(next);
@@ -201,7 +201,7 @@ impl Service {
 
     /// Forgets those who have left, and the process that stood for the service if it was found `dead`, and still did so at its end.
     /// Its successor takes its place, dead or alive, unless it was found to have `failed` before its predecessor's death.
-    pub(super) fn bury(&mut self, dead: Option<u32>, failed: bool) {
+    pub(super) fn remove_dead(&mut self, dead: Option<u32>, failed: bool) {
         self.leaving.retain(|one| !one.process.is_dead());
         let Some(dead) = self.current.take_if(|one| Some(one.process.pid()) == dead) else { return };
         let pid = dead.process.pid();
@@ -225,7 +225,7 @@ impl Service {
                 if told_to_stop {
                     next.signal(Signal::TERM);
                 }
-                self.succeed(Generation { told_to_stop, ..Generation::new(next) });
+                self.promote(Generation { told_to_stop, ..Generation::new(next) });
             }
             None => self.end(pid, dead.stopping, dead.ended),
         }

@@ -18,10 +18,10 @@ use nix::sys::socket::{
 use rustix::process::geteuid;
 use tokio::io::unix::AsyncFd;
 
-/// What lay in the mailbox.
+/// What was received.
 #[derive(Debug)]
-pub(super) enum Post {
-    Letter(Letter),
+pub(super) enum Received {
+    Datagram(Datagram),
     /// From a process that is not listened to.
     Junk,
 }
@@ -30,7 +30,7 @@ pub(super) enum Post {
 const LONGEST: usize = 16 * 1024;
 
 #[derive(Debug)]
-pub(super) struct Mailbox {
+pub(super) struct NotifySocket {
     socket: AsyncFd<OwnedFd>,
     name: String,
     /// With the socket in it.
@@ -38,13 +38,13 @@ pub(super) struct Mailbox {
 }
 
 #[derive(Debug)]
-pub(super) struct Letter {
+pub(super) struct Datagram {
     pub(super) from: u32,
     pub(super) text: String,
 }
 
-impl Mailbox {
-    pub(super) fn open() -> io::Result<Mailbox> {
+impl NotifySocket {
+    pub(super) fn open() -> io::Result<NotifySocket> {
         let place = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|dir| dir.is_absolute());
         // The last is there in a container whose file system is read-only.
         let places = [
@@ -56,27 +56,27 @@ impl Mailbox {
         places
             .into_iter()
             .flatten()
-            .find_map(|place| Mailbox::open_in(&place).ok())
-            .map_or_else(Mailbox::abstract_, Ok)
+            .find_map(|place| NotifySocket::open_in(&place).ok())
+            .map_or_else(NotifySocket::abstract_, Ok)
     }
 
-    fn open_in(place: &Path) -> io::Result<Mailbox> {
+    fn open_in(place: &Path) -> io::Result<NotifySocket> {
         let dir = OwnDir::make(place)?;
         let path = dir.0.join("notify");
         let name = path.to_str().ok_or(io::ErrorKind::InvalidFilename)?.to_owned();
         let socket = bound(&UnixAddr::new(&path)?)?;
         // Whatever the umask is.
         fs::set_permissions(&path, Permissions::from_mode(0o600))?;
-        Ok(Mailbox { socket: readable(socket)?, name, _dir: Some(dir) })
+        Ok(NotifySocket { socket: readable(socket)?, name, _dir: Some(dir) })
     }
 
     /// With a name that the kernel picks ("autobind").
-    fn abstract_() -> io::Result<Mailbox> {
+    fn abstract_() -> io::Result<NotifySocket> {
         let socket = bound(&UnixAddr::new_unnamed())?;
         let address = socket.local_addr()?;
         let name = address.as_abstract_name().ok_or(io::ErrorKind::AddrNotAvailable)?;
         let name = format!("@{}", String::from_utf8_lossy(name));
-        Ok(Mailbox { socket: readable(socket)?, name, _dir: None })
+        Ok(NotifySocket { socket: readable(socket)?, name, _dir: None })
     }
 
     /// For NOTIFY_SOCKET.
@@ -93,7 +93,7 @@ impl Mailbox {
     }
 
     /// The next message that is there. Nothing of it is looked at before its sender.
-    pub(super) fn next(&self, is_heard: impl Fn(u32) -> bool) -> Option<Post> {
+    pub(super) fn next(&self, may_speak: impl Fn(u32) -> bool) -> Option<Received> {
         let mut text = [0; LONGEST];
         loop {
             // Room for nothing else, so that a descriptor that is sent is closed by the kernel.
@@ -114,9 +114,9 @@ impl Mailbox {
                 Err(nix::errno::Errno::EINTR) => continue,
                 Err(_) => return None,
             };
-            let Some(from) = from.filter(|from| is_heard(*from)) else { return Some(Post::Junk) };
+            let Some(from) = from.filter(|from| may_speak(*from)) else { return Some(Received::Junk) };
             let text = String::from_utf8_lossy(&text[..length]).into_owned();
-            return Some(Post::Letter(Letter { from, text }));
+            return Some(Received::Datagram(Datagram { from, text }));
         }
     }
 }

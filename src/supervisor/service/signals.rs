@@ -4,13 +4,13 @@ use tracing::{info, warn};
 
 use super::{Restart, Service};
 use crate::process::pidfd::PidFd;
-use crate::signals::ToFront;
+use crate::signals::SupervisorSignal;
 
 impl Service {
-    pub(in crate::supervisor) fn hear(&mut self, signal: ToFront) {
+    pub(in crate::supervisor) fn on_signal(&mut self, signal: SupervisorSignal) {
         match signal {
-            ToFront::Child => {}
-            ToFront::Restart(signal) => {
+            SupervisorSignal::Child => {}
+            SupervisorSignal::Restart(signal) => {
                 self.restart = Some(Restart { signal, is_passed_on: false });
                 match &self.current {
                     None => self.refuse_restart(),
@@ -20,11 +20,11 @@ impl Service {
                     Some(_) => self.pass_on_restart(),
                 }
             }
-            ToFront::Stop(signal) => {
+            SupervisorSignal::Stop(signal) => {
                 self.told_to_stop(|process| process.signal(signal));
             }
-            ToFront::ToldAll { stop: true } => self.told_to_stop(|_| {}),
-            ToFront::ToldAll { stop: false } => {}
+            SupervisorSignal::ToldAll { stop: true } => self.told_to_stop(|_| {}),
+            SupervisorSignal::ToldAll { stop: false } => {}
         }
     }
 
