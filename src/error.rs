@@ -52,7 +52,7 @@ pub(crate) enum Kind {
         predecessor: u32,
     },
     /// Others than the predecessor listen on an address that is to be taken over.
-    Crowd {
+    ForeignListener {
         addr: SocketAddr,
         holders: String,
     },
@@ -153,7 +153,7 @@ impl fmt::Display for Error {
                 "cannot take over {addr}: the predecessor, pid {predecessor}, does not listen there as far as this process \
                  can see: this one is in another network namespace, where no connection would arrive; start it in the same"
             ),
-            Kind::Crowd { addr, holders } => write!(
+            Kind::ForeignListener { addr, holders } => write!(
                 f,
                 "cannot take over {addr}: besides the predecessor another process listens there{holders}; new \
                  connections could not be steered, so nothing was changed"
@@ -204,7 +204,7 @@ impl std::error::Error for Error {
             | Kind::Conflict { .. }
             | Kind::InUse { .. }
             | Kind::Alone { .. }
-            | Kind::Crowd { .. }
+            | Kind::ForeignListener { .. }
             | Kind::FirstGeneration(_)
             | Kind::ReadyTimeout(_) => None,
         }

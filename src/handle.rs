@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::task::spawn_blocking;
 
-use crate::port::members;
+use crate::listeners::port_group;
 use crate::report::{Event, Failure, Handover, Phase, Status};
 
 /// How many events a reader may lag behind before it misses some.
@@ -132,7 +132,8 @@ impl Handle {
         let mut status = told.await.ok()?;
         // On a thread of its own: /proc is large where there are many connections, and the server goes on meanwhile.
         let addresses = status.addresses.clone();
-        status.listeners = spawn_blocking(move || members::listeners(&addresses)).await.unwrap_or_default();
+        status.listeners =
+            spawn_blocking(move || port_group::listeners(&addresses)).await.unwrap_or_default();
         Some(status)
     }
 }

@@ -113,14 +113,14 @@ mod generation;
 mod handle;
 #[cfg(target_os = "linux")]
 mod lifecycle;
+#[cfg(target_os = "linux")]
+mod listeners;
 /// What is counted: not for others yet, and changed without notice. Its text is made by prometheus-client 0.25.
 #[cfg(all(target_os = "linux", feature = "control"))]
 #[doc(hidden)]
 pub mod metrics;
 #[cfg(target_os = "linux")]
 mod pid_file;
-#[cfg(target_os = "linux")]
-mod port;
 #[cfg(target_os = "linux")]
 mod process;
 #[cfg(target_os = "linux")]

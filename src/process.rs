@@ -1,5 +1,5 @@
 //! Processes: how this one was started, how a successor is started the same way, and a hold on the predecessor
-//! that can never reach a stranger. No other file spawns, kills, waits or opens a pidfd.
+//! that can never reach another process. No other file spawns, kills, waits or opens a pidfd.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -148,7 +148,7 @@ impl Child {
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
-        // Cannot reach a stranger: `id` is None once the child was waited for. ESRCH cannot happen before that.
+        // Cannot reach another process: `id` is None once the child was waited for. ESRCH cannot happen before that.
         if let Some(pid) = self.process.id().and_then(|pid| Pid::from_raw(pid.cast_signed())) {
             let _ = kill_process(pid, signal);
         }

@@ -17,8 +17,8 @@ use crate::drain::{Conn, Drain, DrainOptions};
 use crate::error::{Error, Kind, LONGEST};
 use crate::handle::{Handle, Remote};
 use crate::lifecycle::Timings;
+use crate::listeners::{Listeners, Serve};
 use crate::pid_file::PidFile;
-use crate::port::{Port, Serve};
 use crate::process::{self, Launch};
 use crate::report::Outcome;
 use crate::signals::Signals;
@@ -106,7 +106,7 @@ impl Config {
             return Err(Kind::TooLong { setting, time }.into());
         }
         // An error has no copy; it is returned when the server listens.
-        self.addresses.iter().try_for_each(|addresses| Port::check(addresses))?;
+        self.addresses.iter().try_for_each(|addresses| Listeners::check(addresses))?;
         self.pid_file.iter().try_for_each(|path| PidFile::check(path))
     }
 

@@ -43,7 +43,7 @@ where
     let said = Output::of(child.stdout.take(), Lines::first());
     let complained = Output::of(child.stderr.take(), Lines::last());
     let ended = timeout(within, child.wait()).await;
-    // Cannot reach a stranger: there is an id only until it has been waited for.
+    // Cannot reach another process: there is an id only until it has been waited for.
     if let (Err(_), Some(group)) = (&ended, child.id().and_then(|id| Pid::from_raw(id.cast_signed()))) {
         let _ = kill_process_group(group, Signal::KILL);
     }

@@ -1,5 +1,5 @@
 //! What the supervisor does with processes that it did not start itself, or that another process may reap: it holds
-//! them by pidfd, so that a signal never reaches a stranger who got the pid, and reaps whatever it adopts.
+//! them by pidfd, so that a signal never reaches another process that got the pid, and reaps whatever it adopts.
 
 use std::io;
 use std::os::fd::OwnedFd;

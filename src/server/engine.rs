@@ -17,8 +17,8 @@ use crate::error::{Error, Kind};
 use crate::generation::Generation;
 use crate::handle::{Command, Remote};
 use crate::lifecycle::{Action, Event, State, StopSource, Timings};
+use crate::listeners::{Listeners, Serve};
 use crate::pid_file::PidFile;
-use crate::port::{Port, Serve};
 use crate::process::pidfd::PidFd;
 use crate::process::{Child, Launch};
 use crate::report::Outcome;
@@ -45,9 +45,9 @@ pub(super) struct Engine {
     launch: Launch,
     pid_file: PidFile,
     service_manager: ServiceManager,
-    port: Port,
+    listeners: Listeners,
     /// The last listener is closed, its queue was empty.
-    port_closed: bool,
+    listeners_closed: bool,
     drain: Drain,
     child: Option<Child>,
     /// A child that has exited, until it is buried.
@@ -100,9 +100,9 @@ impl Engine {
         let is_public = |address: &SocketAddr| asked.iter().filter(|one| *one == address).count() > 1;
         let reserved: Vec<_> =
             config.reserved.into_iter().filter(|one| one.port() == 0 || !is_public(one)).collect();
-        let mut port = Port::open(&addresses, generation.predecessor.as_ref(), config.backlog)?;
-        let steered = port.hold_own();
-        port.accept(serve, &drain, &reserved);
+        let mut listeners = Listeners::open(&addresses, generation.predecessor.as_ref(), config.backlog)?;
+        let steered = listeners.hold_own();
+        listeners.accept(serve, &drain, &reserved);
         let service_manager = ServiceManager::from_env(generation.predecessor.is_none());
         let mut engine = Engine {
             state: State::Starting { give_up: std_now() + config.timings.ready_timeout, queued: false },
@@ -114,8 +114,8 @@ impl Engine {
             launch,
             pid_file,
             service_manager,
-            port,
-            port_closed: false,
+            listeners,
+            listeners_closed: false,
             drain,
             child: None,
             exited: None,
@@ -150,9 +150,9 @@ impl Engine {
         let mut not_before = Instant::now();
         loop {
             let deadline = self.state.deadline().map(|deadline| Instant::from_std(deadline).max(not_before));
-            let closing = !self.port.is_open() && !self.port_closed;
+            let closing = !self.listeners.is_open() && !self.listeners_closed;
             let starting = self.state.is_starting();
-            let draining = self.port_closed && (self.child.is_none() || !self.state.waits_for_child());
+            let draining = self.listeners_closed && (self.child.is_none() || !self.state.waits_for_child());
             let again = self.ready_reminder.filter(|_| self.state.waits_for_predecessor());
             let input = {
                 let Engine {
@@ -161,7 +161,7 @@ impl Engine {
                     child,
                     generation,
                     supervisor,
-                    port,
+                    listeners,
                     drain,
                     service_manager,
                     ..
@@ -174,7 +174,7 @@ impl Engine {
                     () = dead(generation.predecessor.as_ref()) => Input::PredecessorDead,
                     () = gone(supervisor.as_ref()) => Input::SupervisorGone,
                     checked = &mut ready, if starting => Input::Checked(checked),
-                    () = port.closed(), if closing => Input::PortClosed,
+                    () = listeners.closed(), if closing => Input::PortClosed,
                     () = drain.empty(), if draining => Input::Drained,
                     () = at(deadline) => Input::Deadline,
                     again = due(again) => Input::RepeatReady(again),
@@ -217,7 +217,7 @@ impl Engine {
                     Some(Event::Ready { predecessor_listens: self.take_over().await? })
                 }
                 Input::PortClosed => {
-                    self.port_closed = true;
+                    self.listeners_closed = true;
                     Some(Event::PortClosed)
                 }
                 Input::Drained => Some(Event::Drained),

@@ -9,7 +9,7 @@ use super::engine::Engine;
 use super::{Server, checked};
 use crate::drain::{Conn, Retiring};
 use crate::error::Error;
-use crate::port::Serve;
+use crate::listeners::Serve;
 use crate::report::Outcome;
 
 /// The addresses of a generation, for a program that brings its own accept loop.

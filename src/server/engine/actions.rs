@@ -35,14 +35,14 @@ impl Engine {
             }
             Action::KillChild => self.child.iter_mut().for_each(Child::start_kill),
             Action::Hold => self.hold(),
-            Action::HandBack => self.warn_unless(self.port.hold()),
+            Action::HandBack => self.warn_unless(self.listeners.hold()),
             Action::SetDrainMode(mode) => self.set_drain_mode(mode),
             Action::MoveMainPid => self.move_main_pid(),
             Action::TakeMainPid => {
                 self.pid_file.move_to(std::process::id());
                 self.service_manager.become_main();
             }
-            Action::CloseListeners => self.port.begin_close(),
+            Action::CloseListeners => self.listeners.begin_close(),
             Action::Note(text) => {
                 warn!("{text}");
                 self.observers.tell(Happened::Noted(text));
@@ -62,11 +62,11 @@ impl Engine {
         }
     }
 
-    /// With a stranger in the group it is unknown which index is ours, and what is in force serves: it may have moved into
+    /// With a foreign listener in the group it is unknown which index is ours, and what is in force serves: it may have moved into
     /// the place of a predecessor that closed, and a hold would give it every connection.
     fn hold(&mut self) {
-        match self.port.crowd(usize::from(self.child.is_some())) {
-            None => self.warn_unless(self.port.hold()),
+        match self.listeners.foreign_listener(usize::from(self.child.is_some())) {
+            None => self.warn_unless(self.listeners.hold()),
             Some((addr, holders)) => warn!(
                 "another process listens on {addr}{holders}: steering is left as it is, and a restart fails until it is \
                  gone"
@@ -85,7 +85,7 @@ impl Engine {
     pub(super) fn spawn(&mut self) -> Option<Event> {
         // Again, because a foreign listener may have stood in the way of the last one.
         self.hold();
-        let environment = self.generation.environment(&self.port.addresses());
+        let environment = self.generation.environment(&self.listeners.addresses());
         let started = match (service_manager::is_held(), pidfd::is_supported()) {
             (Some(reason), _) => Err(reason.to_owned()),
             // The successor needs it as this process does.

@@ -51,6 +51,6 @@ impl Engine {
     }
 
     pub(super) fn stop_asked(&self, by: StopSource) -> Event {
-        Event::StopAsked { by, shared: self.port.is_shared() }
+        Event::StopAsked { by, shared: self.listeners.is_shared() }
     }
 }

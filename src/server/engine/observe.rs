@@ -121,14 +121,14 @@ impl Engine {
     }
 
     fn addresses(&self) -> Vec<SocketAddr> {
-        self.port.addresses().iter().map(|a| a.actual).collect()
+        self.listeners.addresses().iter().map(|a| a.actual).collect()
     }
 
     pub(super) fn listen(&self) -> String {
         self.addresses().iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(" ")
     }
 
-    /// All but who listens, which is not the loop's to find out: see [`crate::port::members::listeners`].
+    /// All but who listens, which is not the loop's to find out: see [`crate::listeners::port_group::listeners`].
     pub(super) fn status(&self) -> Status {
         let seen = self.observers.seen.borrow().clone();
         Status {

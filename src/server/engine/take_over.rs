@@ -16,13 +16,13 @@ impl Engine {
     /// This generation is ready: new connections come to it from now on, and the predecessor learns of it. Returns
     /// whether there is a predecessor that still listens.
     pub(super) async fn take_over(&mut self) -> Result<bool, Error> {
-        let mut seen = self.port.check_crowd(self.generation.predecessor.as_ref());
+        let mut seen = self.listeners.check_foreign_listeners(self.generation.predecessor.as_ref());
         // A process that is killed closes its sockets a moment before it is seen to be dead.
         if let (Err(error), Some(predecessor)) = (&seen, &self.generation.predecessor)
             && error.is_alone()
             && timeout(DEATH, predecessor.parent.dead()).await.is_ok()
         {
-            seen = self.port.check_crowd(None);
+            seen = self.listeners.check_foreign_listeners(None);
         }
         if let Some(error) = seen? {
             warn!(
@@ -34,7 +34,7 @@ impl Engine {
         self.restore_stderr();
         let Some(predecessor) = &self.generation.predecessor else { return Ok(false) };
         let from = predecessor.parent.pid();
-        let steered = self.port.flip();
+        let steered = self.listeners.flip();
         let protocol = predecessor.protocol;
         let told = predecessor.parent.signal(signals::ready(protocol));
         self.warn_unless(steered);
@@ -51,7 +51,7 @@ impl Engine {
             }
             Err(source) => {
                 // It goes on as if nothing had happened, so new connections must go back to it.
-                self.warn_unless(self.port.hold());
+                self.warn_unless(self.listeners.hold());
                 Err(Kind::Predecessor { pid: from, source }.into())
             }
         }
@@ -67,6 +67,6 @@ impl Engine {
 
     /// Whether the predecessor is seen to listen no more. Where no listener can be seen, its word is needed.
     pub(super) fn predecessor_has_closed(&self) -> bool {
-        self.ready_reminder.is_some() && self.port.is_left_alone()
+        self.ready_reminder.is_some() && self.listeners.is_left_alone()
     }
 }

@@ -20,13 +20,13 @@ use crate::steering::Steering;
 
 mod accept;
 mod foreign;
-pub(crate) mod members;
 mod plan;
+pub(crate) mod port_group;
 pub(crate) use accept::Serve;
 use plan::Planned;
 
 #[derive(Debug)]
-pub(crate) struct Port {
+pub(crate) struct Listeners {
     predecessor: Option<u32>,
     listeners: Vec<Listener>,
     acceptors: JoinSet<()>,
@@ -43,20 +43,20 @@ struct Listener {
 }
 
 impl Listener {
-    fn others(&self) -> io::Result<Vec<members::Member>> {
-        let mut members = members::of(self.address.actual)?;
+    fn others(&self) -> io::Result<Vec<port_group::Member>> {
+        let mut members = port_group::of(self.address.actual)?;
         members.retain(|m| m.inode != self.inode);
         Ok(members)
     }
 }
 
-impl Port {
+impl Listeners {
     /// Listens on every address: exclusively, or with the predecessor where that one listens already.
     pub(crate) fn open(
         asked: &[SocketAddr],
         predecessor: Option<&Predecessor>,
         backlog: u32,
-    ) -> Result<Port, Error> {
+    ) -> Result<Listeners, Error> {
         let inherited = predecessor.map_or(&[][..], |p| &p.addresses);
         let listeners = plan::plan(asked, inherited, plan::is_dual())
             .into_iter()
@@ -65,7 +65,7 @@ impl Port {
                 None => exclusive(planned, backlog, predecessor.map(|p| p.parent.pid())),
             })
             .collect::<Result<_, _>>()?;
-        Ok(Port {
+        Ok(Listeners {
             predecessor: predecessor.map(|p| p.parent.pid()),
             listeners,
             acceptors: JoinSet::new(),
@@ -133,13 +133,16 @@ impl Port {
 
     /// Fails if anyone but us and one predecessor listens: with a third the indices of `steering` are wrong. Fails too where
     /// the predecessor does not, although its address was joined. Returns why that cannot be known, where it cannot.
-    pub(crate) fn check_crowd(&self, predecessor: Option<&Predecessor>) -> Result<Option<io::Error>, Error> {
+    pub(crate) fn check_foreign_listeners(
+        &self,
+        predecessor: Option<&Predecessor>,
+    ) -> Result<Option<io::Error>, Error> {
         let mut unknown = None;
         for listener in &self.listeners {
             let addr = listener.address.actual;
             match listener.others() {
                 Ok(others) if others.len() > usize::from(listener.joined) => {
-                    return Err(Kind::Crowd { addr, holders: members::describe(&others) }.into());
+                    return Err(Kind::ForeignListener { addr, holders: port_group::describe(&others) }.into());
                 }
                 // Asked last: one that is dead now may have been so when it was looked for.
                 Ok(others) if others.is_empty() && listener.joined => {
@@ -162,10 +165,10 @@ impl Port {
     }
 
     /// The first address on which more than `expected` others listen, and who they are.
-    pub(crate) fn crowd(&self, expected: usize) -> Option<(SocketAddr, String)> {
+    pub(crate) fn foreign_listener(&self, expected: usize) -> Option<(SocketAddr, String)> {
         self.others()
             .find(|(_, others)| others.len() > expected)
-            .map(|(listener, others)| (listener.address.actual, members::describe(&others)))
+            .map(|(listener, others)| (listener.address.actual, port_group::describe(&others)))
     }
 
     /// Whether any other socket listens on one of our addresses.
@@ -174,7 +177,7 @@ impl Port {
     }
 
     /// Where sock_diag is not to be had (a sandbox) there is no process to be seen.
-    fn others(&self) -> impl Iterator<Item = (&Listener, Vec<members::Member>)> {
+    fn others(&self) -> impl Iterator<Item = (&Listener, Vec<port_group::Member>)> {
         self.listeners.iter().map(|listener| {
             let others = listener.others().unwrap_or_else(|error| {
                 tracing::debug!(%error, "cannot list the listeners of a port");
@@ -188,7 +191,7 @@ impl Port {
         !self.listeners.is_empty()
     }
 
-    /// Every listener is accepted from until its queue is empty and then closed; [`Port::closed`] says when.
+    /// Every listener is accepted from until its queue is empty and then closed; [`Listeners::closed`] says when.
     pub(crate) fn begin_close(&mut self) {
         self.listeners.clear();
         self.close.send_replace(true);
@@ -213,8 +216,8 @@ fn exclusive(planned: Planned, backlog: u32, predecessor: Option<u32>) -> Result
         finish(socket, |actual| Address { asked, actual }, false)
     };
     let in_use = |addr| {
-        let holders = members::overlapping(addr).unwrap_or_default();
-        Error::from(Kind::InUse { addr, holders: members::advise(&holders, predecessor) })
+        let holders = port_group::overlapping(addr).unwrap_or_default();
+        Error::from(Kind::InUse { addr, holders: port_group::advise(&holders, predecessor) })
     };
     let listener = listen().map_err(|source| match source.kind() {
         io::ErrorKind::AddrInUse => in_use(asked),
@@ -223,7 +226,7 @@ fn exclusive(planned: Planned, backlog: u32, predecessor: Option<u32>) -> Result
     // Two that start in the same instant both pass bind(): SO_REUSEADDR lets sockets that do not listen yet share
     // a port. The second to listen finds the first here.
     let actual = listener.address.actual;
-    match members::of(actual) {
+    match port_group::of(actual) {
         Ok(found) if found.iter().any(|m| m.inode != listener.inode) => Err(in_use(actual)),
         _ => Ok(listener),
     }
@@ -240,7 +243,7 @@ fn join(planned: Planned, actual: SocketAddr, backlog: u32) -> Result<Listener, 
         finish(socket, |_| address, true)
     };
     join().map_err(|source| {
-        let members = members::overlapping(actual).unwrap_or_default();
+        let members = port_group::overlapping(actual).unwrap_or_default();
         Kind::Join { addr: actual, source, users: members.iter().map(|m| m.uid).collect() }.into()
     })
 }
@@ -277,9 +280,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_second_exclusive_bind_is_refused_and_names_the_holder() {
-        let first = Port::open(&[addr("127.0.0.1:0")], None, 16).expect("a free port");
+        let first = Listeners::open(&[addr("127.0.0.1:0")], None, 16).expect("a free port");
         let taken = first.addresses()[0].actual;
-        let error = Port::open(&[taken], None, 16).expect_err("the port is held");
+        let error = Listeners::open(&[taken], None, 16).expect_err("the port is held");
         assert!(error.is_address_in_use());
         let text = error.to_string();
         assert!(text.contains(&format!("pid {}", std::process::id())), "{text}");
@@ -287,8 +290,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_listener_that_closes_accepts_what_is_queued_first() {
-        let mut port = Port::open(&[addr("127.0.0.1:0")], None, 64).expect("a free port");
-        let local = port.addresses()[0].actual;
+        let mut listeners = Listeners::open(&[addr("127.0.0.1:0")], None, 64).expect("a free port");
+        let local = listeners.addresses()[0].actual;
         let queued: Vec<_> =
             (0..50).map(|_| std::net::TcpStream::connect(local).expect("it listens")).collect();
         let delivered = Arc::new(std::sync::Mutex::new(Vec::new()));
@@ -297,9 +300,9 @@ mod tests {
             move |conn| delivered.lock().expect("no thread panics with it").push(conn)
         });
         // This test's runtime has one thread, so the accept loop first runs when it is told to close already.
-        port.accept(&serve, &Drain::new(), &[]);
-        port.begin_close();
-        port.closed().await;
+        listeners.accept(&serve, &Drain::new(), &[]);
+        listeners.begin_close();
+        listeners.closed().await;
         assert_eq!(delivered.lock().expect("no thread panics with it").len(), queued.len());
         std::net::TcpStream::connect(local).expect_err("it is closed");
     }

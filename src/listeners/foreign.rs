@@ -11,7 +11,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
 
-use super::members;
+use super::port_group;
 
 /// How often it is looked. A look takes a millisecond for each address.
 const EVERY: Duration = Duration::from_secs(2);
@@ -51,11 +51,11 @@ async fn look_again_and_again(ours: Vec<Ours>, predecessor: Option<u32>) {
 fn compare(ours: &[Ours], predecessor: Option<u32>, mut before: Seen) -> Seen {
     let mut now = Seen::new();
     for (address, _) in ours {
-        let members = members::of(*address).unwrap_or_default();
+        let members = port_group::of(*address).unwrap_or_default();
         for other in members.iter().filter(|member| ours.iter().all(|(_, own)| member.inode != *own)) {
             let known = before.remove(&other.inode);
             // A process whose descriptors may not be looked at is one with capabilities: this server, most likely.
-            let found = || members::owner(other.inode).filter(|(pid, _)| !is_kin(*pid, predecessor));
+            let found = || port_group::owner(other.inode).filter(|(pid, _)| !is_kin(*pid, predecessor));
             let foreign = known.unwrap_or_else(|| {
                 let (foreign, name) = found()?;
                 warn!(
