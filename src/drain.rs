@@ -1,7 +1,7 @@
 //! Connections from accept to drop: how many there are, and how each is treated once a successor serves.
 //!
 //! A connection passes `admission`, is the I/O object `conn` to its last byte (and `linger` behind that), speaks HTTP in `serve`, and
-//! its requests go through `service`. `conn_state` decides what becomes of it and does no I/O: it reads `request_framing` and
+//! its requests go through `tracked_service`. `conn_state` decides what becomes of it and does no I/O: it reads `request_framing` and
 //! `frames`, and asks `goaway` when a client of HTTP/2 may be told. `requests` is what its tasks share; `registry` knows all
 //! connections, and tells each what mode it is in. Nothing here knows processes or states.
 
@@ -20,29 +20,29 @@ use tokio::time::{Instant, timeout};
 mod admission;
 mod conn;
 mod conn_state;
-mod counted;
 mod frames;
 mod goaway;
 mod mode;
+mod open_guard;
 mod options;
 mod registry;
 mod request_framing;
 mod requests;
-mod room;
 mod serve;
-mod service;
+mod slots;
 mod streams;
 mod timer;
+mod tracked_service;
 
 pub use conn::Conn;
 #[cfg(feature = "tls")]
 pub use conn::TlsStream;
-use mode::{Mode, Turn};
+use mode::{Mode, VersionedMode};
 pub use options::DrainOptions;
 use registry::{FEW, Registry};
 pub use requests::ConnectInfo;
-use room::Rooms;
-pub(crate) use room::{Place, Room};
+use slots::Pools;
+pub(crate) use slots::{Pool, Slot};
 
 use crate::error::LONGEST;
 use crate::report::{Connections, Drained};
@@ -85,7 +85,7 @@ pub struct Drain(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     /// The mode of all connections. Each is told, and goes by what it was told.
-    turn: watch::Sender<Turn>,
+    turn: watch::Sender<VersionedMode>,
     registry: Registry,
     open: AtomicUsize,
     closed: AtomicU64,
@@ -94,7 +94,7 @@ struct Shared {
     requests_cut: AtomicU64,
     /// Told when the last connection is gone, and when there may be room again.
     gone: Notify,
-    rooms: Rooms,
+    pools: Pools,
     /// From here the time is counted in which it is said how long a connection has been idle.
     epoch: Instant,
     /// One for each client that goes on sending after the end of its connection.
@@ -124,14 +124,14 @@ impl Drain {
 
     pub(crate) fn with_limit(limit: usize, options: DrainOptions) -> Drain {
         Drain(Arc::new(Shared {
-            turn: watch::Sender::new(Turn::first()),
+            turn: watch::Sender::new(VersionedMode::first()),
             registry: Registry::new(),
             open: AtomicUsize::new(0),
             closed: AtomicU64::new(0),
             closed_before: AtomicU64::new(0),
             requests_cut: AtomicU64::new(0),
             gone: Notify::new(),
-            rooms: Rooms::new(limit),
+            pools: Pools::new(limit),
             epoch: Instant::now(),
             senders: Semaphore::new(conn::SENDERS),
             #[cfg(feature = "tls")]
@@ -142,7 +142,7 @@ impl Drain {
 
     /// Takes care of an accepted connection from now until it is dropped.
     pub fn conn(&self, stream: TcpStream, remote: std::net::SocketAddr) -> Conn {
-        Conn::accepted(stream, remote, self, self.place_anyway(Room::Public))
+        Conn::accepted(stream, remote, self, self.slot_anyway(Pool::Public))
     }
 
     /// The same for any stream, such as one from [`tokio::io::duplex`].
@@ -151,7 +151,7 @@ impl Drain {
         stream: T,
         remote: std::net::SocketAddr,
     ) -> Conn<T> {
-        Conn::new(stream, remote, remote, self, self.place_anyway(Room::Public), conn::Means::none())
+        Conn::new(stream, remote, remote, self, self.slot_anyway(Pool::Public), conn::StreamOps::none())
     }
 
     /// From now on connections are lame ducks: HTTP/1 responses say `Connection: close`, an HTTP/1 connection without a
@@ -223,7 +223,7 @@ impl Drain {
         Connections {
             open,
             accepted: open + shared.closed.load(Ordering::SeqCst),
-            evicted: shared.rooms.evicted(),
+            evicted: shared.pools.evicted(),
             requests: shared.registry.requests(),
             in_flight: shared.registry.in_flight(),
             finished: if self.is_normal() { 0 } else { self.finished() },
@@ -273,7 +273,7 @@ impl Drain {
 /// [`ConnectInfo`]. If the successor crashes while this generation is in standby, it serves again and
 /// [`is_retiring`](Retiring::is_retiring) is false again.
 #[derive(Debug, Clone)]
-pub struct Retiring(watch::Receiver<Turn>);
+pub struct Retiring(watch::Receiver<VersionedMode>);
 
 impl Retiring {
     /// Whether this generation is retiring or stopping now.

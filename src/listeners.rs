@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{Instrument, Span};
 
-use crate::drain::{Drain, Room};
+use crate::drain::{Drain, Pool};
 use crate::error::{Error, Kind};
 use crate::generation::{Address, Predecessor};
 use crate::steering::Steering;
@@ -92,10 +92,10 @@ impl Listeners {
             let is_same = |other: &&Listener| asked(other) == asked(listener);
             let left = self.listeners[number..].iter().filter(is_same).count();
             let is_reserved = reserved.iter().filter(|one| **one == asked(listener)).count() >= left;
-            let room = if is_reserved { Room::Reserved } else { Room::Public };
+            let pool = if is_reserved { Pool::Reserved } else { Pool::Public };
             let admission = accept::Admission {
                 drain: drain.clone(),
-                room,
+                pool,
                 serve: Arc::clone(serve),
                 span: Span::current(),
             };

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::Drain;
 use super::requests::Requests;
-use super::room::{Candidate, Leaving, Place, Room, YOUNG};
+use super::slots::{Candidate, LingerPermit, Pool, Slot, YOUNG};
 
 /// So many at most make room at a time, and a 64th of all that may be open.
 const MOST_AT_ONCE: usize = 32;
@@ -23,56 +23,56 @@ const FEW_LEAVING: usize = 16;
 
 impl Drain {
     /// A place whether there is room or not.
-    pub(crate) fn place_anyway(&self, room: Room) -> Place {
-        self.0.rooms.take_anyway(room);
-        Place::new(self, room)
+    pub(crate) fn slot_anyway(&self, pool: Pool) -> Slot {
+        self.0.pools.take_anyway(pool);
+        Slot::new(self, pool)
     }
 
     /// A place as soon as there is one. A lame duck always has one: its listener is steered away from or will close, and what
     /// is in the queue of a listener when it closes is lost. Cancel safe.
-    pub(crate) async fn place(&self, room: Room) -> Place {
+    pub(crate) async fn slot(&self, pool: Pool) -> Slot {
         loop {
-            self.room(room).await;
+            self.wait_for_slot(pool).await;
             if !self.is_normal() {
-                return self.place_anyway(room);
+                return self.slot_anyway(pool);
             }
             // Another accept loop may have been faster.
-            if self.0.rooms.take(room) {
-                return Place::new(self, room);
+            if self.0.pools.take(pool) {
+                return Slot::new(self, pool);
             }
         }
     }
 
     /// Returns when one more connection may be accepted. Cancel safe.
-    pub(super) async fn room(&self, room: Room) {
-        while self.is_full(room) {
+    pub(super) async fn wait_for_slot(&self, pool: Pool) {
+        while self.is_full(pool) {
             let gone = self.0.gone.notified();
-            if !self.is_full(room) {
+            if !self.is_full(pool) {
                 return;
             }
-            self.make_room(room);
+            self.evict(pool);
             // Those who were asked may take long to answer on a busy machine, and others become old enough.
             let _ = timeout(LOOK_AGAIN, gone).await;
         }
     }
 
-    pub(crate) fn is_full(&self, room: Room) -> bool {
-        self.is_normal() && self.0.rooms.is_full(room)
+    pub(crate) fn is_full(&self, pool: Pool) -> bool {
+        self.is_normal() && self.0.pools.is_full(pool)
     }
 
     /// Asks a few of those that can make room, unless some have been asked that have not answered.
-    pub(crate) fn make_room(&self, room: Room) {
-        let (rooms, now) = (&self.0.rooms, self.millis(Instant::now()));
-        let waits = now < rooms.asked_at.load(Ordering::SeqCst) + ANSWERS;
-        if rooms.asked.load(Ordering::SeqCst) > 0 && waits {
+    pub(crate) fn evict(&self, pool: Pool) {
+        let (pools, now) = (&self.0.pools, self.millis(Instant::now()));
+        let waits = now < pools.asked_at.load(Ordering::SeqCst) + ANSWERS;
+        if pools.asked.load(Ordering::SeqCst) > 0 && waits {
             return;
         }
-        rooms.asked_at.store(now, Ordering::SeqCst);
-        let most = (rooms.limits[room as usize] / 64).clamp(1, MOST_AT_ONCE);
+        pools.asked_at.store(now, Ordering::SeqCst);
+        let most = (pools.limits[pool as usize] / 64).clamp(1, MOST_AT_ONCE);
         let mut best: Vec<(Candidate, Arc<Requests>, Waker)> = Vec::with_capacity(most + 1);
         self.0.registry.each(|requests, waker| {
-            let Some(waker) = waker.filter(|_| requests.tenancy().may_be_asked(room)) else { return };
-            let old_enough = |(gladness, since): &Candidate| now >= since + gladness.waits();
+            let Some(waker) = waker.filter(|_| requests.slot_state().may_be_asked(pool)) else { return };
+            let old_enough = |(priority, since): &Candidate| now >= since + priority.waits();
             let Some(candidate) = requests.candidate().filter(old_enough) else { return };
             let at = best.partition_point(|(other, ..)| *other <= candidate);
             if at < most {
@@ -80,26 +80,26 @@ impl Drain {
                 best.truncate(most);
             }
         });
-        let (lingering, crowded) = &rooms.lingering[room as usize];
+        let (lingering, needed) = &pools.lingering[pool as usize];
         if best.is_empty() && lingering.load(Ordering::SeqCst) > 0 {
-            crowded.notify_one();
+            needed.notify_one();
         }
         for (_, requests, waker) in best {
             // In this order, because it may answer at once.
-            rooms.asked.fetch_add(1, Ordering::SeqCst);
-            if requests.tenancy().ask() {
+            pools.asked.fetch_add(1, Ordering::SeqCst);
+            if requests.slot_state().ask() {
                 waker.wake();
             } else {
-                rooms.asked.fetch_sub(1, Ordering::SeqCst);
+                pools.asked.fetch_sub(1, Ordering::SeqCst);
             }
         }
     }
 
     /// One that was asked has answered: it leaves, or something has arrived on it.
     pub(super) fn answered(&self, leaves: bool) {
-        self.0.rooms.asked.fetch_sub(1, Ordering::SeqCst);
+        self.0.pools.asked.fetch_sub(1, Ordering::SeqCst);
         if leaves {
-            self.0.rooms.evicted.fetch_add(1, Ordering::Relaxed);
+            self.0.pools.evicted.fetch_add(1, Ordering::Relaxed);
         } else {
             self.0.gone.notify_waiters();
         }
@@ -107,22 +107,22 @@ impl Drain {
 
     /// Whether one more connection may be waited for until its client has ended, without a place: as many as an eighth of those
     /// that may be open, or 16.
-    pub(super) fn leaving(&self, room: Room) -> Option<Leaving> {
-        let most = (self.0.rooms.limits[room as usize] / 8).max(FEW_LEAVING);
+    pub(super) fn leaving(&self, pool: Pool) -> Option<LingerPermit> {
+        let most = (self.0.pools.limits[pool as usize] / 8).max(FEW_LEAVING);
         let one_more = |leaving: usize| (leaving < most).then(|| leaving + 1);
-        let leaving = &self.0.rooms.leaving;
+        let leaving = &self.0.pools.leaving;
         leaving.fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_more).ok()?;
-        Some(Leaving::new(self))
+        Some(LingerPermit::new(self))
     }
 
     /// Returns when a connection whose client's end is waited for had better be closed, because a new one needs its place.
     /// Cancel safe.
-    pub(super) async fn crowded_out(&self, room: Room) {
+    pub(super) async fn slot_needed(&self, pool: Pool) {
         sleep(YOUNG).await;
-        let (lingering, crowded) = &self.0.rooms.lingering[room as usize];
+        let (lingering, needed) = &self.0.pools.lingering[pool as usize];
         lingering.fetch_add(1, Ordering::SeqCst);
         let _one_less = OneLess(lingering);
-        crowded.notified().await;
+        needed.notified().await;
     }
 }
 

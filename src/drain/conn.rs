@@ -12,12 +12,12 @@ use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
-use super::conn_state::{Arrived, Ask, Clock, Close, ConnState, Failure, Seen};
-use super::counted::Counted;
+use super::conn_state::{Ask, Clock, Close, ConnState, Failure, Pending, Seen};
+use super::open_guard::OpenGuard;
 use super::registry::Registration;
 use super::requests::{ConnectInfo, Protocol, Requests};
 use super::timer::Timer;
-use super::{Drain, Place};
+use super::{Drain, Slot};
 
 mod linger;
 mod socket;
@@ -25,8 +25,8 @@ mod socket;
 mod tls;
 pub(super) use linger::SENDERS;
 use linger::linger;
-pub(super) use socket::Means;
 use socket::Socket;
+pub(super) use socket::StreamOps;
 #[cfg(feature = "tls")]
 pub use tls::TlsStream;
 
@@ -48,7 +48,7 @@ pub struct Conn<T = TcpStream>(
 
 struct Open<T> {
     socket: Socket<T>,
-    counted: Counted,
+    open_guard: OpenGuard,
     state: ConnState,
     clock: Clock,
     registration: Registration,
@@ -58,10 +58,10 @@ struct Open<T> {
 }
 
 impl Conn {
-    pub(crate) fn accepted(stream: TcpStream, remote: SocketAddr, drain: &Drain, place: Place) -> Conn {
+    pub(crate) fn accepted(stream: TcpStream, remote: SocketAddr, drain: &Drain, slot: Slot) -> Conn {
         // Fails only if the connection is dead by now; the first read will say so.
         let local = stream.local_addr().unwrap_or(remote);
-        Conn::new(stream, remote, local, drain, place, Means::tcp())
+        Conn::new(stream, remote, local, drain, slot, StreamOps::tcp())
     }
 }
 
@@ -71,26 +71,31 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Conn<T> {
         remote: SocketAddr,
         local: SocketAddr,
         drain: &Drain,
-        place: Place,
-        means: Means<T>,
+        slot: Slot,
+        ops: StreamOps<T>,
     ) -> Conn<T> {
         let now = Instant::now();
-        let requests = Arc::new(Requests::new(drain, remote, local, place.room(), now));
+        let requests = Arc::new(Requests::new(drain, remote, local, slot.pool(), now));
         let registration = drain.0.registry.register(&requests, &drain.0.turn);
         let state = ConnState::new(&requests, now);
-        Conn::over(Socket::new(stream, means), Counted::new(&requests, place), state, registration)
+        Conn::over(Socket::new(stream, ops), OpenGuard::new(&requests, slot), state, registration)
     }
 
-    fn over(socket: Socket<T>, counted: Counted, state: ConnState, registration: Registration) -> Conn<T> {
+    fn over(
+        socket: Socket<T>,
+        open_guard: OpenGuard,
+        state: ConnState,
+        registration: Registration,
+    ) -> Conn<T> {
         let linger = |open: Box<Open<T>>| {
             // Without a runtime there is no task to wait.
             if let Ok(runtime) = Handle::try_current() {
-                let Open { socket, counted, state, .. } = *open;
-                runtime.spawn(linger(socket.stream, counted, state.ends(), socket.means));
+                let Open { socket, open_guard, state, .. } = *open;
+                runtime.spawn(linger(socket.stream, open_guard, state.ends(), socket.ops));
             }
         };
         let (clock, timer) = (Clock::new(Instant::now()), Timer::default());
-        let open = Open { socket, counted, state, clock, registration, timer, linger };
+        let open = Open { socket, open_guard, state, clock, registration, timer, linger };
         Conn(Some(Box::new(open)))
     }
 }
@@ -169,7 +174,7 @@ impl<T: AsyncWrite + Unpin> Open<T> {
 
     fn leave(&mut self) {
         if self.state.has_left() {
-            self.counted.leave();
+            self.open_guard.leave();
         }
     }
 
@@ -242,13 +247,13 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Conn<T> {
     ) -> Poll<io::Result<()>> {
         let this = self.open_mut();
         this.clock.next_call();
-        let input = this.state.input();
-        if !input.is_empty() {
-            let n = input.len().min(buf.remaining());
-            buf.put_slice(&input[..n]);
-            input.drain(..n);
-            if input.is_empty() {
-                *input = Vec::new();
+        let rewind = this.state.rewind();
+        if !rewind.is_empty() {
+            let n = rewind.len().min(buf.remaining());
+            buf.put_slice(&rewind[..n]);
+            rewind.drain(..n);
+            if rewind.is_empty() {
+                *rewind = Vec::new();
             }
             return Poll::Ready(Ok(()));
         }
@@ -353,17 +358,17 @@ impl<T> Drop for Conn<T> {
         let lingers = if open.socket.resets() {
             false
         } else if open.state.has_left() {
-            open.counted.is_leaving() && open.state.must_linger(Arrived::Something)
+            open.open_guard.is_leaving() && open.state.must_linger(Pending::Something)
         } else {
             open.state.must_linger(open.socket.arrived())
         };
         if lingers {
             return (open.linger)(open);
         }
-        let Open { socket, counted, .. } = *open;
+        let Open { socket, open_guard, .. } = *open;
         // In this order: the connection that gets its place comes after it.
         drop(socket);
-        drop(counted);
+        drop(open_guard);
     }
 }
 

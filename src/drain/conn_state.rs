@@ -15,7 +15,7 @@ use super::requests::{Protocol, Requests};
 
 mod close_policy;
 mod types;
-pub(super) use types::{Arrived, Ask, Clock, Close, Ends, Failure, Seen};
+pub(super) use types::{Ask, Clock, Close, Ends, Failure, Pending, Seen};
 
 pub(super) struct ConnState {
     requests: Arc<Requests>,
@@ -39,7 +39,7 @@ pub(super) struct ConnState {
     half_closed: Option<Instant>,
     ends: Ends,
     /// What hyper is to read, and what is to be written, before anything else.
-    input: Vec<u8>,
+    rewind: Vec<u8>,
     output: Vec<u8>,
 }
 
@@ -103,7 +103,7 @@ impl ConnState {
             unflushed: false,
             half_closed: None,
             ends: Ends::default(),
-            input: Vec::new(),
+            rewind: Vec::new(),
             output: Vec::new(),
         }
     }
@@ -126,8 +126,8 @@ impl ConnState {
     }
 
     /// What hyper is to read before anything else.
-    pub(super) fn input(&mut self) -> &mut Vec<u8> {
-        &mut self.input
+    pub(super) fn rewind(&mut self) -> &mut Vec<u8> {
+        &mut self.rewind
     }
 
     /// What is to be written before anything else.
@@ -152,7 +152,7 @@ impl ConnState {
             let is_lame_duck = !self.requests.is_normal();
             self.goaway(clock).received(&mut bytes, is_lame_duck, clock);
         }
-        self.input = bytes;
+        self.rewind = bytes;
     }
 
     /// Returns how many of these bytes are left when those that hyper is not to see are taken out.
@@ -347,15 +347,15 @@ impl ConnState {
     /// Input that is unread when a socket is closed makes the kernel send RST, and so does all that arrives later. RST destroys
     /// what the client has not read yet: a response, a GOAWAY. A client that has gone, or has said that it sends nothing more,
     /// need not be waited for. One that asked for the close of a server that stays is recognised by what it does not send.
-    pub(super) fn must_linger(&self, arrived: Arrived) -> bool {
+    pub(super) fn must_linger(&self, arrived: Pending) -> bool {
         if self.ends.received || self.requests.is_cut() {
             return false;
         }
         match arrived {
-            Arrived::Something | Arrived::Part => true,
-            Arrived::End => false,
-            Arrived::Nothing if self.ends.more => true,
-            Arrived::Nothing => match self.requests.protocol() {
+            Pending::Something | Pending::Part => true,
+            Pending::End => false,
+            Pending::Nothing if self.ends.more => true,
+            Pending::Nothing => match self.requests.protocol() {
                 Protocol::Http1 | Protocol::Unknown | Protocol::Handshake => {
                     !self.requests.is_normal() && !self.requests.client_closes()
                 }

@@ -30,18 +30,18 @@ impl Mode {
 
 /// A mode and its number: a later one has a larger number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Turn {
+pub(super) struct VersionedMode {
     number: u64,
     pub(super) mode: Mode,
 }
 
-impl Turn {
-    pub(super) fn first() -> Turn {
-        Turn { number: 0, mode: Mode::Normal }
+impl VersionedMode {
+    pub(super) fn first() -> VersionedMode {
+        VersionedMode { number: 0, mode: Mode::Normal }
     }
 
-    pub(super) fn next(self, mode: Mode) -> Turn {
-        Turn { number: self.number + 1, mode }
+    pub(super) fn next(self, mode: Mode) -> VersionedMode {
+        VersionedMode { number: self.number + 1, mode }
     }
 
     pub(super) fn told(self) -> Told {

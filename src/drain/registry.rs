@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use super::mode::Turn;
+use super::mode::VersionedMode;
 use super::requests::Requests;
 
 const SHARDS: usize = 256;
@@ -51,7 +51,7 @@ impl Shard {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn tell(&self, turn: Turn) {
+    fn tell(&self, turn: VersionedMode) {
         let mut wakers = vec![];
         for entry in self.lock().open.values() {
             if let Some(requests) = entry.requests.upgrade() {
@@ -107,7 +107,11 @@ impl Registry {
     }
 
     /// Connections are spread evenly. One that comes while others are told is told the turn that `turn` has, here or there.
-    pub(super) fn register(&self, requests: &Arc<Requests>, turn: &watch::Sender<Turn>) -> Registration {
+    pub(super) fn register(
+        &self,
+        requests: &Arc<Requests>,
+        turn: &watch::Sender<VersionedMode>,
+    ) -> Registration {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let shard = Arc::clone(&self.shards[number % SHARDS]);
         let entry = Entry { waker: None, requests: Arc::downgrade(requests) };
@@ -143,12 +147,17 @@ impl Registry {
         }
     }
 
-    pub(super) fn tell_all(&self, turn: Turn) {
+    pub(super) fn tell_all(&self, turn: VersionedMode) {
         self.shards.iter().for_each(|shard| shard.tell(turn));
     }
 
     /// Tells `connections` at their pace, until another turn tells them anew.
-    pub(super) async fn tell_slowly(&self, turn: Turn, connections: usize, is_current: impl Fn() -> bool) {
+    pub(super) async fn tell_slowly(
+        &self,
+        turn: VersionedMode,
+        connections: usize,
+        is_current: impl Fn() -> bool,
+    ) {
         let pause = Duration::from_millis(1) * u32::try_from(connections).unwrap_or(u32::MAX)
             / (SHARDS * PER_MILLISECOND) as u32;
         for shard in self.shards.iter().take_while(|_| is_current()) {

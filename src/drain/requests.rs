@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::mode::{Told, Turn};
+use super::mode::{Told, VersionedMode};
 use super::options::DrainOptions;
-use super::room::{Gladness, Room, Tenancy};
+use super::slots::{EvictionPriority, Pool, SlotState};
 use super::{Drain, Retiring};
 use crate::sock_diag;
 
@@ -98,7 +98,7 @@ pub(super) struct Requests {
     answered: AtomicBool,
     /// A stream of HTTP/2 is a tunnel (CONNECT), whose end only its two ends know.
     tunnel: AtomicBool,
-    tenancy: Tenancy,
+    slot_state: SlotState,
 }
 
 impl Requests {
@@ -106,14 +106,14 @@ impl Requests {
         drain: &Drain,
         remote: SocketAddr,
         local: SocketAddr,
-        room: Room,
+        pool: Pool,
         now: Instant,
     ) -> Requests {
         Requests {
             drain: drain.clone(),
             remote,
             local,
-            told: AtomicU64::new(Turn::first().told().0),
+            told: AtomicU64::new(VersionedMode::first().told().0),
             protocol: AtomicU8::new(Protocol::Other as u8),
             begun: AtomicU64::new(0),
             ended: AtomicU64::new(0),
@@ -125,7 +125,7 @@ impl Requests {
             goaway: AtomicBool::new(false),
             answered: AtomicBool::new(false),
             tunnel: AtomicBool::new(false),
-            tenancy: Tenancy::new(room, drain.millis(now)),
+            slot_state: SlotState::new(pool, drain.millis(now)),
         }
     }
 
@@ -134,7 +134,7 @@ impl Requests {
     }
 
     /// Tells it what mode it is in from now on, unless it was told something later.
-    pub(super) fn tell(&self, turn: Turn) {
+    pub(super) fn tell(&self, turn: VersionedMode) {
         self.told.fetch_max(turn.told().0, Ordering::SeqCst);
     }
 
@@ -160,7 +160,7 @@ impl Requests {
 
     pub(super) fn begin(self: &Arc<Self>) -> InFlight {
         self.begun.store(self.begun.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-        self.tenancy.set_busy();
+        self.slot_state.set_busy();
         self.answered.store(false, Ordering::Relaxed);
         InFlight(Arc::clone(self))
     }
@@ -232,40 +232,40 @@ impl Requests {
         self.tunnel.load(Ordering::Relaxed)
     }
 
-    pub(super) fn tenancy(&self) -> &Tenancy {
-        &self.tenancy
+    pub(super) fn slot_state(&self) -> &SlotState {
+        &self.slot_state
     }
 
     /// All that was asked is answered, and written.
     pub(super) fn set_idle(&self, now: Instant) {
-        self.tenancy.set_idle(self.drain.millis(now));
+        self.slot_state.set_idle(self.drain.millis(now));
     }
 
     pub(super) fn idle_since(&self) -> Option<Instant> {
-        self.tenancy.idle_since().map(|since| self.drain.0.epoch + Duration::from_millis(since))
+        self.slot_state.idle_since().map(|since| self.drain.0.epoch + Duration::from_millis(since))
     }
 
     /// How gladly it makes room, and since when, if it may.
-    pub(super) fn candidate(&self) -> Option<(Gladness, u64)> {
-        let since = self.tenancy.idle_since()?;
+    pub(super) fn candidate(&self) -> Option<(EvictionPriority, u64)> {
+        let since = self.slot_state.idle_since()?;
         let (begun, heads) = (self.begun.load(Ordering::Relaxed), self.heads.load(Ordering::Relaxed));
         if self.are_in_flight() || heads > begun {
             return None;
         }
-        let gladness = match self.protocol() {
+        let priority = match self.protocol() {
             Protocol::Other => return None,
-            Protocol::Unknown => Gladness::Silent,
+            Protocol::Unknown => EvictionPriority::Silent,
             // A handshake takes a client that is far away some time.
-            Protocol::Handshake => Gladness::Incomplete,
-            Protocol::Http1 | Protocol::Http2 if begun == 0 => Gladness::Incomplete,
-            Protocol::Http1 | Protocol::Http2 => Gladness::Idle,
+            Protocol::Handshake => EvictionPriority::Incomplete,
+            Protocol::Http1 | Protocol::Http2 if begun == 0 => EvictionPriority::Incomplete,
+            Protocol::Http1 | Protocol::Http2 => EvictionPriority::Idle,
         };
-        Some((gladness, since))
+        Some((priority, since))
     }
 
     /// It was asked to make room, and something is under way by now.
     pub(super) fn stay(&self, now: Instant) {
-        if self.tenancy.answer() {
+        if self.slot_state.answer() {
             // It is not asked again at once.
             self.set_idle(now);
             self.drain.answered(false);
@@ -274,7 +274,7 @@ impl Requests {
 
     /// It is closed. If it was asked to make room, it has.
     pub(super) fn leave(&self) {
-        if self.tenancy.answer() {
+        if self.slot_state.answer() {
             self.drain.answered(true);
         }
     }

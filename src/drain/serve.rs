@@ -16,8 +16,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use super::Conn;
 use super::frames::PREFACE;
 use super::requests::Protocol;
-use super::service::Attended;
-use super::streams::{InPieces, Streams};
+use super::streams::{ChunkedService, StreamExecutor};
+use super::tracked_service::Tracked;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -75,7 +75,7 @@ where
     conn.requests().set_protocol(Protocol::Unknown);
     let protocol = conn.find_out_protocol().await?;
     let requests = Arc::clone(conn.requests());
-    let service = Attended::new(service, Arc::clone(&requests));
+    let service = Tracked::new(service, Arc::clone(&requests));
     let io = TokioIo::new(conn);
     if protocol == Protocol::Http1 {
         let mut conn = pin!(http1::Builder::new().serve_connection(io, service).with_upgrades());
@@ -86,7 +86,7 @@ where
         .await;
     }
     let options = *requests.options();
-    let mut builder = http2::Builder::new(Streams { send_timeout: options.send_timeout });
+    let mut builder = http2::Builder::new(StreamExecutor { send_timeout: options.send_timeout });
     builder.timer(TokioTimer::new());
     builder.max_concurrent_streams(options.http2_max_concurrent_streams);
     // What hyper has today, said here so that it stays: a client that opens and resets streams without end, or sends
@@ -95,7 +95,7 @@ where
     builder.max_header_list_size(16 * 1024);
     builder.max_pending_accept_reset_streams(20).max_local_error_reset_streams(1024);
     // On the heap too: it is many times as large as what an HTTP/1 connection needs.
-    let mut conn = Box::pin(builder.serve_connection(io, InPieces(service)));
+    let mut conn = Box::pin(builder.serve_connection(io, ChunkedService(service)));
     let mut told = false;
     poll_fn(|cx| {
         loop {

@@ -19,37 +19,37 @@ use super::options;
 /// What hyper gets at a time, so that a client that takes a little shows that it gets on: one frame of the usual size.
 const PIECE: usize = 16 * 1024;
 /// The body has nothing to send yet, or there is none: hyper does not wait for the client.
-const ITS_TURN: u64 = 0;
+const SERVER: u64 = 0;
 
 task_local! {
-    /// Whose turn it is in the response of the stream that is polled: [`ITS_TURN`], or the number of the piece that the client
+    /// Whose turn it is in the response of the stream that is polled: [`SERVER`], or the number of the piece that the client
     /// is to take. hyper asks the service and the body in the task of their stream.
     static TURN: Cell<u64>;
 }
 
 /// hyper has something more to send, and waits for the client to take it.
-fn of_client() {
+fn client_is_to_read() {
     let _ = TURN.try_with(|turn| turn.set(turn.get() + 1));
 }
 
-fn of_server() {
-    let _ = TURN.try_with(|turn| turn.set(ITS_TURN));
+fn server_is_to_write() {
+    let _ = TURN.try_with(|turn| turn.set(SERVER));
 }
 
 /// Makes the tasks of one connection.
 #[derive(Debug, Clone)]
-pub(super) struct Streams {
+pub(super) struct StreamExecutor {
     pub(super) send_timeout: Duration,
 }
 
-impl<F> Executor<F> for Streams
+impl<F> Executor<F> for StreamExecutor
 where
     F: Future<Output = ()> + Send + 'static,
 {
     fn execute(&self, stream: F) {
         match options::limit(self.send_timeout) {
             Some(timeout) => {
-                tokio::spawn(Timed { stream, turn: ITS_TURN, timeout, waiting: None });
+                tokio::spawn(Timed { stream, turn: SERVER, timeout, waiting: None });
             }
             None => {
                 tokio::spawn(stream);
@@ -120,7 +120,7 @@ impl<F: Future<Output = ()>> Future for Timed<F> {
         if polled.is_ready() {
             return polled;
         }
-        if turn == ITS_TURN {
+        if turn == SERVER {
             if let Some(waiting) = this.waiting {
                 waiting.turn = turn;
             }
@@ -135,56 +135,56 @@ impl<F: Future<Output = ()>> Future for Timed<F> {
 
 /// A service whose responses are sent in pieces.
 #[derive(Debug)]
-pub(super) struct InPieces<S>(pub(super) S);
+pub(super) struct ChunkedService<S>(pub(super) S);
 
-impl<S, R, B> Service<Request<R>> for InPieces<S>
+impl<S, R, B> Service<Request<R>> for ChunkedService<S>
 where
     S: Service<Request<R>, Response = Response<B>>,
     B: Body,
 {
-    type Response = Response<Pieces<B>>;
+    type Response = Response<ChunkedBody<B>>;
     type Error = S::Error;
-    type Future = InPiecesFuture<S::Future>;
+    type Future = ChunkedFuture<S::Future>;
 
     fn call(&self, request: Request<R>) -> Self::Future {
-        InPiecesFuture { future: self.0.call(request) }
+        ChunkedFuture { future: self.0.call(request) }
     }
 }
 
 pin_project! {
     #[derive(Debug)]
-    pub(super) struct InPiecesFuture<F> {
+    pub(super) struct ChunkedFuture<F> {
         #[pin]
         future: F,
     }
 }
 
-impl<F, B: Body, E> Future for InPiecesFuture<F>
+impl<F, B: Body, E> Future for ChunkedFuture<F>
 where
     F: Future<Output = Result<Response<B>, E>>,
 {
-    type Output = Result<Response<Pieces<B>>, E>;
+    type Output = Result<Response<ChunkedBody<B>>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let response = ready!(this.future.poll(cx))?;
         // Its head is to be sent first.
-        of_client();
-        Poll::Ready(Ok(response.map(|body| Pieces { rest: None, body })))
+        client_is_to_read();
+        Poll::Ready(Ok(response.map(|body| ChunkedBody { rest: None, body })))
     }
 }
 
 pin_project! {
     /// A response body in pieces, which tells whose turn it is.
     #[derive(Debug)]
-    pub(super) struct Pieces<B: Body> {
+    pub(super) struct ChunkedBody<B: Body> {
         rest: Option<B::Data>,
         #[pin]
         body: B,
     }
 }
 
-impl<B: Body> Body for Pieces<B> {
+impl<B: Body> Body for ChunkedBody<B> {
     type Data = Bytes;
     type Error = B::Error;
 
@@ -197,7 +197,7 @@ impl<B: Body> Body for Pieces<B> {
             let frame = match this.body.poll_frame(cx) {
                 Poll::Ready(frame) => frame,
                 Poll::Pending => {
-                    of_server();
+                    server_is_to_write();
                     return Poll::Pending;
                 }
             };
@@ -212,7 +212,7 @@ impl<B: Body> Body for Pieces<B> {
                 None => return Poll::Ready(None),
             }
         }
-        of_client();
+        client_is_to_read();
         let Some(rest) = this.rest else { return Poll::Ready(None) };
         let piece = rest.copy_to_bytes(rest.remaining().min(PIECE));
         if !rest.has_remaining() {

@@ -16,7 +16,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{Drain, DrainOptions, Drained, Room};
+use super::{Drain, DrainOptions, Drained, Pool};
 
 mod http1;
 mod http2;
@@ -185,7 +185,7 @@ async fn many_connections_live_on_if_it_came_back_while_they_were_told() {
 async fn a_full_drain_has_room_when_a_connection_goes_or_it_is_a_lame_duck() {
     let options = DrainOptions::default().half_close_timeout(Duration::ZERO);
     let drain = Drain::with_limit(2, options);
-    let has_room = async || timeout(secs(1), drain.room(Room::Public)).await.is_ok();
+    let has_room = async || timeout(secs(1), drain.wait_for_slot(Pool::Public)).await.is_ok();
     let busy = async || {
         let mut client = connect(&drain);
         client.write_all(b"GET /hours HTTP/1.1\r\n\r\n").await.expect("it is read");
@@ -199,7 +199,7 @@ async fn a_full_drain_has_room_when_a_connection_goes_or_it_is_a_lame_duck() {
 
     let waiting = tokio::spawn({
         let drain = drain.clone();
-        async move { drain.room(Room::Public).await }
+        async move { drain.wait_for_slot(Pool::Public).await }
     });
     sleep(secs(1)).await;
     drop(first);
@@ -209,7 +209,7 @@ async fn a_full_drain_has_room_when_a_connection_goes_or_it_is_a_lame_duck() {
     assert!(!has_room().await, "two are open again");
     let waiting = tokio::spawn({
         let drain = drain.clone();
-        async move { drain.room(Room::Public).await }
+        async move { drain.wait_for_slot(Pool::Public).await }
     });
     sleep(secs(1)).await;
     drain.lame_duck(secs(30));

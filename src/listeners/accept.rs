@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tracing::{Span, debug, error, warn};
 
-use crate::drain::{Conn, Drain, Place, Room};
+use crate::drain::{Conn, Drain, Pool, Slot};
 
 /// How long accepting pauses when the process or the system is out of descriptors or memory. The connections wait
 /// in the queue meanwhile.
@@ -27,17 +27,17 @@ pub(crate) type Serve = Arc<dyn Fn(Conn) + Send + Sync>;
 /// Lets the connections of one listener in.
 pub(super) struct Admission {
     pub(super) drain: Drain,
-    pub(super) room: Room,
+    pub(super) pool: Pool,
     pub(super) serve: Serve,
     /// What is logged here belongs to it.
     pub(super) span: Span,
 }
 
 impl Admission {
-    fn admit(&self, stream: TcpStream, remote: SocketAddr, place: Place) {
+    fn admit(&self, stream: TcpStream, remote: SocketAddr, slot: Slot) {
         // Fails only on a connection that is dead already; its first read will find out.
         let _ = stream.set_nodelay(true);
-        (self.serve)(Conn::accepted(stream, remote, &self.drain, place));
+        (self.serve)(Conn::accepted(stream, remote, &self.drain, slot));
     }
 }
 
@@ -49,14 +49,14 @@ pub(super) async fn run(
     admission: Admission,
     mut close: watch::Receiver<bool>,
 ) {
-    let Admission { drain, room, .. } = &admission;
+    let Admission { drain, pool, .. } = &admission;
     let mut exhausted = Exhausted { span: &admission.span, logged: None };
     let mut full = Exhausted { span: &admission.span, logged: None };
     while !*close.borrow_and_update() {
         // No connection is asked to make room before another one waits for it.
         let next = async {
             let mut ready = listener.readable().await?;
-            if drain.is_full(*room) {
+            if drain.is_full(*pool) {
                 // The event may be about one that was accepted since.
                 if !is_waited_for(listener.get_ref()) {
                     ready.clear_ready();
@@ -67,7 +67,7 @@ pub(super) async fn run(
                     warn!(open, "as many connections as allowed: idle ones make room, or new ones wait");
                 });
             }
-            Ok::<_, io::Error>(Some((ready, drain.place(*room).await)))
+            Ok::<_, io::Error>(Some((ready, drain.slot(*pool).await)))
         };
         let next = tokio::select! {
             next = next => next,
@@ -75,8 +75,8 @@ pub(super) async fn run(
         };
         let accepted = match next {
             Ok(None) => Ok(()),
-            Ok(Some((mut ready, place))) => match ready.try_io(|listener| accept(listener.get_ref())) {
-                Ok(accepted) => accepted.map(|(stream, peer)| admission.admit(stream, peer, place)),
+            Ok(Some((mut ready, slot))) => match ready.try_io(|listener| accept(listener.get_ref())) {
+                Ok(accepted) => accepted.map(|(stream, peer)| admission.admit(stream, peer, slot)),
                 Err(_queue_is_empty) => Ok(()),
             },
             Err(error) => Err(error),
@@ -84,13 +84,13 @@ pub(super) async fn run(
         if let Err(error) = accepted
             && exhausted.pause_if(&error).await
         {
-            drain.make_room(*room);
+            drain.evict(*pool);
         }
     }
     loop {
         // The kernel is asked, not tokio's memory of the last readiness event: only EAGAIN says that the queue is empty.
         match accept(listener.get_ref()) {
-            Ok((stream, peer)) => admission.admit(stream, peer, drain.place_anyway(*room)),
+            Ok((stream, peer)) => admission.admit(stream, peer, drain.slot_anyway(*pool)),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
             Err(error) => {
                 exhausted.pause_if(&error).await;

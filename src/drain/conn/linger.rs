@@ -7,9 +7,9 @@ use tokio::sync::SemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 
 use super::super::PAUSED;
-use super::super::conn_state::{Arrived, Ends};
-use super::super::counted::Counted;
-use super::Means;
+use super::super::conn_state::{Ends, Pending};
+use super::super::open_guard::OpenGuard;
+use super::StreamOps;
 
 /// How long a client may say nothing.
 const SILENT: Duration = Duration::from_secs(2);
@@ -21,19 +21,19 @@ const SENDING: Duration = Duration::from_secs(30);
 pub(in crate::drain) const SENDERS: usize = 1024;
 
 /// Returns when the client has ended, sends nothing more, or has sent for too long, when its place is needed, and at the cut.
-pub(super) async fn linger<T>(mut stream: T, mut counted: Counted, ends: Ends, means: Means<T>)
+pub(super) async fn linger<T>(mut stream: T, mut open_guard: OpenGuard, ends: Ends, ops: StreamOps<T>)
 where
     T: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut turn = counted.requests().drain().0.turn.subscribe();
+    let mut turn = open_guard.requests().drain().0.turn.subscribe();
     let until_client_ends = async {
         let began = Instant::now();
         let patience = if ends.more { STALLED } else { SILENT };
         if ends.sent || matches!(timeout_at(began + patience, stream.shutdown()).await, Ok(Ok(()))) {
-            counted.sent_end();
+            open_guard.sent_end();
             tokio::select! {
-                () = read_on(&mut stream, &counted, began, patience, means) => {}
-                () = counted.crowded_out() => {}
+                () = read_on(&mut stream, &open_guard, began, patience, ops) => {}
+                () = open_guard.slot_needed() => {}
             }
         }
     };
@@ -43,11 +43,16 @@ where
     }
     // In this order: one that is not counted any more is closed.
     drop(stream);
-    drop(counted);
+    drop(open_guard);
 }
 
-async fn read_on<T>(stream: &mut T, counted: &Counted, began: Instant, patience: Duration, means: Means<T>)
-where
+async fn read_on<T>(
+    stream: &mut T,
+    open_guard: &OpenGuard,
+    began: Instant,
+    patience: Duration,
+    ops: StreamOps<T>,
+) where
     T: AsyncRead + Unpin,
 {
     let mut stalled = began + patience;
@@ -62,7 +67,7 @@ where
         match read {
             // The client has gone, which is what we waited for.
             Ok(Ok(0) | Err(_)) => return,
-            Err(_) if !(was_paused && (means.arrived)(stream) == Arrived::Something) => return,
+            Err(_) if !(was_paused && (ops.arrived)(stream) == Pending::Something) => return,
             _ if was_paused => {
                 limit = now + SILENT;
                 stalled = limit;
@@ -71,7 +76,7 @@ where
             _ if now >= deadline => return,
             _ => {
                 if permit.is_none() {
-                    permit = counted.requests().drain().0.senders.try_acquire().ok();
+                    permit = open_guard.requests().drain().0.senders.try_acquire().ok();
                     limit = began + if permit.is_some() { SENDING } else { SILENT };
                 }
                 stalled = now + STALLED;
@@ -91,7 +96,7 @@ mod tests {
     use super::*;
     use crate::Drain;
     use crate::drain::requests::Requests;
-    use crate::drain::room::Room;
+    use crate::drain::slots::Pool;
 
     const SENT: Ends = Ends { received: false, sent: true, more: false, left: false };
 
@@ -99,9 +104,9 @@ mod tests {
     async fn lingers(drain: &Drain, ours: DuplexStream, ends: Ends) -> Duration {
         let began = Instant::now();
         let peer = SocketAddr::from(([192, 0, 2, 1], 1));
-        let requests = Arc::new(Requests::new(drain, peer, peer, Room::Public, began));
-        let counted = Counted::new(&requests, drain.place_anyway(Room::Public));
-        linger(ours, counted, ends, Means::none()).await;
+        let requests = Arc::new(Requests::new(drain, peer, peer, Pool::Public, began));
+        let open_guard = OpenGuard::new(&requests, drain.slot_anyway(Pool::Public));
+        linger(ours, open_guard, ends, StreamOps::none()).await;
         began.elapsed()
     }
 

@@ -9,44 +9,44 @@ use std::time::Duration;
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
-use super::super::conn_state::Arrived;
+use super::super::conn_state::Pending;
 use crate::sock_diag::{self, Connection};
 
 /// What is done with a stream beyond reading and writing.
-pub(in crate::drain) struct Means<T> {
+pub(in crate::drain) struct StreamOps<T> {
     /// Looks whether anything has arrived.
-    pub(super) arrived: fn(&T) -> Arrived,
+    pub(super) arrived: fn(&T) -> Pending,
     /// From now on, or no longer, the end of the socket is RST instead of FIN.
     pub(super) reset_at_end: fn(&T, bool),
     /// What the kernel knows of it, if it says so.
     pub(super) ask: fn(&T) -> Option<Connection>,
 }
 
-impl<T> Clone for Means<T> {
-    fn clone(&self) -> Means<T> {
+impl<T> Clone for StreamOps<T> {
+    fn clone(&self) -> StreamOps<T> {
         *self
     }
 }
 
-impl<T> Copy for Means<T> {}
+impl<T> Copy for StreamOps<T> {}
 
-impl<T> Means<T> {
+impl<T> StreamOps<T> {
     /// Of a stream that nothing more is known of.
-    pub(in crate::drain) fn none() -> Means<T> {
-        Means { arrived: |_| Arrived::Nothing, reset_at_end: |_, _| {}, ask: |_| None }
+    pub(in crate::drain) fn none() -> StreamOps<T> {
+        StreamOps { arrived: |_| Pending::Nothing, reset_at_end: |_, _| {}, ask: |_| None }
     }
 }
 
 pub(super) struct Socket<T> {
     pub(super) stream: T,
-    pub(super) means: Means<T>,
-    /// Until FIN is sent, RST is the end: see [`Means::reset_at_end`].
+    pub(super) ops: StreamOps<T>,
+    /// Until FIN is sent, RST is the end: see [`StreamOps::reset_at_end`].
     resets: bool,
 }
 
 impl<T> Socket<T> {
-    pub(super) fn new(stream: T, means: Means<T>) -> Socket<T> {
-        Socket { stream, means, resets: false }
+    pub(super) fn new(stream: T, ops: StreamOps<T>) -> Socket<T> {
+        Socket { stream, ops, resets: false }
     }
 
     pub(super) fn pin(&mut self) -> Pin<&mut T>
@@ -63,30 +63,30 @@ impl<T> Socket<T> {
     pub(super) fn set_reset(&mut self, resets: bool) {
         if self.resets != resets {
             self.resets = resets;
-            (self.means.reset_at_end)(&self.stream, resets);
+            (self.ops.reset_at_end)(&self.stream, resets);
         }
     }
 
-    pub(super) fn arrived(&self) -> Arrived {
-        (self.means.arrived)(&self.stream)
+    pub(super) fn arrived(&self) -> Pending {
+        (self.ops.arrived)(&self.stream)
     }
 
     pub(super) fn ask(&self) -> Option<Connection> {
-        (self.means.ask)(&self.stream)
+        (self.ops.ask)(&self.stream)
     }
 }
 
-impl Means<TcpStream> {
-    pub(in crate::drain) fn tcp() -> Means<TcpStream> {
-        Means { arrived, reset_at_end, ask }
+impl StreamOps<TcpStream> {
+    pub(in crate::drain) fn tcp() -> StreamOps<TcpStream> {
+        StreamOps { arrived, reset_at_end, ask }
     }
 }
 
-pub(super) fn arrived(stream: &TcpStream) -> Arrived {
+pub(super) fn arrived(stream: &TcpStream) -> Pending {
     match SockRef::from(stream).peek(&mut [MaybeUninit::uninit(); 1]) {
-        Err(e) if e.kind() == io::ErrorKind::WouldBlock => Arrived::Nothing,
-        Ok(0) | Err(_) => Arrived::End,
-        Ok(_) => Arrived::Something,
+        Err(e) if e.kind() == io::ErrorKind::WouldBlock => Pending::Nothing,
+        Ok(0) | Err(_) => Pending::End,
+        Ok(_) => Pending::Something,
     }
 }
 

@@ -16,10 +16,10 @@ use tokio::time::{Instant, sleep};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::{self, PeerMisbehaved, ServerConfig};
 
-use super::super::conn_state::{Arrived, Clock, Failure};
+use super::super::conn_state::{Clock, Failure, Pending};
 use super::super::requests::Protocol;
 use super::super::{Drain, PAUSED};
-use super::{Conn, Means, Open, Socket};
+use super::{Conn, Open, Socket, StreamOps};
 use crate::sock_diag::Connection;
 
 /// What a client has sent in time, and the runtime has not seen yet, is read within this.
@@ -34,7 +34,7 @@ impl Conn<TcpStream> {
     /// When the client does not speak TLS, cannot agree on anything with `config`, or takes too long.
     pub async fn tls(mut self, config: Arc<ServerConfig>, timeout: Duration) -> io::Result<Conn<TlsStream>> {
         let open = self.0.take().expect("it is there until it is dropped");
-        let Open { socket, counted, mut state, mut registration, .. } = *open;
+        let Open { socket, open_guard, mut state, mut registration, .. } = *open;
         let requests = Arc::clone(state.requests());
         requests.set_protocol(Protocol::Handshake);
         let mut timer = pin!(sleep(timeout));
@@ -52,7 +52,7 @@ impl Conn<TcpStream> {
             if let Poll::Ready(accepted) = accept.as_mut().poll(cx) {
                 return Poll::Ready(accepted.map_err(|error| explained(error, requests.drain())));
             }
-            if requests.tenancy().is_asked() {
+            if requests.slot_state().is_asked() {
                 requests.leave();
                 return Poll::Ready(Err(io::Error::other("closed to make room, within the handshake")));
             }
@@ -63,7 +63,7 @@ impl Conn<TcpStream> {
             let arrived = accept.get_ref().map(|wire| super::socket::arrived(&wire.stream));
             let again = if deadline.elapsed() > PAUSED {
                 timeout
-            } else if !std::mem::replace(&mut looked, true) && arrived == Some(Arrived::Something) {
+            } else if !std::mem::replace(&mut looked, true) && arrived == Some(Pending::Something) {
                 LAST_LOOK
             } else {
                 return Poll::Ready(Err(late()));
@@ -77,8 +77,8 @@ impl Conn<TcpStream> {
             _ => Protocol::Http1,
         };
         state.on_handshake(default_protocol, &Clock::new(Instant::now()));
-        let socket = Socket::new(TlsStream(Box::new(stream)), Means { arrived, reset_at_end, ask });
-        Ok(Conn::over(socket, counted, state, registration))
+        let socket = Socket::new(TlsStream(Box::new(stream)), StreamOps { arrived, reset_at_end, ask });
+        Ok(Conn::over(socket, open_guard, state, registration))
     }
 }
 
@@ -98,13 +98,13 @@ fn explained(error: io::Error, drain: &Drain) -> io::Error {
 }
 
 /// What has arrived may be in the kernel or in rustls, and there it may be plain text or half a record.
-fn arrived(stream: &TlsStream) -> Arrived {
+fn arrived(stream: &TlsStream) -> Pending {
     let (wire, session) = stream.0.get_ref();
     if !session.wants_read() {
-        return Arrived::Something;
+        return Pending::Something;
     }
     match super::socket::arrived(&wire.stream) {
-        Arrived::Nothing if wire.records.is_within_one() => Arrived::Part,
+        Pending::Nothing if wire.records.is_within_one() => Pending::Part,
         arrived => arrived,
     }
 }

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::super::goaway::{Goaway, Step};
 use super::super::options::limit;
 use super::super::requests::Protocol;
-use super::{Arrived, Clock, Close, ConnState, Failure, Seen};
+use super::{Clock, Close, ConnState, Failure, Pending, Seen};
 
 /// How long an HTTP/2 client may take to acknowledge GOAWAY before its connection is closed between two streams.
 const GOAWAY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -46,8 +46,8 @@ impl ConnState {
             return Close::Fail(Failure::Cut);
         }
         self.note(clock);
-        if self.requests.tenancy().is_asked() {
-            return self.make_room(clock, seen);
+        if self.requests.slot_state().is_asked() {
+            return self.evict(clock, seen);
         }
         match self.next(clock) {
             Some((deadline, verdict)) if clock.has_reached(deadline) => {
@@ -67,7 +67,7 @@ impl ConnState {
                 false
             } else {
                 let Some(arrived) = seen.arrived else { return Close::Look };
-                matches!(arrived, Arrived::Something | Arrived::Part)
+                matches!(arrived, Pending::Something | Pending::Part)
             };
             self.requests.set_more(more);
         }
@@ -104,17 +104,17 @@ impl ConnState {
     }
 
     /// What has arrived is served.
-    fn close(&mut self, verdict: Verdict, arrived: Arrived, clock: &Clock, seen: &Seen) -> Close {
+    fn close(&mut self, verdict: Verdict, arrived: Pending, clock: &Clock, seen: &Seen) -> Close {
         match (verdict, arrived) {
-            (_, Arrived::Something) => Close::Wait(None),
+            (_, Pending::Something) => Close::Wait(None),
             (Verdict::Gone, _) => Close::Fail(Failure::Gone),
             (Verdict::Late, _) => {
                 self.ends.left = true;
                 Close::Fail(Failure::Late)
             }
-            (_, Arrived::End) => Close::Wait(None),
+            (_, Pending::End) => Close::Wait(None),
             // The time of a head that has begun runs, and whatever comes of it, the verdict is another one.
-            (Verdict::Close, Arrived::Part) if self.requests.protocol() != Protocol::Http2 => {
+            (Verdict::Close, Pending::Part) if self.requests.protocol() != Protocol::Http2 => {
                 self.part_of_record = true;
                 self.poll_close(clock, seen)
             }
@@ -126,18 +126,18 @@ impl ConnState {
     }
 
     /// It was asked to go because it seemed to be idle. What has arrived meanwhile is served.
-    fn make_room(&mut self, clock: &Clock, seen: &Seen) -> Close {
+    fn evict(&mut self, clock: &Clock, seen: &Seen) -> Close {
         let is_idle = self.requests.candidate().is_some()
             && self.requests.is_normal()
             && !self.write_blocked
             // A stream whose request has not come completely loses nothing.
             && (self.requests.total() == 0 || !self.has_open_streams());
         let arrived = match seen.arrived {
-            _ if !is_idle => Arrived::Something,
+            _ if !is_idle => Pending::Something,
             Some(arrived) => arrived,
             None => return Close::Look,
         };
-        if matches!(arrived, Arrived::Something | Arrived::Part) {
+        if matches!(arrived, Pending::Something | Pending::Part) {
             self.requests.stay(clock.now());
             return self.poll_close(clock, seen);
         }
@@ -162,11 +162,11 @@ impl ConnState {
                 self.output.extend(goaway.probe(round_trip, clock.now()).unwrap_or_default());
             }
             (Step::Acknowledge, _) => {
-                self.input = goaway.acknowledge();
+                self.rewind = goaway.acknowledge();
                 return Close::Read;
             }
             (Step::AtOnce, Seen { arrived: None, .. }) => return Close::Look,
-            (Step::AtOnce, Seen { arrived: Some(Arrived::Something), .. }) => return Close::Wait(None),
+            (Step::AtOnce, Seen { arrived: Some(Pending::Something), .. }) => return Close::Wait(None),
             (Step::AtOnce, _) => {
                 self.output.extend(goaway.last());
                 return Close::End;

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use super::super::frames::{ACK, END_STREAM, HEADERS, PING, PREFACE};
 use super::super::registry::Registration;
 use super::super::requests::InFlight;
-use super::super::room::Room;
+use super::super::slots::Pool;
 use super::super::{Drain, DrainOptions, PAUSED};
 use super::*;
 use crate::sock_diag::Connection;
@@ -25,7 +25,7 @@ struct Rig {
     _registration: Registration,
     began: Instant,
     in_flight: Vec<InFlight>,
-    arrived: Arrived,
+    arrived: Pending,
     kernel: Option<Connection>,
 }
 
@@ -42,10 +42,10 @@ impl Rig {
     fn new(options: DrainOptions) -> Rig {
         let (drain, began) = (Drain::with_options(options), Instant::now());
         let remote = SocketAddr::from(([192, 0, 2, 1], 1));
-        let requests = Arc::new(Requests::new(&drain, remote, remote, Room::Public, began));
+        let requests = Arc::new(Requests::new(&drain, remote, remote, Pool::Public, began));
         let registration = drain.0.registry.register(&requests, &drain.0.turn);
         let state = ConnState::new(&requests, began);
-        let (arrived, kernel) = (Arrived::Nothing, NEAR);
+        let (arrived, kernel) = (Pending::Nothing, NEAR);
         Rig { drain, state, _registration: registration, began, in_flight: vec![], arrived, kernel }
     }
 
@@ -183,44 +183,44 @@ fn after_an_answer_it_says_when_it_is_to_be_asked_again() {
 fn a_connection_that_is_asked_makes_room_unless_something_has_come() {
     let asked = |mut rig: Rig, arrived| {
         rig.arrived = arrived;
-        assert!(rig.state.requests().tenancy().ask());
-        rig.drain.0.rooms.asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        assert!(rig.state.requests().slot_state().ask());
+        rig.drain.0.pools.asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         let close = rig.ask(5.0);
         (close == Close::End, rig.state.has_left(), rig.output())
     };
     let no = (false, false, vec![]);
-    assert_eq!(asked(Rig::http1(), Arrived::Nothing), (true, true, vec![]));
-    assert_eq!(asked(Rig::http1(), Arrived::End), (true, true, vec![]));
-    assert_eq!(asked(Rig::http1(), Arrived::Something), no);
-    assert_eq!(asked(Rig::http1(), Arrived::Part), no);
+    assert_eq!(asked(Rig::http1(), Pending::Nothing), (true, true, vec![]));
+    assert_eq!(asked(Rig::http1(), Pending::End), (true, true, vec![]));
+    assert_eq!(asked(Rig::http1(), Pending::Something), no);
+    assert_eq!(asked(Rig::http1(), Pending::Part), no);
     let mut busy = Rig::http1();
     busy.request(0.0, GET);
-    assert_eq!(asked(busy, Arrived::Nothing), no);
+    assert_eq!(asked(busy, Pending::Nothing), no);
     let mut blocked = Rig::http1();
     blocked.state.poll_blocked(&blocked.now(0.0), &Seen::default());
-    assert_eq!(asked(blocked, Arrived::Nothing), no);
+    assert_eq!(asked(blocked, Pending::Nothing), no);
     let lame_duck = Rig::http1();
     lame_duck.drain.lame_duck(secs(50.0));
-    assert_eq!(asked(lame_duck, Arrived::Nothing), no);
+    assert_eq!(asked(lame_duck, Pending::Nothing), no);
 
-    assert_eq!(asked(Rig::http2(), Arrived::Nothing), (true, true, vec![]), "it has asked for nothing");
+    assert_eq!(asked(Rig::http2(), Pending::Nothing), (true, true, vec![]), "it has asked for nothing");
     let mut idle = Rig::http2();
     idle.stream(0.0, 7);
     idle.answer_stream(1.0, 7);
     let goaway = frame(7, 0, 0, &[0, 0, 0, 7, 0, 0, 0, 0]);
-    assert_eq!(asked(idle, Arrived::Nothing), (true, true, goaway));
+    assert_eq!(asked(idle, Pending::Nothing), (true, true, goaway));
     let mut half = Rig::http2();
     half.receive(0.0, &frame(HEADERS, END_STREAM, 1, b"?"));
-    assert_eq!(asked(half, Arrived::Nothing), (true, true, vec![]), "its first request has not come");
+    assert_eq!(asked(half, Pending::Nothing), (true, true, vec![]), "its first request has not come");
     let mut open = Rig::http2();
     open.stream(0.0, 1);
     open.in_flight.clear();
-    assert_eq!(asked(open, Arrived::Nothing), no, "an answer is not written");
+    assert_eq!(asked(open, Pending::Nothing), no, "an answer is not written");
 }
 
 #[test]
 fn its_end_waits_for_a_client_that_may_still_be_sending() {
-    use Arrived::{End, Nothing, Part, Something};
+    use Pending::{End, Nothing, Part, Something};
     let lingers = |rig: &Rig| [Nothing, Something, Part, End].map(|arrived| rig.state.must_linger(arrived));
     let rig = Rig::http1();
     assert_eq!(lingers(&rig), [false, true, true, false]);

@@ -23,7 +23,7 @@ pub(in crate::drain) struct Ends {
 
 /// What has arrived on a connection that has nothing to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::drain) enum Arrived {
+pub(in crate::drain) enum Pending {
     Nothing,
     /// The event that announces it is on its way.
     Something,
@@ -37,7 +37,7 @@ pub(in crate::drain) enum Arrived {
 /// What the socket has said when it was asked, in this moment.
 #[derive(Debug, Clone, Copy, Default)]
 pub(in crate::drain) struct Seen {
-    pub(in crate::drain) arrived: Option<Arrived>,
+    pub(in crate::drain) arrived: Option<Pending>,
     /// What the kernel knows of it, if it says so.
     pub(in crate::drain) kernel: Option<Option<Connection>>,
 }
@@ -51,7 +51,7 @@ pub(in crate::drain) enum Close {
     Look,
     /// Ask the kernel, and ask again.
     AskKernel,
-    /// Have hyper read again: there is something in the input.
+    /// Have hyper read again: there is something to rewind to.
     Read,
     /// Have hyper read the end.
     End,

@@ -22,7 +22,7 @@ enum Step {
 
 use Step::{After, Cut, Fin, Flood, LameDuck, Normal, Send};
 
-/// When, in seconds, the client has read the end, and when the connection is no longer counted. A client goes once it has
+/// When, in seconds, the client has read the end, and when the connection is no longer open_guard. A client goes once it has
 /// read the end, but not before its last step.
 #[derive(Debug, PartialEq)]
 struct Ends(u64, u64);

@@ -6,8 +6,8 @@ use std::task::Poll;
 use h2::RecvStream;
 use tokio::task::JoinHandle;
 
-use super::super::conn::Means;
-use super::super::{Conn, Place};
+use super::super::conn::StreamOps;
+use super::super::{Conn, Slot};
 use super::*;
 
 const GET: &str = "GET /1 HTTP/1.1\r\n\r\n";
@@ -222,11 +222,11 @@ async fn a_quiet_tunnel_over_http2_stays_open() {
 }
 
 /// A connection in a room of its own size, if there is room.
-async fn enter(drain: &Drain, room: Room) -> Option<DuplexStream> {
-    let place: Place = timeout(secs(5), drain.place(room)).await.ok()?;
+async fn enter(drain: &Drain, pool: Pool) -> Option<DuplexStream> {
+    let slot: Slot = timeout(secs(5), drain.slot(pool)).await.ok()?;
     let (client, server) = duplex(16 * 1024);
     let peer = SocketAddr::from(([192, 0, 2, 1], 1));
-    let conn = Conn::new(server, peer, peer, drain, place, Means::none());
+    let conn = Conn::new(server, peer, peer, drain, slot, StreamOps::none());
     tokio::spawn(conn.serve(service_fn(answer)));
     Some(client)
 }
@@ -247,17 +247,17 @@ async fn room_is_made_by_the_silent_then_the_incomplete_then_the_idle_and_never_
     let drain = Drain::with_limit(5, DrainOptions::default());
     let mut clients = vec![];
     for text in ["GET /hours HTTP/1.1\r\n\r\n", GET, GET, "GET / HT", ""] {
-        let mut client = enter(&drain, Room::Public).await.expect("there is room");
+        let mut client = enter(&drain, Pool::Public).await.expect("there is room");
         client.write_all(text.as_bytes()).await.expect("it is read");
         clients.push(client);
         sleep(Duration::from_millis(10)).await;
     }
     // One that came a moment ago makes no room.
-    assert!(timeout(Duration::from_millis(50), drain.room(Room::Public)).await.is_err());
+    assert!(timeout(Duration::from_millis(50), drain.wait_for_slot(Pool::Public)).await.is_err());
     sleep(secs(2)).await;
     let mut order = vec![];
     for _ in 0..4 {
-        let mut client = enter(&drain, Room::Public).await.expect("room is made");
+        let mut client = enter(&drain, Pool::Public).await.expect("room is made");
         client.write_all(b"GET /hours HTTP/1.1\r\n\r\n").await.expect("it is read");
         clients.push(client);
         for (number, client) in clients.iter_mut().enumerate().take(5) {
@@ -265,21 +265,21 @@ async fn room_is_made_by_the_silent_then_the_incomplete_then_the_idle_and_never_
                 order.push(number);
             }
         }
-        assert_eq!(drain.0.rooms.open(Room::Public), 5);
+        assert_eq!(drain.0.pools.open(Pool::Public), 5);
     }
     assert_eq!(order, [4, 3, 1, 2]);
-    assert!(enter(&drain, Room::Public).await.is_none(), "all are busy");
-    assert!(enter(&drain, Room::Reserved).await.is_some(), "there is room for those who operate it");
+    assert!(enter(&drain, Pool::Public).await.is_none(), "all are busy");
+    assert!(enter(&drain, Pool::Reserved).await.is_some(), "there is room for those who operate it");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_connection_of_http2_makes_room_with_goaway() {
     let drain = Drain::with_limit(1, DrainOptions::default());
-    let mut client = enter(&drain, Room::Public).await.expect("there is room");
+    let mut client = enter(&drain, Pool::Public).await.expect("there is room");
     let head = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0\0\0\x0a\x01\x05\0\0\0\x01\x82\x86\x04\x06/23456";
     client.write_all(head).await.expect("it is read");
     sleep(secs(2)).await;
-    assert!(enter(&drain, Room::Public).await.is_some());
+    assert!(enter(&drain, Pool::Public).await.is_some());
     let mut all = vec![];
     client.read_to_end(&mut all).await.expect("a pipe has no errors");
     let goaway = b"\0\0\x08\x07\0\0\0\0\0\0\0\0\x01\0\0\0\0";
@@ -293,18 +293,18 @@ async fn headers_without_an_end_make_room_and_a_response_that_is_not_read_does_n
     // A window of one byte, and a request; the response has more.
     let stuck = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\x06\x04\0\0\0\0\0\0\x04\0\0\0\x01\
                   \0\0\x0a\x01\x05\0\0\0\x01\x82\x86\x04\x06/23456";
-    let mut busy = enter(&drain, Room::Public).await.expect("there is room");
+    let mut busy = enter(&drain, Pool::Public).await.expect("there is room");
     busy.write_all(stuck).await.expect("it is read");
-    let mut unfinished = enter(&drain, Room::Public).await.expect("there is room");
+    let mut unfinished = enter(&drain, Pool::Public).await.expect("there is room");
     unfinished
         .write_all(&[&head[..], b"\0\0\x02\x01\x01\0\0\0\x01\x82\x86"].concat())
         .await
         .expect("it is read");
     sleep(secs(2)).await;
-    let mut third = enter(&drain, Room::Public).await.expect("room is made");
+    let mut third = enter(&drain, Pool::Public).await.expect("room is made");
     third.write_all(b"GET /hours HTTP/1.1\r\n\r\n").await.expect("it is read");
     assert!(!is_open(&mut unfinished).await && is_open(&mut busy).await);
-    assert!(enter(&drain, Room::Public).await.is_none());
+    assert!(enter(&drain, Pool::Public).await.is_none());
 }
 
 #[tokio::test(start_paused = true)]
@@ -313,7 +313,7 @@ async fn connections_whose_clients_are_waited_for_lock_nobody_out() {
     let mut clients = vec![];
     for number in 0..40 {
         let began = Instant::now();
-        let mut client = enter(&drain, Room::Public).await.expect("room is made");
+        let mut client = enter(&drain, Pool::Public).await.expect("room is made");
         let waited = began.elapsed();
         // 16 are waited for without a place, and the 17th has one.
         assert!(waited < Duration::from_millis(if number < 17 { 20 } else { 150 }), "{number}: {waited:?}");

@@ -136,9 +136,9 @@ fn zero_is_no_limit_for_any_step() {
 #[test]
 fn what_has_arrived_is_served_before_a_connection_is_closed() {
     for (arrived, close) in [
-        (Arrived::Nothing, Close::End),
-        (Arrived::Something, Close::Wait(None)),
-        (Arrived::End, Close::Wait(None)),
+        (Pending::Nothing, Close::End),
+        (Pending::Something, Close::Wait(None)),
+        (Pending::End, Close::Wait(None)),
     ] {
         let mut rig = Rig::http1();
         rig.request(0.0, GET);
@@ -150,16 +150,16 @@ fn what_has_arrived_is_served_before_a_connection_is_closed() {
     let mut rig = Rig::http1();
     rig.request(0.0, GET);
     rig.answer(0.0);
-    rig.arrived = Arrived::Part;
+    rig.arrived = Pending::Part;
     assert_eq!(rig.waits(75.0), Some(105.0));
     assert_eq!(rig.ask(105.0), Close::End);
 
     let mut late = Rig::http1();
     late.request(0.0, POST);
     late.ask(0.0);
-    late.arrived = Arrived::Something;
+    late.arrived = Pending::Something;
     assert_eq!(late.ask(60.0), Close::Wait(None));
-    late.arrived = Arrived::End;
+    late.arrived = Pending::End;
     assert_eq!(late.ask(60.0), Close::Fail(Failure::Late));
 }
 
@@ -206,7 +206,7 @@ fn what_arrives_behind_a_request_of_a_lame_duck_is_another_request_unless_it_is_
     rig.drain.lame_duck(secs(5.0));
     rig.request(1.0, GET);
     for (arrived, is_last) in
-        [(Arrived::Nothing, true), (Arrived::Something, false), (Arrived::Part, false), (Arrived::End, true)]
+        [(Pending::Nothing, true), (Pending::Something, false), (Pending::Part, false), (Pending::End, true)]
     {
         rig.arrived = arrived;
         assert_eq!(rig.waits(2.0), None);
@@ -218,7 +218,7 @@ fn what_arrives_behind_a_request_of_a_lame_duck_is_another_request_unless_it_is_
     let mut upload = Rig::http1();
     upload.drain.lame_duck(secs(5.0));
     upload.request(1.0, POST);
-    upload.arrived = Arrived::Something;
+    upload.arrived = Pending::Something;
     assert_eq!((upload.waits(2.0), upload.state.requests().is_last()), (None, true));
 }
 
@@ -239,7 +239,7 @@ fn the_end_of_a_client_waits_for_the_answer() {
     assert_eq!(rig.ask(32.0), Close::End, "it gets nowhere");
     assert!(rig.state.on_end(&rig.now(32.0)));
     assert_eq!(rig.waits(50.0), Some(52.0), "the process did not run for 16 s");
-    assert!(!rig.state.must_linger(Arrived::Nothing), "it has ended");
+    assert!(!rig.state.must_linger(Pending::Nothing), "it has ended");
 
     let mut blocked = Rig::http1();
     blocked.state.poll_blocked(&blocked.now(0.0), &Seen::default());

@@ -28,9 +28,9 @@ fn an_idle_client_of_http2_is_told_and_one_that_is_gone_is_found_out() {
     gone.receive(100.0, &frame(PING, ACK, 0, b"anybody?"));
     assert_eq!(gone.waits(100.0), Some(160.0), "it is there");
     assert_eq!(gone.waits(160.0), Some(180.0));
-    gone.arrived = Arrived::Something;
+    gone.arrived = Pending::Something;
     assert_eq!(gone.ask(180.0), Close::Wait(None));
-    gone.arrived = Arrived::Nothing;
+    gone.arrived = Pending::Nothing;
     assert_eq!(gone.ask(180.0), Close::Fail(Failure::Gone));
 
     let mut unread = Rig::http2();
@@ -66,7 +66,7 @@ fn a_lame_duck_of_http2_is_told_in_a_pause_and_gets_the_answer_to_its_ping_later
     let answer = frame(PING, ACK, 0, b"by hyper");
     assert_eq!(rig.receive(3.0, &answer), 0, "hyper does not get it yet");
     assert_eq!(rig.waits(3.0), Some(3.25));
-    assert_eq!((rig.ask(3.25), &answer), (Close::Read, &*rig.state.input()));
+    assert_eq!((rig.ask(3.25), &answer), (Close::Read, &*rig.state.rewind()));
     assert_eq!(rig.waits(3.25), None, "h2 closes it");
     rig.drain.normal();
     assert_eq!(rig.waits(4.0), Some(77.0));
@@ -88,7 +88,7 @@ fn a_client_that_reads_only_with_its_requests_is_told_the_last_stream_at_once() 
     assert_eq!(at, 2.0);
     let goaway = frame(7, 0, 0, &[0, 0, 0, 1, 0, 0, 0, 0]);
     assert_eq!(rig.output(), goaway);
-    rig.arrived = Arrived::Something;
+    rig.arrived = Pending::Something;
     assert_eq!((rig.ask(at), rig.output()), (Close::Wait(None), vec![]), "a request is on its way");
 }
 
@@ -104,7 +104,7 @@ fn told_and_not_acknowledged_it_is_closed_between_two_streams() {
     assert_eq!(rig.waits(5.0), None);
     rig.answer_stream(5.0, 1);
     assert_eq!(rig.waits(5.0), Some(10.0));
-    rig.arrived = Arrived::Part;
+    rig.arrived = Pending::Part;
     assert_eq!(rig.ask(10.0), Close::End, "half a frame is no request");
     assert!(!rig.state.has_left());
 }

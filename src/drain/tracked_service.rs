@@ -14,25 +14,25 @@ use super::requests::{ConnectInfo, InFlight, Protocol, Requests};
 
 /// Wraps the application's service for one connection.
 #[derive(Debug)]
-pub(super) struct Attended<S> {
+pub(super) struct Tracked<S> {
     service: S,
     requests: Arc<Requests>,
 }
 
-impl<S> Attended<S> {
-    pub(super) fn new(service: S, requests: Arc<Requests>) -> Attended<S> {
-        Attended { service, requests }
+impl<S> Tracked<S> {
+    pub(super) fn new(service: S, requests: Arc<Requests>) -> Tracked<S> {
+        Tracked { service, requests }
     }
 }
 
-impl<S, B> Service<Request<Incoming>> for Attended<S>
+impl<S, B> Service<Request<Incoming>> for Tracked<S>
 where
     S: Service<Request<Incoming>, Response = Response<B>>,
     B: Body,
 {
-    type Response = Response<AttendedBody<B>>;
+    type Response = Response<TrackedBody<B>>;
     type Error = S::Error;
-    type Future = AttendedFuture<S::Future>;
+    type Future = TrackedFuture<S::Future>;
 
     #[inline]
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
@@ -42,7 +42,7 @@ where
             self.requests.set_client_closes();
         }
         request.extensions_mut().insert(ConnectInfo(Arc::clone(&self.requests)));
-        AttendedFuture {
+        TrackedFuture {
             version,
             is_connect: request.method() == Method::CONNECT,
             in_flight: Some(self.requests.begin()),
@@ -63,7 +63,7 @@ fn has_connection_option(headers: &HeaderMap, name: &str) -> bool {
 
 pin_project! {
     #[derive(Debug)]
-    pub(super) struct AttendedFuture<F> {
+    pub(super) struct TrackedFuture<F> {
         version: Version,
         is_connect: bool,
         in_flight: Option<InFlight>,
@@ -72,11 +72,11 @@ pin_project! {
     }
 }
 
-impl<F, B: Body, E> Future for AttendedFuture<F>
+impl<F, B: Body, E> Future for TrackedFuture<F>
 where
     F: Future<Output = Result<Response<B>, E>>,
 {
-    type Output = Result<Response<AttendedBody<B>>, E>;
+    type Output = Result<Response<TrackedBody<B>>, E>;
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -108,7 +108,7 @@ where
                 requests.set_unframed(is_unframed(*this.version, &response));
             }
         }
-        Poll::Ready(Ok(response.map(|body| AttendedBody { _in_flight: in_flight, body })))
+        Poll::Ready(Ok(response.map(|body| TrackedBody { _in_flight: in_flight, body })))
     }
 }
 
@@ -122,14 +122,14 @@ fn is_unframed<B: Body>(version: Version, response: &Response<B>) -> bool {
 pin_project! {
     /// A response body; while it exists its request is in flight.
     #[derive(Debug)]
-    pub(super) struct AttendedBody<B> {
+    pub(super) struct TrackedBody<B> {
         _in_flight: Option<InFlight>,
         #[pin]
         body: B,
     }
 }
 
-impl<B: Body> Body for AttendedBody<B> {
+impl<B: Body> Body for TrackedBody<B> {
     type Data = B::Data;
     type Error = B::Error;
 

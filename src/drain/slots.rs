@@ -16,14 +16,14 @@ const RESERVED: usize = 64;
 
 /// Which room a connection takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Room {
+pub(crate) enum Pool {
     Public,
     /// For those who operate the server.
     Reserved,
 }
 
 #[derive(Debug)]
-pub(super) struct Rooms {
+pub(super) struct Pools {
     /// Open connections, in each room.
     open: [AtomicUsize; 2],
     /// At so many a new one has to wait.
@@ -34,14 +34,14 @@ pub(super) struct Rooms {
     pub(super) asked_at: AtomicU64,
     /// Those whose end is sent and whose client's is waited for, without a place.
     pub(super) leaving: AtomicUsize,
-    /// The same with a place: in each room, how many, and who tells the one that has waited longest that its place is needed.
+    /// Those that hold a slot meanwhile: in each pool, how many, and what wakes the one that has waited longest when its slot is needed.
     pub(super) lingering: [(AtomicUsize, Notify); 2],
     pub(super) evicted: AtomicU64,
 }
 
-impl Rooms {
-    pub(super) fn new(limit: usize) -> Rooms {
-        Rooms {
+impl Pools {
+    pub(super) fn new(limit: usize) -> Pools {
+        Pools {
             open: Default::default(),
             limits: [limit, RESERVED],
             asked: AtomicUsize::new(0),
@@ -57,53 +57,53 @@ impl Rooms {
         self.evicted.load(Ordering::Relaxed)
     }
 
-    pub(super) fn is_full(&self, room: Room) -> bool {
-        self.open[room as usize].load(Ordering::SeqCst) >= self.limits[room as usize]
+    pub(super) fn is_full(&self, pool: Pool) -> bool {
+        self.open[pool as usize].load(Ordering::SeqCst) >= self.limits[pool as usize]
     }
 
     #[cfg(test)]
-    pub(super) fn open(&self, room: Room) -> usize {
-        self.open[room as usize].load(Ordering::SeqCst)
+    pub(super) fn open(&self, pool: Pool) -> usize {
+        self.open[pool as usize].load(Ordering::SeqCst)
     }
 
     /// One more, if there is room.
-    pub(super) fn take(&self, room: Room) -> bool {
-        let limit = self.limits[room as usize];
+    pub(super) fn take(&self, pool: Pool) -> bool {
+        let limit = self.limits[pool as usize];
         let taken = |open: usize| (open < limit).then(|| open + 1);
-        self.open[room as usize].fetch_update(Ordering::SeqCst, Ordering::SeqCst, taken).is_ok()
+        self.open[pool as usize].fetch_update(Ordering::SeqCst, Ordering::SeqCst, taken).is_ok()
     }
 
-    pub(super) fn take_anyway(&self, room: Room) {
-        self.open[room as usize].fetch_add(1, Ordering::SeqCst);
+    pub(super) fn take_anyway(&self, pool: Pool) {
+        self.open[pool as usize].fetch_add(1, Ordering::SeqCst);
     }
 
     /// Returns whether a new connection may have waited for it.
-    fn give_back(&self, room: Room) -> bool {
-        self.open[room as usize].fetch_sub(1, Ordering::SeqCst) == self.limits[room as usize]
+    fn give_back(&self, pool: Pool) -> bool {
+        self.open[pool as usize].fetch_sub(1, Ordering::SeqCst) == self.limits[pool as usize]
     }
 }
 
-/// The place of one connection in a room, until it is dropped.
+/// The slot of one connection in a pool, until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct Slot {
     drain: Drain,
-    room: Room,
+    pool: Pool,
 }
 
-impl Place {
+impl Slot {
     /// Of one that has been taken.
-    pub(super) fn new(drain: &Drain, room: Room) -> Place {
-        Place { drain: drain.clone(), room }
+    pub(super) fn new(drain: &Drain, pool: Pool) -> Slot {
+        Slot { drain: drain.clone(), pool }
     }
 
-    pub(super) fn room(&self) -> Room {
-        self.room
+    pub(super) fn pool(&self) -> Pool {
+        self.pool
     }
 }
 
-impl Drop for Place {
+impl Drop for Slot {
     fn drop(&mut self) {
-        if self.drain.0.rooms.give_back(self.room) {
+        if self.drain.0.pools.give_back(self.pool) {
             self.drain.0.gone.notify_waiters();
         }
     }
@@ -111,25 +111,25 @@ impl Drop for Place {
 
 /// Counts a connection that has made room and whose client may still be sending.
 #[derive(Debug)]
-pub(super) struct Leaving(Drain);
+pub(super) struct LingerPermit(Drain);
 
-impl Leaving {
+impl LingerPermit {
     /// Of one that has been counted.
-    pub(super) fn new(drain: &Drain) -> Leaving {
-        Leaving(drain.clone())
+    pub(super) fn new(drain: &Drain) -> LingerPermit {
+        LingerPermit(drain.clone())
     }
 }
 
-impl Drop for Leaving {
+impl Drop for LingerPermit {
     fn drop(&mut self) {
-        self.0.0.rooms.leaving.fetch_sub(1, Ordering::SeqCst);
+        self.0.0.pools.leaving.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
 /// What a connection knows of its place.
 #[derive(Debug)]
-pub(super) struct Tenancy {
-    room: Room,
+pub(super) struct SlotState {
+    pool: Pool,
     /// When it was accepted, or has last become idle, by the clock of the drain; [`BUSY`] while it is not.
     idle_since: AtomicU64,
     /// It is asked to make room, and has not answered.
@@ -138,9 +138,9 @@ pub(super) struct Tenancy {
 
 const BUSY: u64 = u64::MAX;
 
-impl Tenancy {
-    pub(super) fn new(room: Room, now: u64) -> Tenancy {
-        Tenancy { room, idle_since: AtomicU64::new(now), asked: AtomicBool::new(false) }
+impl SlotState {
+    pub(super) fn new(pool: Pool, now: u64) -> SlotState {
+        SlotState { pool, idle_since: AtomicU64::new(now), asked: AtomicBool::new(false) }
     }
 
     pub(super) fn set_busy(&self) {
@@ -155,8 +155,8 @@ impl Tenancy {
         Some(self.idle_since.load(Ordering::Relaxed)).filter(|since| *since != BUSY)
     }
 
-    pub(super) fn may_be_asked(&self, room: Room) -> bool {
-        self.room == room && !self.is_asked()
+    pub(super) fn may_be_asked(&self, pool: Pool) -> bool {
+        self.pool == pool && !self.is_asked()
     }
 
     /// Returns whether it was not asked yet.
@@ -175,20 +175,20 @@ impl Tenancy {
 }
 
 /// How gladly a connection is asked to make room, and since when it could be.
-pub(super) type Candidate = (Gladness, u64);
+pub(super) type Candidate = (EvictionPriority, u64);
 
 /// In this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Gladness {
+pub(super) enum EvictionPriority {
     Silent,
     Incomplete,
     Idle,
 }
 
-impl Gladness {
+impl EvictionPriority {
     /// After how many milliseconds.
     pub(super) fn waits(self) -> u64 {
-        let time = if self == Gladness::Idle { PAUSE } else { YOUNG };
+        let time = if self == EvictionPriority::Idle { PAUSE } else { YOUNG };
         time.as_millis() as u64
     }
 }

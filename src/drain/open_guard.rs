@@ -4,22 +4,22 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use super::requests::Requests;
-use super::room::{Leaving, Place};
+use super::slots::{LingerPermit, Slot};
 
 /// What is counted is the I/O object, so an upgraded connection counts for as long as it lives.
 #[derive(Debug)]
-pub(super) struct Counted {
+pub(super) struct OpenGuard {
     requests: Arc<Requests>,
     /// `None` once it has made room.
-    place: Option<Place>,
+    slot: Option<Slot>,
     /// It has made room, and its client's end is waited for.
-    leaving: Option<Leaving>,
+    leaving: Option<LingerPermit>,
 }
 
-impl Counted {
-    pub(super) fn new(requests: &Arc<Requests>, place: Place) -> Counted {
+impl OpenGuard {
+    pub(super) fn new(requests: &Arc<Requests>, slot: Slot) -> OpenGuard {
         requests.drain().0.open.fetch_add(1, Ordering::SeqCst);
-        Counted { requests: Arc::clone(requests), place: Some(place), leaving: None }
+        OpenGuard { requests: Arc::clone(requests), slot: Some(slot), leaving: None }
     }
 
     pub(super) fn requests(&self) -> &Arc<Requests> {
@@ -29,10 +29,10 @@ impl Counted {
     /// It is closed in normal times. What its client has not read yet of an earlier response must not be destroyed, so it may
     /// linger, and once it has sent its end another connection has its place.
     pub(super) fn leave(&mut self) {
-        if let Some(place) = &self.place
+        if let Some(slot) = &self.slot
             && self.requests.total() > 0
         {
-            self.leaving = self.requests.drain().leaving(place.room());
+            self.leaving = self.requests.drain().leaving(slot.pool());
         }
     }
 
@@ -42,26 +42,26 @@ impl Counted {
 
     /// Its end is sent: another connection has its place, unless too many linger without one.
     pub(super) fn sent_end(&mut self) {
-        let Some(place) = &self.place else { return };
+        let Some(slot) = &self.slot else { return };
         if self.leaving.is_none() {
-            self.leaving = self.requests.drain().leaving(place.room());
+            self.leaving = self.requests.drain().leaving(slot.pool());
         }
         if self.leaving.is_some() {
-            self.place = None;
+            self.slot = None;
             self.requests.leave();
         }
     }
 
     /// Returns when its place is needed, if it has one.
-    pub(super) async fn crowded_out(&self) {
-        match &self.place {
-            Some(place) => self.requests.drain().crowded_out(place.room()).await,
+    pub(super) async fn slot_needed(&self) {
+        match &self.slot {
+            Some(slot) => self.requests.drain().slot_needed(slot.pool()).await,
             None => std::future::pending().await,
         }
     }
 }
 
-impl Drop for Counted {
+impl Drop for OpenGuard {
     fn drop(&mut self) {
         let shared = &self.requests.drain().0;
         // A connection goes before the requests on it do, so here they can still be counted.
@@ -73,7 +73,7 @@ impl Drop for Counted {
             shared.gone.notify_waiters();
         }
         // In this order: no other connection is asked to make room that is there.
-        drop(self.place.take());
+        drop(self.slot.take());
         self.requests.leave();
     }
 }
