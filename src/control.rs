@@ -19,21 +19,20 @@ use tracing::Instrument;
 use crate::handle::Handle;
 
 pub mod client;
-mod describe;
 mod descriptors;
 pub mod listening;
-pub mod place;
+mod probe_binary;
 pub mod protocol;
+pub mod runtime_dir;
 mod siblings;
 pub mod socket;
 mod steps;
-mod trial;
 mod upgrade;
 
 use crate::error;
 use crate::metrics::Metrics;
 use crate::report;
-use protocol::{LINES, Outcome, Refusal, Reopened, Step, Stopping};
+use protocol::{LINES, Outcome, Refusal, Reopened, Step, Stopping, from_report};
 use steps::{Steps, Until};
 
 pub type Body = Either<Full<Bytes>, Lines>;
@@ -92,7 +91,7 @@ impl Api {
     /// have its own there, too, so a successor asks its predecessor what theirs are known by.
     async fn join(&self, dir: PathBuf, predecessor: Option<u32>) {
         let service = match predecessor {
-            None => Some(format!("{}-{}", std::process::id(), place::secret())),
+            None => Some(format!("{}-{}", std::process::id(), runtime_dir::secret())),
             Some(pid) => siblings::of(&dir, pid).await.and_then(|ledger| ledger.service),
         };
         if let Some(service) = service {
@@ -164,9 +163,9 @@ impl Api {
         let query = request.uri().query().unwrap_or_default().to_owned();
         let says = |what: &str| query.split('&').any(|q| q == what);
         match path {
-            "/version" => reply(StatusCode::OK, &describe::version()),
+            "/version" => reply(StatusCode::OK, &from_report::version()),
             "/status" => match self.handle.status().await {
-                Some(status) => reply(StatusCode::OK, &describe::status(&status, self.metrics.service())),
+                Some(status) => reply(StatusCode::OK, &from_report::status(&status, self.metrics.service())),
                 None => error(StatusCode::GONE, "this generation has left"),
             },
             "/metrics" => self.metrics(accepts(&request, "application/openmetrics-text")).await,
@@ -277,7 +276,7 @@ async fn told_by(mut steps: mpsc::UnboundedReceiver<Step>, lines: bool) -> Respo
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(LINES));
         return response;
     }
-    let mut last = describe::gone();
+    let mut last = from_report::gone();
     while let Some(step) = steps.recv().await {
         last = step;
     }

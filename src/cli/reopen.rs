@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use handover::control::listening::sockets;
-use handover::control::place::{bases, homes};
+use handover::control::runtime_dir::{bases, homes};
 use handover::control::{self, Api, LogFiles as _};
 use hyper::Method;
 use nix::libc::{SIGUSR1, SIGXFSZ};

@@ -11,7 +11,7 @@ use rustix::fs::{AtFlags, Mode, chmodat, fchmod};
 use rustix::process::{Pid, geteuid, test_kill_process};
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::place::{Place, Problem};
+use super::runtime_dir::{Problem, RuntimeDir};
 
 /// So many may wait to be accepted.
 const QUEUE: i32 = 128;
@@ -27,7 +27,7 @@ pub(super) struct Bound {
 
 #[derive(Debug, Clone)]
 pub(super) struct At {
-    pub(super) place: Place,
+    pub(super) dir: RuntimeDir,
     pub(super) path: PathBuf,
     inode: u64,
 }
@@ -42,15 +42,15 @@ impl At {
         if self.is_there() {
             let _ = fs::remove_file(&self.path);
         }
-        self.place.tidy();
+        self.dir.tidy();
     }
 }
 
-/// Listens in the first place that can be used; otherwise says what is wrong with the best.
-pub(super) fn listen_in(places: &[Place]) -> Result<Bound, Problem> {
+/// Listens in the first directory that can be used; otherwise says what is wrong with the best.
+pub(super) fn listen_in(dirs: &[RuntimeDir]) -> Result<Bound, Problem> {
     let mut first = None;
-    for place in places {
-        match listen(place) {
+    for dir in dirs {
+        match listen(dir) {
             Ok(bound) => return Ok(bound),
             Err(problem) => first = first.or(Some(problem)),
         }
@@ -58,37 +58,37 @@ pub(super) fn listen_in(places: &[Place]) -> Result<Bound, Problem> {
     Err(first.unwrap_or_else(|| Problem::with(Path::new("/"), "there is none")))
 }
 
-fn listen(place: &Place) -> Result<Bound, Problem> {
-    let path = place.dir.join(format!("{}.sock", std::process::id()));
-    check_length(place, &path)?;
+fn listen(dir: &RuntimeDir) -> Result<Bound, Problem> {
+    let path = dir.path.join(format!("{}.sock", std::process::id()));
+    check_length(dir, &path)?;
     let bound = || {
         // Again if another server that leaves has taken the empty directory away meanwhile.
         for _ in 0..3 {
-            place.prepare()?;
-            remove_stale(&place.dir);
+            dir.prepare()?;
+            remove_stale(&dir.path);
             match bind(&path) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 bound => return bound.map_err(|error| Problem::new("listen on", &path, &error)),
             }
         }
-        Err(Problem::with(&place.dir, "it vanishes again and again"))
+        Err(Problem::with(&dir.path, "it vanishes again and again"))
     };
     let listener = bound()?;
     let inode = fs::symlink_metadata(&path).map_err(|error| Problem::new("find", &path, &error))?.ino();
-    Ok(Bound { listener, at: At { place: place.clone(), path, inode } })
+    Ok(Bound { listener, at: At { dir: dir.clone(), path, inode } })
 }
 
-fn check_length(place: &Place, path: &Path) -> Result<(), Problem> {
+fn check_length(dir: &RuntimeDir, path: &Path) -> Result<(), Problem> {
     let length = path.as_os_str().len();
     let cause = || format!("the path of its sockets has {length} bytes, and the kernel takes {MAX_PATH}");
-    if length > MAX_PATH { Err(Problem::with(&place.dir, &cause())) } else { Ok(()) }
+    if length > MAX_PATH { Err(Problem::with(&dir.path, &cause())) } else { Ok(()) }
 }
 
 /// What a start would have against this directory, as far as it can be told without making anything there.
 pub fn check(dir: &Path) -> Result<(), String> {
-    let place = Place::named(dir);
+    let dir = RuntimeDir::named(dir);
     let found =
-        check_length(&place, &dir.join(format!("{}.sock", std::process::id()))).and_then(|()| place.check());
+        check_length(&dir, &dir.path.join(format!("{}.sock", std::process::id()))).and_then(|()| dir.check());
     found.map_err(|problem| problem.text)
 }
 

@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+pub(super) mod from_report;
+
 use serde::{Deserialize, Serialize};
 
 /// The media type of answers that come line by line, a [`Step`] each.

@@ -26,7 +26,7 @@ use tracing::Instrument;
 
 use super::descriptors::{Client, Spare};
 use super::listening::{self, At, Bound};
-use super::place::{Place, Problem, key, network_namespace};
+use super::runtime_dir::{Problem, RuntimeDir, key, network_namespace};
 use super::{Api, Body, Via, client, error, siblings};
 use crate::handle::Handle;
 
@@ -77,12 +77,12 @@ impl Control {
     /// Listens. The addresses of the server are known by now, and it has not taken over yet.
     pub async fn open(self) -> Result<(), String> {
         let predecessor = self.predecessor();
-        let places = match (&self.0.dir, self.0.handle.addresses().first()) {
-            (Some(dir), _) => vec![Place::named(dir)],
+        let dirs = match (&self.0.dir, self.0.handle.addresses().first()) {
+            (Some(dir), _) => vec![RuntimeDir::named(dir)],
             (None, Some(address)) => self.usual(*address, predecessor).await,
             (None, None) => return Ok(()),
         };
-        match listen_in(places).await {
+        match listen_in(dirs).await {
             Ok((listener, at)) => {
                 self.0.descriptors.fill();
                 self.joined(at, predecessor).await;
@@ -106,23 +106,23 @@ impl Control {
 
     /// Where it goes without a flag. If another server is there, which can have the same address in another network
     /// namespace only, the name of that is in the name of the directory.
-    async fn usual(&self, address: SocketAddr, predecessor: Option<u32>) -> Vec<Place> {
+    async fn usual(&self, address: SocketAddr, predecessor: Option<u32>) -> Vec<RuntimeDir> {
         let plain = OsString::from(key(address));
-        let places = spawn_blocking(move || (Place::usual(&plain, predecessor), plain));
-        let Ok(Ok((places, mut named))) = timeout(PATIENCE, places).await else { return vec![] };
-        let (None, Some(namespace)) = (predecessor, network_namespace()) else { return places };
-        for place in &places {
-            if !siblings::servers(&place.dir).await.is_empty() {
+        let dirs = spawn_blocking(move || (RuntimeDir::usual(&plain, predecessor), plain));
+        let Ok(Ok((dirs, mut named))) = timeout(PATIENCE, dirs).await else { return vec![] };
+        let (None, Some(namespace)) = (predecessor, network_namespace()) else { return dirs };
+        for dir in &dirs {
+            if !siblings::servers(&dir.path).await.is_empty() {
                 named.push(format!(".{namespace}"));
-                return Place::usual(&named, None);
+                return RuntimeDir::usual(&named, None);
             }
         }
-        places
+        dirs
     }
 
     /// It listens there: finds out who its siblings are.
     async fn joined(&self, at: At, predecessor: Option<u32>) {
-        let dir = at.place.dir.clone();
+        let dir = at.dir.path.clone();
         *lock(&self.0.open) = Some(at);
         self.0.api.join(dir.clone(), predecessor).await;
         if predecessor.is_none()
@@ -174,15 +174,15 @@ impl Control {
     async fn again(&self) -> Option<Result<UnixListener, Problem>> {
         let at = lock(&self.0.open).clone()?;
         let (dir, predecessor) = (self.0.dir.clone(), self.predecessor());
-        let places = spawn_blocking(move || match dir {
+        let dirs = spawn_blocking(move || match dir {
             _ if at.is_there() => vec![],
-            Some(dir) => vec![Place::named(&dir)],
+            Some(dir) => vec![RuntimeDir::named(&dir)],
             // The key stays that of the service.
-            None => Place::usual(at.place.dir.file_name().unwrap_or_default(), predecessor),
+            None => RuntimeDir::usual(at.dir.path.file_name().unwrap_or_default(), predecessor),
         });
-        let places = timeout(PATIENCE, places).await.ok()?.ok().filter(|places| !places.is_empty())?;
-        Some(listen_in(places).await.map(|(listener, at)| {
-            let dir = at.place.dir.clone();
+        let dirs = timeout(PATIENCE, dirs).await.ok()?.ok().filter(|dirs| !dirs.is_empty())?;
+        Some(listen_in(dirs).await.map(|(listener, at)| {
+            let dir = at.dir.path.clone();
             tracing::info!("the control socket was gone, and is in {} now", dir.display());
             self.0.api.moved(dir);
             *lock(&self.0.open) = Some(at);
@@ -255,9 +255,9 @@ fn is_full(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
 }
 
-async fn listen_in(places: Vec<Place>) -> Result<(UnixListener, At), Problem> {
-    let best = places.first().map(|place| place.dir.clone()).unwrap_or_default();
-    let listening = spawn_blocking(move || listening::listen_in(&places));
+async fn listen_in(dirs: Vec<RuntimeDir>) -> Result<(UnixListener, At), Problem> {
+    let best = dirs.first().map(|dir| dir.path.clone()).unwrap_or_default();
+    let listening = spawn_blocking(move || listening::listen_in(&dirs));
     let Bound { listener, at } = match timeout(PATIENCE, listening).await {
         Ok(Ok(listening)) => listening?,
         Ok(Err(panic)) => return Err(Problem::with(&best, &panic.to_string())),

@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use super::describe;
 use super::protocol::Step;
+use super::protocol::from_report;
 use crate::handle::Events;
 use crate::report::Event;
 
@@ -36,7 +36,7 @@ impl Steps {
     pub(super) async fn next(&mut self) -> (Step, Option<bool>) {
         loop {
             let Some(event) = self.events.next().await else {
-                return (self.timed(describe::gone()), Some(false));
+                return (self.timed(from_report::gone()), Some(false));
             };
             let end = match &event {
                 Event::HandedOver(_) => {
@@ -49,7 +49,7 @@ impl Steps {
                 Event::Left(_) => Some(self.handed_over),
                 _ => None,
             };
-            if let Some(step) = describe::step(&event) {
+            if let Some(step) = from_report::step(&event) {
                 return (self.timed(step), end);
             }
         }

@@ -13,10 +13,10 @@ use hyper::StatusCode;
 use percent_encoding::percent_decode_str;
 use tokio::task::spawn_blocking;
 
-use super::place::{has_capabilities, secret};
+use super::probe_binary;
 use super::protocol::{Outcome, Step};
+use super::runtime_dir::{has_capabilities, secret};
 use super::steps::{Steps, Until};
-use super::trial;
 use crate::error::plain;
 use crate::handle::Handle;
 use crate::report::Phase;
@@ -74,7 +74,7 @@ impl Upgrade {
         };
         let (program, new) = (self.files.program.display().to_string(), self.files.new.clone());
         let name = new.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let version = trial::run(&new, ["--version"], VERSION_WITHIN).await;
+        let version = probe_binary::run(&new, ["--version"], VERSION_WITHIN).await;
         match version {
             Ok(version) => {
                 tell(Step { file: Some(name.clone()), version: Some(version), ..Step::named("runs") });
@@ -85,7 +85,7 @@ impl Upgrade {
             }
         }
         let args = [OsStr::new("--check")].into_iter().chain(self.args.iter().map(AsRef::as_ref));
-        match trial::run(&new, args, CHECK_WITHIN).await {
+        match probe_binary::run(&new, args, CHECK_WITHIN).await {
             Ok(_) => tell(Step { file: Some(name), ..Step::named("checked") }),
             Err(unfit) => {
                 let reason = format!(

@@ -10,8 +10,8 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use handover::control::listening::sockets;
-use handover::control::place::{bases, bases_of_others, homes, key, network_namespace};
 use handover::control::protocol::Status;
+use handover::control::runtime_dir::{bases, bases_of_others, homes, key, network_namespace};
 use hyper::{Method, StatusCode};
 use rustix::process::geteuid;
 use serde::Deserialize;

@@ -7,8 +7,8 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use handover::control::place::{has_capabilities, secret};
 use handover::control::plain;
+use handover::control::runtime_dir::{has_capabilities, secret};
 use hyper::{Method, StatusCode};
 use rustix::process::geteuid;
 

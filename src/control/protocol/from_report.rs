@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use super::place::network_namespace;
-use super::protocol::{self, Connections, Drained, Outcome, PortMember, Requests, Step, Version};
+use super::super::protocol;
+use super::super::runtime_dir::network_namespace;
+use super::{Connections, Drained, Outcome, PortMember, Requests, Step, Version};
 use crate::report::{Event, Failure, HandoverResult, LastHandover, Phase, Status};
 
-pub(super) fn version() -> Version {
+pub(in crate::control) fn version() -> Version {
     Version {
         name: env!("CARGO_PKG_NAME").to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -15,7 +16,7 @@ pub(super) fn version() -> Version {
 }
 
 /// `service` is the same for all generations of a server.
-pub(super) fn status(status: &Status, service: Option<&str>) -> protocol::Status {
+pub(in crate::control) fn status(status: &Status, service: Option<&str>) -> protocol::Status {
     let member = |one: &crate::report::PortMember| PortMember {
         address: one.address.to_string(),
         pid: one.pid,
@@ -89,7 +90,7 @@ fn failure(failure: &Failure) -> protocol::Failure {
 }
 
 /// An event as a step of a handover, if it is one. The one with an outcome is the last.
-pub(super) fn step(event: &Event) -> Option<Step> {
+pub(in crate::control) fn step(event: &Event) -> Option<Step> {
     Some(match event {
         Event::Noted(text) => Step { text: Some((*text).to_owned()), ..Step::named("note") },
         Event::SuccessorStarted { pid } => Step { failure: by(*pid), ..Step::named("started") },
@@ -118,7 +119,7 @@ pub(super) fn step(event: &Event) -> Option<Step> {
     })
 }
 
-pub(super) fn gone() -> Step {
+pub(in crate::control) fn gone() -> Step {
     Step { step: "gone".to_owned(), ..Step::failed("the generation has left") }
 }
 

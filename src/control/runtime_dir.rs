@@ -18,32 +18,32 @@ use crate::error::plain;
 
 /// The directory of one server.
 #[derive(Debug, Clone)]
-pub(crate) struct Place {
-    pub(crate) dir: PathBuf,
+pub(crate) struct RuntimeDir {
+    pub(crate) path: PathBuf,
     /// Named by a flag. Otherwise its levels that are ours to make: from the second one on they are inside of the first.
     made: Option<Vec<PathBuf>>,
 }
 
-impl Place {
-    pub(crate) fn named(dir: &Path) -> Place {
-        Place { dir: dir.to_owned(), made: None }
+impl RuntimeDir {
+    pub(crate) fn named(dir: &Path) -> RuntimeDir {
+        RuntimeDir { path: dir.to_owned(), made: None }
     }
 
     /// Where a server with this key is found that was told nothing, the best place first. A successor goes where its
     /// predecessor is, also when its first address is another one.
-    pub(crate) fn usual(key: &OsStr, predecessor: Option<u32>) -> Vec<Place> {
+    pub(crate) fn usual(key: &OsStr, predecessor: Option<u32>) -> Vec<RuntimeDir> {
         let bases = bases();
         let of_predecessor = predecessor.and_then(|pid| home_of(&bases, pid));
-        let usual = bases.iter().map(|base| Place::below(base, key));
+        let usual = bases.iter().map(|base| RuntimeDir::below(base, key));
         of_predecessor.into_iter().chain(usual).collect()
     }
 
-    fn below(base: &Path, key: &OsStr) -> Place {
+    fn below(base: &Path, key: &OsStr) -> RuntimeDir {
         let mut levels = vec![base.join("handover"), base.join("handover").join(key)];
         if base == temporary() {
             levels.insert(0, base.to_owned());
         }
-        Place { dir: levels[levels.len() - 1].clone(), made: Some(levels) }
+        RuntimeDir { path: levels[levels.len() - 1].clone(), made: Some(levels) }
     }
 
     pub(crate) fn is_default(&self) -> bool {
@@ -57,11 +57,11 @@ impl Place {
             trusted(dir, fs::symlink_metadata(dir))?;
         }
         if self.made.is_none() {
-            let missing: Vec<_> = self.dir.ancestors().take_while(|dir| !dir.exists()).collect();
+            let missing: Vec<_> = self.path.ancestors().take_while(|dir| !dir.exists()).collect();
             for dir in missing.into_iter().rev().filter(|dir| !dir.as_os_str().is_empty()) {
-                create(dir).map_err(|error| Problem::new("create", &self.dir, &error))?;
+                create(dir).map_err(|error| Problem::new("create", &self.path, &error))?;
             }
-            trusted(&self.dir, fs::metadata(&self.dir))?;
+            trusted(&self.path, fs::metadata(&self.path))?;
         }
         Ok(())
     }
@@ -69,13 +69,13 @@ impl Place {
     /// Whether a directory that is there can be trusted by its owner, who need not be the one that checks, or one can be
     /// made where there is none.
     pub(crate) fn check(&self) -> Result<(), Problem> {
-        match self.dir.ancestors().find(|dir| dir.exists()) {
-            Some(dir) if dir == self.dir => {
+        match self.path.ancestors().find(|dir| dir.exists()) {
+            Some(dir) if dir == self.path => {
                 let about = fs::metadata(dir);
                 of_user(about.as_ref().map_or(0, MetadataExt::uid), dir, about)
             }
             Some(dir) if !dir.is_dir() => {
-                Err(Problem::new("create", &self.dir, &io::ErrorKind::NotADirectory.into()))
+                Err(Problem::new("create", &self.path, &io::ErrorKind::NotADirectory.into()))
             }
             _ => Ok(()),
         }
@@ -85,19 +85,19 @@ impl Place {
     pub(crate) fn tidy(&self) {
         if self.is_default() {
             // Another generation may be in it.
-            let _ = fs::remove_dir(&self.dir);
+            let _ = fs::remove_dir(&self.path);
         }
     }
 }
 
 /// Where a process that lives has its socket.
-fn home_of(bases: &[PathBuf], pid: u32) -> Option<Place> {
+fn home_of(bases: &[PathBuf], pid: u32) -> Option<RuntimeDir> {
     let socket = format!("{pid}.sock");
     // One that is left of a process that had the same pid refuses.
     let is_home = |dir: &PathBuf| UnixStream::connect(dir.join(&socket)).is_ok();
     bases.iter().find_map(|base| {
         let dir = homes(base).into_iter().find(is_home)?;
-        Some(Place::below(base, dir.file_name()?))
+        Some(RuntimeDir::below(base, dir.file_name()?))
     })
 }
 
