@@ -1,4 +1,4 @@
-//! Every contestant under the same loads while it is restarted: what it lost, and what it took.
+//! Every competitor under the same loads while it is restarted: what it lost, and what it took.
 //!
 //! What the others lose is no failure of the run.
 
@@ -9,17 +9,17 @@ use serde::Serialize;
 use tokio::runtime::Handle;
 use tokio::task::block_in_place;
 
-use crate::contestants::Contestant;
+use crate::competitors::Competitor;
 use crate::measure::{Measured, spread};
 use crate::plot::{Loss, losses};
 use crate::progress::Progress;
 use crate::workloads::Workload;
 
-mod course;
-mod taken;
+mod run;
+mod usage;
 
-use course::{Course, Outcome};
-pub(crate) use course::{ON_THE_BED, on_the_bed};
+use run::{CompetitorRun, Outcome};
+pub(crate) use run::{IN_NETNS, on_the_bed};
 
 /// Those on loopback come first.
 const ALL: [Workload; 6] = [
@@ -30,13 +30,13 @@ const ALL: [Workload; 6] = [
     Workload::LossyKeepAlive,
     Workload::LossyHttp2,
 ];
-/// What takes two minutes with all contestants.
+/// What takes two minutes with all competitors.
 const QUICK: [Workload; 2] = [Workload::Fresh, Workload::KeepAlive];
 
-/// One contestant under one load.
+/// One competitor under one load.
 #[derive(Debug, Serialize)]
 pub(crate) struct Comparison {
-    pub(crate) contestant: &'static str,
+    pub(crate) competitor: &'static str,
     pub(crate) start: &'static str,
     pub(crate) restart: &'static str,
     pub(crate) workload: String,
@@ -59,17 +59,17 @@ pub(crate) async fn compare(named: &[Workload], quick: bool, pictures: Option<&P
     }
     println!();
     let mut comparisons = Vec::new();
-    for contestant in Contestant::all() {
-        let version = block_in_place(|| contestant.version());
+    for competitor in Competitor::all() {
+        let version = block_in_place(|| competitor.version());
         let outcomes = match &version {
-            Ok(_) => outcomes(contestant, &workloads, quick).await,
+            Ok(_) => outcomes(competitor, &workloads, quick).await,
             Err(why) => vec![Err(format!("missing: {why}")); workloads.len()],
         };
-        let Contestant { name, start, restart, .. } = contestant;
+        let Competitor { name, start, restart, .. } = competitor;
         println!("{name}  {}", version.as_deref().unwrap_or_default());
         for (workload, outcome) in workloads.iter().zip(outcomes) {
             let (workload, version) = (workload.name(), version.clone());
-            let comparison = Comparison { contestant: name, start, restart, workload, version, outcome };
+            let comparison = Comparison { competitor: name, start, restart, workload, version, outcome };
             print(&comparison);
             comparisons.push(comparison);
         }
@@ -93,26 +93,26 @@ fn restarts(workload: Workload, quick: bool) -> u32 {
 /// One after the other on loopback, where they keep the whole machine busy; at the same time over lossy networks, of which
 /// each has its own, and where all wait for packets most of the time.
 async fn outcomes(
-    contestant: Contestant,
+    competitor: Competitor,
     workloads: &[Workload],
     quick: bool,
 ) -> Vec<Result<Outcome, String>> {
-    let course = |workload: &Workload| Course {
-        contestant,
+    let run = |workload: &Workload| CompetitorRun {
+        competitor,
         workload: *workload,
         restarts: restarts(*workload, quick),
     };
     let (lossy, loopback): (Vec<_>, Vec<_>) =
-        workloads.iter().map(course).partition(|course| course.workload.is_lossy());
+        workloads.iter().map(run).partition(|run| run.workload.is_lossy());
     let mut outcomes = Vec::new();
-    for course in loopback {
-        let what = format!("{}, {}", contestant.name, course.workload.name());
-        let progress = Progress::named(what, course.restarts);
+    for run in loopback {
+        let what = format!("{}, {}", competitor.name, run.workload.name());
+        let progress = Progress::named(what, run.restarts);
         let tell = |restart, failed| progress.show(restart, failed);
-        outcomes.push(course.run(&Handle::current(), &tell).await);
+        outcomes.push(run.run(&Handle::current(), &tell).await);
     }
-    let all = lossy.first().map_or(0, |course| course.restarts);
-    let progress = Progress::named(format!("{}, lossy", contestant.name), all);
+    let all = lossy.first().map_or(0, |run| run.restarts);
+    let progress = Progress::named(format!("{}, lossy", competitor.name), all);
     let seen = Mutex::new(vec![(0, 0); lossy.len()]);
     let progress = |n: usize, restart, failed| {
         let mut seen = seen.lock().expect("nobody panics with it");
@@ -125,39 +125,39 @@ async fn outcomes(
 }
 
 fn over_networks(
-    courses: &[Course],
+    runs: &[CompetitorRun],
     progress: &(dyn Fn(usize, u64, u64) + Sync),
 ) -> Vec<Result<Outcome, String>> {
     std::thread::scope(|scope| {
-        let run = |(n, course): (usize, &Course)| {
-            let course = *course;
-            scope.spawn(move || course.run_on_the_bed(&|restart, failed| progress(n, restart, failed)))
+        let run = |(n, run): (usize, &CompetitorRun)| {
+            let run = *run;
+            scope.spawn(move || run.run_on_the_bed(&|restart, failed| progress(n, restart, failed)))
         };
-        let running: Vec<_> = courses.iter().enumerate().map(run).collect();
+        let running: Vec<_> = runs.iter().enumerate().map(run).collect();
         let failed = |_| Err("the process with the network failed".to_owned());
         running.into_iter().map(|one| one.join().unwrap_or_else(failed)).collect()
     })
 }
 
-/// A row for each contestant, with its workloads in their order.
+/// A row for each competitor, with its workloads in their order.
 fn lost(comparisons: &[Comparison]) -> Vec<Loss> {
     let per_restart = |one: &Comparison| {
         let outcome = one.outcome.as_ref().ok()?;
         Some(outcome.measured.failed as f64 / outcome.measured.restarts as f64)
     };
     let row = |of_one: &[Comparison]| Loss {
-        server: of_one[0].contestant.to_owned(),
+        server: of_one[0].competitor.to_owned(),
         per_restart: of_one.iter().map(per_restart).collect(),
     };
-    comparisons.chunk_by(|one, next| one.contestant == next.contestant).map(row).collect()
+    comparisons.chunk_by(|one, next| one.competitor == next.competitor).map(row).collect()
 }
 
-/// Every contestant with its version, or why it is missing.
+/// Every competitor with its version, or why it is missing.
 pub(crate) fn list() {
-    for contestant in Contestant::all() {
-        let version = contestant.version().unwrap_or_else(|why| format!("missing: {why}"));
-        println!("{:<32}{version}", contestant.name);
-        println!("    {}\n    {}", contestant.start, contestant.restart);
+    for competitor in Competitor::all() {
+        let version = competitor.version().unwrap_or_else(|why| format!("missing: {why}"));
+        println!("{:<32}{version}", competitor.name);
+        println!("    {}\n    {}", competitor.start, competitor.restart);
     }
 }
 
@@ -184,9 +184,9 @@ fn print(comparison: &Comparison) {
     for (kind, n) in failures {
         println!("    {n} x {kind}");
     }
-    let taken = &outcome.taken;
-    print!("    {:.1} MiB, at most {:.1}", taken.memory_before_mib, taken.memory_most_mib);
-    print!("; {:.3} s of CPU per 1,000 requests", taken.cpu_seconds_per_1000);
+    let usage = &outcome.usage;
+    print!("    {:.1} MiB, at most {:.1}", usage.memory_before_mib, usage.memory_most_mib);
+    print!("; {:.3} s of CPU per 1,000 requests", usage.cpu_seconds_per_1000);
     match spread(&outcome.gone_ms) {
         Some((_, median, max)) => println!("; old ones gone after {median:.0} ms, at most {max:.0}"),
         None => println!(),

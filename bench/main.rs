@@ -12,7 +12,7 @@ use serde::Serialize;
 
 mod bare;
 mod compare;
-mod contestants;
+mod competitors;
 mod growth;
 mod idle;
 mod measure;
@@ -114,10 +114,10 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.first().map(String::as_str) {
         Some(bare::ARGUMENT) => bare::serve(),
-        Some(compare::ON_THE_BED) => compare::on_the_bed(&args[1..]),
+        Some(compare::IN_NETNS) => compare::on_the_bed(&args[1..]),
         Some(standby::CELL) => standby::cell(&args[1..]),
-        Some(contestants::REFUSE_STEERING) => return contestants::refuse_steering(&args[1..]),
-        Some(workloads::ON_THE_BED) => workloads::on_the_bed(&args[1..]),
+        Some(competitors::REFUSE_STEERING) => return competitors::refuse_steering(&args[1..]),
+        Some(workloads::IN_NETNS) => workloads::on_the_bed(&args[1..]),
         _ => return run(&Cli::parse()),
     }
     ExitCode::SUCCESS

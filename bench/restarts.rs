@@ -21,7 +21,7 @@ pub(crate) struct Seen {
 
 /// What the server took.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Taken {
+pub(crate) struct Usage {
     /// Of each generation.
     rss_mib: Vec<f64>,
     cpu_seconds: Vec<f64>,
@@ -61,9 +61,9 @@ fn waited<T>(server: &Server, wait: impl FnOnce(&Server) -> T) -> T {
 
 impl Seen {
     /// Once the load has ended.
-    pub(crate) fn taken(&self, server: &Server) -> Taken {
+    pub(crate) fn usage(&self, server: &Server) -> Usage {
         let generations = 1..=self.asked.len() as u64;
-        Taken {
+        Usage {
             rss_mib: self.rss_mib.clone(),
             cpu_seconds: self.cpu_seconds.clone(),
             drain_ms: generations.filter_map(|generation| drain_ms(server, generation)).collect(),
@@ -80,7 +80,7 @@ fn drain_ms(server: &Server, generation: u64) -> Option<f64> {
     Some(ms(left.at - flip.at))
 }
 
-impl Taken {
+impl Usage {
     pub(crate) fn print(&self) {
         if let Some((min, median, max)) = spread(&self.drain_ms) {
             println!(

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
-use support::bed::{self, Bed, LOSSY, SERVER, TERRIBLE, Wire};
 use support::load::{Clients, Load, Report};
+use support::netns::{self, Bed, LOSSY, SERVER, TERRIBLE, Wire};
 use support::process::{Server, command, signal};
 
 /// The first argument of a process that measures one cell; the wire, the standby and the number of handovers follow.
@@ -53,7 +53,7 @@ pub(crate) fn sweep(quick: bool) -> Vec<Cell> {
     for &standby in standbys {
         let mut row = format!("| `{standby}`{} |", if standby == DEFAULT { " (default)" } else { "" });
         for (number, path) in PATHS.iter().enumerate() {
-            match bed::run(CELL, &[CELL, &number.to_string(), standby, &restarts.to_string()], || {}) {
+            match netns::run(CELL, &[CELL, &number.to_string(), standby, &restarts.to_string()], || {}) {
                 Ok(said) => {
                     let lost: Lost = serde_json::from_str(&said).expect("it was written by us");
                     row += &format!(" {} of {} |", grouped(lost.failed), grouped(lost.requests));
@@ -82,7 +82,7 @@ pub(crate) fn cell(args: &[String]) {
         println!("{}", serde_json::to_string(&lost).expect("it is plain data"));
     };
     // This process has a network already.
-    let _ = bed::run(CELL, &[], measure);
+    let _ = netns::run(CELL, &[], measure);
 }
 
 fn measure(path: &Path, standby: &str, handovers: u64) -> Report {

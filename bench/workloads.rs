@@ -4,19 +4,19 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
-use support::bed::{self, Bed, LOSSY, SERVER};
 use support::harness::example;
 use support::load::{Clients, Load, Report};
+use support::netns::{self, Bed, LOSSY, SERVER};
 use support::process::{Server, command};
 
 use crate::measure::{AROUND, Measured};
-use crate::restarts::{Seen, Taken, hand_over};
+use crate::restarts::{Seen, Usage, hand_over};
 
 /// Short, so that restarts can follow each other; long enough for any handshake on loopback.
 pub(crate) const STANDBY: &str = "500ms";
 
 /// The first argument of a process that runs one workload on a network of its own; its name and the handovers follow.
-pub(crate) const ON_THE_BED: &str = "--on-the-bed";
+pub(crate) const IN_NETNS: &str = "--on-the-bed";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Workload {
@@ -48,7 +48,7 @@ pub(crate) struct Run {
     pub(crate) measured: Measured,
     /// Of all kinds together, with the last one.
     #[serde(flatten)]
-    pub(crate) taken: Option<Taken>,
+    pub(crate) usage: Option<Usage>,
 }
 
 /// Clients of one kind, among all of a workload.
@@ -122,8 +122,8 @@ impl Workload {
         let runs: Vec<Run> = if self.is_lossy() {
             // Standby takes 5 s each time.
             let handovers = handovers.div_ceil(4).to_string();
-            let args = [ON_THE_BED, &self.name(), &handovers];
-            let said = tokio::task::block_in_place(|| bed::run(ON_THE_BED, &args, || {}))?;
+            let args = [IN_NETNS, &self.name(), &handovers];
+            let said = tokio::task::block_in_place(|| netns::run(IN_NETNS, &args, || {}))?;
             serde_json::from_str(&said).map_err(|e| format!("{e}: {said}"))?
         } else {
             let args = ["--listen", "127.0.0.1:0", "--standby", STANDBY];
@@ -137,7 +137,7 @@ impl Workload {
                 println!("\n  {}: {}", run.workload, run.title);
             }
             run.measured.print();
-            run.taken.iter().for_each(Taken::print);
+            run.usage.iter().for_each(Usage::print);
         }
         Ok(runs)
     }
@@ -155,10 +155,10 @@ impl Workload {
             workload: self.name() + part.name,
             title: if part.title.is_empty() { self.title() } else { part.title.to_owned() },
             measured: Measured::of_part(report, &whole, &seen.asked),
-            taken: None,
+            usage: None,
         };
         let mut runs: Vec<Run> = parts.iter().zip(reports).map(run).collect();
-        runs.last_mut().expect("there are clients").taken = Some(seen.taken(server));
+        runs.last_mut().expect("there are clients").usage = Some(seen.usage(server));
         runs
     }
 }
@@ -240,7 +240,7 @@ pub(crate) fn on_the_bed(args: &[String]) {
         println!("{}", serde_json::to_string(&runs).expect("it is plain data"));
     };
     // Inside already, so it is run as it is.
-    bed::run(ON_THE_BED, &[], measure).expect("this process was started there");
+    netns::run(IN_NETNS, &[], measure).expect("this process was started there");
 }
 
 pub(crate) fn start_playground(args: &[&str]) -> Server {

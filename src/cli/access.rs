@@ -15,9 +15,9 @@ use hyper::body::{Body, Buf, Frame, SizeHint};
 use hyper::{Method, Request, StatusCode, Version};
 use pin_project_lite::pin_project;
 
-use super::files;
-use super::lines::{Flush, Lines};
 use super::log::cannot_open;
+use super::log_file;
+use super::log_writer::{Flush, LogWriter};
 use super::reopen::LogFiles;
 
 #[derive(Debug, Args)]
@@ -37,13 +37,13 @@ enum Form {
     Json,
 }
 
-/// Lines that may wait for a slow reader.
+/// LogWriter that may wait for a slow reader.
 const QUEUE: usize = 16 * 1024;
 
 #[derive(Debug)]
 pub(crate) struct AccessLog {
     form: Form,
-    lines: Lines,
+    lines: LogWriter,
     handle: Handle,
 }
 
@@ -53,7 +53,7 @@ impl AccessOptions {
         self.access_log_file.as_deref().filter(|_| self.access_log != Form::Off)
     }
 
-    /// Lines are written until the second of what this returns is dropped; none at all if the log is off.
+    /// LogWriter are written until the second of what this returns is dropped; none at all if the log is off.
     pub(crate) fn open(
         &self,
         handle: &Handle,
@@ -64,11 +64,11 @@ impl AccessOptions {
         }
         let out: Box<dyn io::Write + Send> = match &self.access_log_file {
             None => Box::new(io::stdout()),
-            Some(path) => {
-                Box::new(files::append(path, true).map_err(|error| cannot_open("access log", path, &error))?)
-            }
+            Some(path) => Box::new(
+                log_file::append(path, true).map_err(|error| cannot_open("access log", path, &error))?,
+            ),
         };
-        let (lines, flush) = Lines::begin("access log", QUEUE, out, |dropped| {
+        let (lines, flush) = LogWriter::begin("access log", QUEUE, out, |dropped| {
             tracing::warn!(
                 dropped,
                 "lines of the access log were dropped: they could not be written, or not soon enough"

@@ -149,23 +149,23 @@ fn is_local(host: &str) -> bool {
 
 /// The service of all addresses: the control interface on the admin address, the site on the others.
 #[derive(Debug, Clone)]
-pub(crate) struct Front<S> {
+pub(crate) struct AdminRouter<S> {
     site: S,
     metrics: Metrics,
     admin: Option<Arc<(Admin, Api)>>,
     handle: Handle,
 }
 
-impl<S> Front<S> {
+impl<S> AdminRouter<S> {
     pub(crate) fn new(
         site: S,
         metrics: Metrics,
         admin: Option<Admin>,
         api: &Api,
         handle: Handle,
-    ) -> Front<S> {
+    ) -> AdminRouter<S> {
         let admin = admin.map(|admin| Arc::new((admin, api.clone())));
-        Front { site, metrics, admin, handle }
+        AdminRouter { site, metrics, admin, handle }
     }
 
     fn admin(&self, request: &Request<Incoming>) -> Option<&Arc<(Admin, Api)>> {
@@ -174,7 +174,7 @@ impl<S> Front<S> {
     }
 }
 
-impl<S, B> Service<Request<Incoming>> for Front<S>
+impl<S, B> Service<Request<Incoming>> for AdminRouter<S>
 where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
     S::Future: Send + 'static,

@@ -6,9 +6,9 @@ use std::path::Path;
 use handover::control::listening;
 
 use super::config::Config;
-use super::files;
 use super::flags::Cli;
 use super::log::{cannot_open, one_line};
+use super::log_file;
 use super::serve::{check_root, configured};
 
 /// Prints what would be served, or gives the error that a start would give.
@@ -46,7 +46,7 @@ pub(super) fn check(
 /// A file that is there is opened; of another only the directory is looked at, because the one who checks may be another
 /// user than the one who serves, and must not be the owner of the log.
 fn could_append(path: &Path) -> io::Result<()> {
-    match files::append(path, false) {
+    match log_file::append(path, false) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
             match std::fs::metadata(dir)?.is_dir() {

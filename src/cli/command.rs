@@ -12,8 +12,8 @@ use clap::{Args, Subcommand};
 
 use super::options::Named;
 
-pub(crate) mod ask;
-mod find;
+pub(crate) mod client;
+mod discover;
 mod manual;
 mod reload;
 mod reopen;

@@ -1,67 +1,151 @@
-//! Files that the program writes to, in directories that may belong to another user: where a symbolic link is
-//! followed.
+//! What the binary serves: the files of ROOT, or a page that says who answers.
 
-use std::ffi::CString;
-use std::fs::File;
+use std::convert::Infallible;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::PathBuf;
+use std::pin::Pin;
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, fchmod, fcntl_getfl, fcntl_setfl, openat, statat};
-use rustix::process::geteuid;
+use handover::Handle;
+use http_body_util::{Either, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::service::Service;
+use hyper::{Method, Request, Response, StatusCode, Version};
+use tower_http::services::ServeDir;
+use tower_http::services::fs::{DefaultServeDirFallback, ServeFileSystemResponseBody};
 
-const STICKY: u32 = 0o1000;
-const WRITABLE_BY_OTHERS: u32 = 0o022;
+use super::open_files::Files;
 
-/// Opens a file for lines at its end. With `create` it is made if it is missing, with mode 0640, because a log may say more
-/// than the world should know.
-///
-/// A symbolic link is followed only where no other user could have put it: a server of root whose log lies in the directory of
-/// another user would write to any file otherwise. For the same reason a file there has no second name.
-pub(crate) fn append(path: &Path, create: bool) -> io::Result<File> {
-    let (Some(name), parent) = (path.file_name(), path.parent()) else {
-        return Err(io::ErrorKind::IsADirectory.into());
-    };
-    let parent = parent.filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let name = CString::new(name.as_bytes())?;
-    // Held from here on, so that another directory cannot take its place.
-    let dir =
-        File::from(openat(CWD, parent, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?);
-    // A FIFO without a reader is an error at once, instead of a wait for its reader (fifo(7)). Only to open it.
-    let mut flags = OFlags::WRONLY | OFlags::APPEND | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    flags.set(OFlags::CREATE, create);
-    let open = |flags| openat(&dir, &name, flags, Mode::from_raw_mode(0o640)).map(File::from);
-    let about = dir.metadata()?;
-    let trusted = |uid| uid == 0 || uid == geteuid().as_raw();
-    let only_ours = trusted(about.uid()) && about.mode() & WRITABLE_BY_OTHERS == 0;
-    let file = match open(flags | OFlags::NOFOLLOW) {
-        Err(rustix::io::Errno::LOOP) => {
-            let link = statat(&dir, &name, AtFlags::SYMLINK_NOFOLLOW)?;
-            // In a sticky directory no other user can put another link there.
-            let ours_for_good = about.mode() & STICKY != 0 && trusted(about.uid()) && trusted(link.st_uid);
-            if FileType::from_raw_mode(link.st_mode) == FileType::Symlink && !only_ours && !ours_for_good {
-                return Err(io::Error::new(
-                    io::ErrorKind::PermissionDenied,
-                    "it is a symbolic link in a directory that another user may write to",
-                ));
-            }
-            open(flags)?
+#[derive(Debug, Clone)]
+pub(crate) struct FileServer {
+    files: Option<Dir>,
+    probes: bool,
+    handle: Handle,
+}
+
+/// A page that is made here.
+pub(crate) type Page = Full<Bytes>;
+pub(crate) type Body = Either<ServeFileSystemResponseBody, Page>;
+
+impl FileServer {
+    pub(crate) fn new(root: Option<PathBuf>, probes: bool, handle: Handle) -> FileServer {
+        FileServer { files: root.map(Dir::of), probes, handle }
+    }
+}
+
+impl FileServer {
+    /// A generation that retires says 200: the address is served. Only the end of the service is a reason to look elsewhere.
+    fn probe(&self, request: &Request<Incoming>) -> Option<Response<Page>> {
+        if !self.probes || !matches!(*request.method(), Method::GET | Method::HEAD) {
+            return None;
         }
-        opened => opened?,
-    };
-    if !only_ours && about.mode() & STICKY == 0 && file.metadata().is_ok_and(|f| f.is_file() && f.nlink() > 1)
-    {
-        return Err(io::Error::new(
-            io::ErrorKind::PermissionDenied,
-            "it has a second name, and lies in a directory that another user may write to",
-        ));
+        let (status, text) = match request.uri().path() {
+            "/readyz" if self.handle.is_stopping() => (StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
+            "/healthz" | "/readyz" => (StatusCode::OK, "ok\n"),
+            _ => return None,
+        };
+        let mut response = plain(text.to_owned());
+        *response.status_mut() = status;
+        Some(response)
     }
-    let found = file.metadata()?;
-    if found.mode() & 0o600 != 0o600 && found.is_file() && found.uid() == geteuid().as_raw() {
-        // A umask that leaves its owner nothing would refuse it to the next generation.
-        fchmod(&file, Mode::from_raw_mode(found.mode() & 0o777 | 0o600))?;
+}
+
+/// The files of ROOT. For each stream of an HTTP/2 client that does not read hyper keeps two pieces of what was read, so they
+/// are small where there are many; in HTTP/1 there is one response at a time for each connection.
+#[derive(Debug, Clone)]
+struct Dir {
+    files: Files,
+    served: ServeDir<DefaultServeDirFallback, Files>,
+}
+
+impl Dir {
+    fn of(root: PathBuf) -> Dir {
+        let files = Files::default();
+        let served = ServeDir::with_backend(root, files.clone());
+        Dir { files, served: served.precompressed_br().precompressed_gzip().precompressed_zstd() }
     }
-    fcntl_setfl(&file, fcntl_getfl(&file)? - OFlags::NONBLOCK)?;
-    Ok(file)
+
+    fn service(&self, version: Version) -> ServeDir<DefaultServeDirFallback, Files> {
+        let served = self.served.clone();
+        if version < Version::HTTP_2 { served } else { served.with_buf_chunk_size(self.files.chunk()) }
+    }
+}
+
+impl Service<Request<Incoming>> for FileServer {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        if let Some(probe) = self.probe(&request) {
+            return Box::pin(async { Ok(probe.map(Either::Right)) });
+        }
+        let Some(files) = &self.files else {
+            let page = page(&request, &self.handle);
+            return Box::pin(async { Ok(page.map(Either::Right)) });
+        };
+        // `GET name`, which only CONNECT may say (RFC 9112, section 3.2.3).
+        if request.uri().path().is_empty() && matches!(*request.method(), Method::GET | Method::HEAD) {
+            return Box::pin(async { Ok(status(StatusCode::BAD_REQUEST)) });
+        }
+        let mut files = files.service(request.version());
+        Box::pin(async move {
+            let found: io::Result<_> = files.try_call(request).await;
+            Ok(found.map_or_else(|error| status(status_of(&error)), |response| response.map(Either::Left)))
+        })
+    }
+}
+
+/// For a browser a page, for anything else (curl) the same in plain text.
+fn page(request: &Request<Incoming>, handle: &Handle) -> Response<Page> {
+    let (generation, pid) = (handle.generation(), std::process::id());
+    let text = format!(
+        "handover: generation {generation}, pid {pid}\n\n\
+         This server can be replaced without losing a request. Try it:\n\n    \
+         kill -HUP {pid}            start a new generation, which takes over\n    \
+         handover PATH/TO/FILES     serve a directory instead of this page\n    \
+         handover --help            all options\n"
+    );
+    let accept = request.headers().get(ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    if !accept.contains("text/html") {
+        return plain(text);
+    }
+
+    let style = "color-scheme: light dark; font: 1rem/1.6 system-ui; max-width: 44rem; margin: 15vh auto; padding: 0 1rem";
+    let html = format!(
+        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content=\"width=device-width\">\
+         <title>handover</title><body style=\"{style}\"><pre style=\"overflow: auto\">{text}</pre>\n"
+    );
+    uncached(html, "text/html; charset=utf-8")
+}
+
+/// A name that no file has or can have is the client's mistake. Anything else is ours.
+fn status_of(error: &io::Error) -> StatusCode {
+    use io::ErrorKind::{InvalidFilename, NotADirectory, NotFound, PermissionDenied};
+    match error.kind() {
+        NotFound | PermissionDenied | NotADirectory | InvalidFilename => StatusCode::NOT_FOUND,
+        _ => {
+            tracing::debug!(%error, "cannot read a file");
+            StatusCode::INTERNAL_SERVER_ERROR
+        }
+    }
+}
+
+fn status(status: StatusCode) -> Response<Body> {
+    let mut response = Response::new(Either::Right(Full::default()));
+    *response.status_mut() = status;
+    response
+}
+
+fn plain(text: String) -> Response<Page> {
+    uncached(text, "text/plain; charset=utf-8")
+}
+
+/// The next answer may come from another generation.
+pub(crate) fn uncached(body: impl Into<Bytes>, kind: &'static str) -> Response<Page> {
+    let mut response = Response::new(Full::new(body.into()));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
 }

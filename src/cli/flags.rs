@@ -7,8 +7,8 @@ use clap::{ArgAction, Parser};
 use super::access::AccessOptions;
 use super::admin::AdminOptions;
 use super::command::Command;
-use super::extras::ExtraOptions;
 use super::log::LogOptions;
+use super::middleware::MiddlewareOptions;
 use super::options::{ControlOptions, ServerOptions};
 use super::tls::TlsOptions;
 
@@ -38,7 +38,7 @@ pub(crate) struct Cli {
     #[arg(default_missing_value = "true", hide_possible_values = true)]
     pub(crate) supervise: Option<bool>,
     #[command(flatten)]
-    pub(crate) extras: ExtraOptions,
+    pub(crate) middleware: MiddlewareOptions,
     #[command(flatten)]
     pub(crate) access: AccessOptions,
     #[command(flatten)]

@@ -15,23 +15,23 @@ mod check;
 mod command;
 mod config;
 mod encoders;
-mod extras;
 mod files;
 mod flags;
-pub mod lines;
 mod listing;
 pub mod log;
+mod log_file;
+pub mod log_writer;
+mod middleware;
 mod open_files;
 pub mod options;
 mod release;
 mod reopen;
 mod runtime;
 mod serve;
-mod site;
 pub mod tls;
 
 use flags::Cli;
-use reopen::{Asked, LogFiles};
+use reopen::{LogFiles, ReopenSignal};
 
 /// Whether this process is to serve, from a glance at its arguments. What only asks or commands is ended by Ctrl-C as usual.
 pub fn is_server() -> bool {
@@ -46,7 +46,7 @@ pub fn is_server() -> bool {
 
 /// `signals` are those that were caught already.
 pub fn run(mut signals: Option<Signals>) -> ExitCode {
-    let asked = Asked::listen();
+    let asked = ReopenSignal::listen();
     // Prints usage errors itself, and exits with status 2.
     let (mut cli, config, read) = config::parse::<Cli>();
     if let Some(command) = cli.command {

@@ -15,7 +15,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_e
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
-use super::site::{Page, uncached};
+use super::files::{Page, uncached};
 
 mod cache;
 

@@ -13,8 +13,8 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
-use super::files;
-use super::lines::{Flush, Lines};
+use super::log_file;
+use super::log_writer::{Flush, LogWriter};
 
 #[derive(Debug, Args)]
 pub struct LogOptions {
@@ -55,22 +55,22 @@ fn is_terminal() -> bool {
     io::stderr().is_terminal() || (handover::generation() > 1 && io::stdin().is_terminal())
 }
 
-/// Lines that may wait for a slow reader.
+/// LogWriter that may wait for a slow reader.
 const QUEUE: usize = 1024;
 
 impl LogOptions {
-    /// Lines are written until the second of what this returns is dropped. When the log file cannot be opened they go to
+    /// LogWriter are written until the second of what this returns is dropped. When the log file cannot be opened they go to
     /// stderr, and the third says why.
-    pub fn install(&self) -> (Lines, Flush, Result<(), String>) {
+    pub fn install(&self) -> (LogWriter, Flush, Result<(), String>) {
         let (out, opened): (Box<dyn Write + Send>, _) = match self.log_file.as_deref() {
             None => (Box::new(io::stderr()), Ok(())),
-            Some(path) => match files::append(path, true) {
+            Some(path) => match log_file::append(path, true) {
                 Ok(file) => (Box::new(file), Ok(())),
                 Err(error) => (Box::new(io::stderr()), Err(cannot_open("log file", path, &error))),
             },
         };
         let colours = self.log_file.is_none() && is_terminal();
-        let (lines, flush) = Lines::begin("log", QUEUE, out, |dropped| {
+        let (lines, flush) = LogWriter::begin("log", QUEUE, out, |dropped| {
             tracing::warn!(
                 dropped,
                 "lines of the log were dropped: they could not be written, or not soon enough"
@@ -103,7 +103,7 @@ pub(crate) fn cannot_open(what: &str, path: &std::path::Path, error: &io::Error)
 
 /// Makes a line of each event.
 struct Events {
-    lines: Lines,
+    lines: LogWriter,
     format: Format,
     generation: u64,
 }
@@ -134,7 +134,7 @@ impl<'a> MakeWriter<'a> for Events {
 
 /// One event on its way to becoming a line.
 struct Event<'a> {
-    lines: &'a Lines,
+    lines: &'a LogWriter,
     /// What stands at the end of each line, and this one does not say by itself.
     missing: String,
 }

@@ -19,9 +19,9 @@ use signal_hook::{flag, low_level::pipe};
 use tokio::io::AsyncReadExt;
 use tokio::task::spawn_blocking;
 
-use super::command::ask::ask;
-use super::files;
-use super::lines::Lines;
+use super::command::client::ask;
+use super::log_file;
+use super::log_writer::LogWriter;
 use super::options::ControlOptions;
 
 /// The files that lines go to.
@@ -31,11 +31,11 @@ pub(crate) struct LogFiles(Arc<Mutex<Vec<LogFile>>>);
 #[derive(Debug)]
 struct LogFile {
     path: PathBuf,
-    lines: Lines,
+    lines: LogWriter,
 }
 
 impl LogFiles {
-    pub(crate) fn add(&self, path: PathBuf, lines: Lines) {
+    pub(crate) fn add(&self, path: PathBuf, lines: LogWriter) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(LogFile { path, lines });
     }
 }
@@ -45,7 +45,7 @@ impl control::LogFiles for LogFiles {
         let files = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut opened = Ok(vec![]);
         for LogFile { path, lines } in files.iter() {
-            match files::append(path, true).and_then(|file| lines.go_to(file)) {
+            match log_file::append(path, true).and_then(|file| lines.go_to(file)) {
                 Ok(()) => opened.iter_mut().for_each(|all| all.push(path.clone())),
                 Err(error) => {
                     let why =
@@ -61,21 +61,21 @@ impl control::LogFiles for LogFiles {
 
 /// Each SIGUSR1 from now on, until it is read.
 #[derive(Debug)]
-pub(crate) struct Asked(UnixStream);
+pub(crate) struct ReopenSignal(UnixStream);
 
-impl Asked {
+impl ReopenSignal {
     /// Called first of all, so that there is no moment in which the signal ends this process. SIGXFSZ, which a log at the
     /// limit of file sizes brings, has a handler that does nothing, instead of being ignored, because a program that is
     /// started from here would go on ignoring it: the write fails, and the line is dropped and counted.
-    pub(crate) fn listen() -> io::Result<Asked> {
+    pub(crate) fn listen() -> io::Result<ReopenSignal> {
         flag::register(SIGXFSZ, Arc::default())?;
         let (read, write) = UnixStream::pair()?;
         pipe::register(SIGUSR1, write)?;
-        Ok(Asked(read))
+        Ok(ReopenSignal(read))
     }
 
     /// In a generation. The siblings are told, because the sender of the signal knows one pid.
-    pub(crate) async fn obey(self, files: LogFiles, api: Api) {
+    pub(crate) async fn reopen_when_told(self, files: LogFiles, api: Api) {
         let asked = self.0.set_nonblocking(true).and_then(|()| tokio::net::UnixStream::from_std(self.0));
         let Ok(mut asked) = asked else { return };
         while let Ok(1..) = asked.read(&mut [0; 64]).await {

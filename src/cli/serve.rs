@@ -12,21 +12,21 @@ use hyper::body::{Body, Bytes, Incoming};
 use hyper::service::Service;
 use hyper::{Request, Response};
 
-use super::admin::{Admin, Front};
+use super::admin::{Admin, AdminRouter};
 use super::command::Command;
 use super::config::Config;
-use super::extras::Extras;
+use super::files::FileServer;
 use super::flags::Cli;
+use super::middleware::Middleware;
 use super::options::ControlOptions;
-use super::reopen::{Asked, LogFiles};
-use super::site::Site;
+use super::reopen::{LogFiles, ReopenSignal};
 use super::{release, runtime};
 
 pub(crate) fn serve(
     cli: Cli,
     config: Config,
     files: LogFiles,
-    asked: Option<Asked>,
+    asked: Option<ReopenSignal>,
     signals: Option<Signals>,
 ) -> Result<(), Box<dyn std::error::Error>> {
     if let Some(root) = &cli.root {
@@ -39,10 +39,10 @@ pub(crate) fn serve(
     let access =
         cli.access.open(&handle, &files).map_err(|problem| config.blame("access-log-file", problem))?;
     let (access, _flush) = access.unzip();
-    let site = Site::new(cli.root.clone(), cli.probes, handle);
+    let site = FileServer::new(cli.root.clone(), cli.probes, handle);
     let runtime = runtime::build()?;
     let operation = Operation { control: cli.control, admin, files, asked };
-    let served = match Extras::of(&site, cli.root, &cli.extras, config.tables, access) {
+    let served = match Middleware::of(&site, cli.root, &cli.middleware, config.tables, access) {
         Some(extras) => runtime.block_on(operated(server, extras, operation)),
         None => runtime.block_on(operated(server, site, operation)),
     };
@@ -73,7 +73,7 @@ struct Operation {
     control: ControlOptions,
     admin: Option<Admin>,
     files: LogFiles,
-    asked: Option<Asked>,
+    asked: Option<ReopenSignal>,
 }
 
 /// Serves the site, and answers its operators.
@@ -88,11 +88,11 @@ where
     let Operation { control, admin, files, asked } = operation;
     let api = Api::new(handle.clone(), metrics.clone(), Arc::new(files.clone()));
     if let Some(asked) = asked {
-        tokio::spawn(asked.obey(files, api.clone()));
+        tokio::spawn(asked.reopen_when_told(files, api.clone()));
     }
     let no_control = control.no_control;
     let control = Control::new(control.control, handle.clone(), api.clone());
-    let front = Front::new(site, metrics, admin, &api, handle);
+    let front = AdminRouter::new(site, metrics, admin, &api, handle);
     let opening = control.clone();
     let open = async move { if no_control { Ok(()) } else { opening.open().await } };
     let served = server.ready_when(open).serve(front).await;

@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use support::bed::{Bed, SERVER, Wire};
 use support::harness::{Client, Faulty, QUICK, Traffic, example, get, start, wait_until};
 use support::load::{Clients, Report};
+use support::netns::{Bed, SERVER, Wire};
 use support::process::{Line, Server, command, signal};
 use support::steering;
 

@@ -10,15 +10,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use support::bed::{self, Bed, LOSSY, SERVER, TERRIBLE, Wire};
 use support::harness::{Traffic, example, hand_over, skip};
 use support::http2;
 use support::load::{Clients, Report};
+use support::netns::{self, Bed, LOSSY, SERVER, TERRIBLE, Wire};
 use support::process::{Server, command};
 
 /// Runs `test`, which is the body of the test of this name, where it has a network of its own.
 fn on_the_bed(name: &str, test: impl FnOnce()) {
-    match bed::run(name, &["--exact", name, "--nocapture"], test) {
+    match netns::run(name, &["--exact", name, "--nocapture"], test) {
         Ok(said) => println!("{said}"),
         Err(why) => skip(&why),
     }

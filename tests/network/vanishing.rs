@@ -5,9 +5,9 @@ use std::io::Read;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use support::bed::{Bed, SERVER, Wire};
 use support::harness::{Client, Traffic, example};
 use support::load::Clients;
+use support::netns::{Bed, SERVER, Wire};
 use support::process::{Line, Server, command, signal};
 
 use crate::{load, on_the_bed};

@@ -4,12 +4,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 pub mod answer;
-pub mod bed;
 pub mod chaos;
 pub mod frames;
 pub mod harness;
 pub mod http2;
 pub mod load;
+pub mod netns;
 pub mod process;
 pub mod resources;
 pub mod servers;

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use handover::control::protocol::Step;
 use hyper::{Method, StatusCode};
 
-use super::ask::{Steps, ask};
-use super::find::{Generation, serving};
+use super::client::{Steps, ask};
+use super::discover::{Generation, serving};
 use super::{SILENCE, Trouble, Which, failed, say};
 
 /// How long a server may go on refusing that says that it serves.

@@ -5,8 +5,8 @@ use std::time::Duration;
 use handover::control::protocol::Reopened;
 use hyper::{Method, StatusCode};
 
-use super::ask::ask;
-use super::find::{Generation, look, only_one};
+use super::client::ask;
+use super::discover::{Generation, look, only_one};
 use super::{Trouble, Which, failed, say};
 
 const PATIENCE: Duration = Duration::from_secs(5);

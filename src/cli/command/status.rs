@@ -3,7 +3,7 @@
 use handover::control::protocol::Outcome;
 use serde_json::{Value, json};
 
-use super::find::{Generation, look};
+use super::discover::{Generation, look};
 use super::table::Table;
 use super::{Trouble, Which, say};
 

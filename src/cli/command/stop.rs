@@ -8,8 +8,8 @@ use hyper::{Method, StatusCode};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use super::ask::ask;
-use super::find::{Generation, look, only_one};
+use super::client::ask;
+use super::discover::{Generation, look, only_one};
 use super::{Trouble, Which, failed, say};
 
 /// How long a socket may be there of a process that is not.

@@ -12,8 +12,8 @@ use handover::control::runtime_dir::{has_capabilities, secret};
 use hyper::{Method, StatusCode};
 use rustix::process::geteuid;
 
-use super::ask::ask;
-use super::find::{Generation, serving};
+use super::client::ask;
+use super::discover::{Generation, serving};
 use super::reload::follow;
 use super::{Trouble, Which, failed, say};
 

@@ -199,7 +199,7 @@ impl Ranks {
     }
 }
 
-/// Asked each time, because it can be changed while the process runs (prlimit(1)).
+/// ReopenSignal each time, because it can be changed while the process runs (prlimit(1)).
 fn most() -> usize {
     let quarter = getrlimit(Resource::Nofile).current.map_or(u64::MAX, |limit| limit / 4);
     usize::try_from(quarter).unwrap_or(usize::MAX).max(LEAST)

@@ -1,4 +1,4 @@
-//! Where a contestant listens, and whether it answers there.
+//! Where a competitor listens, and whether it answers there.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};

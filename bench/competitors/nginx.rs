@@ -8,7 +8,7 @@ use rustix::process::{Resource, getrlimit, getuid};
 use support::servers::family::Family;
 use support::servers::{packages, tell, wait_for};
 
-use super::{Contestant, Kind, Means, cores};
+use super::{Competitor, Kind, Means, cores};
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Way {
@@ -18,20 +18,20 @@ pub(super) enum Way {
     Upgrade,
 }
 
-pub(super) const ALL: &[Contestant] = &[
-    Contestant {
+pub(super) const ALL: &[Competitor] = &[
+    Competitor {
         name: "nginx, reload",
         start: "nginx -p DIR/ -c nginx.conf",
         restart: "kill -HUP MASTER",
         kind: Kind::Nginx(Way::Reload),
     },
-    Contestant {
+    Competitor {
         name: "nginx, reload, reuseport",
         start: "nginx -p DIR/ -c nginx.conf, with listen ... reuseport",
         restart: "kill -HUP MASTER",
         kind: Kind::Nginx(Way::ReloadReuseport),
     },
-    Contestant {
+    Competitor {
         name: "nginx, binary upgrade",
         start: "nginx -p DIR/ -c nginx.conf, as a daemon",
         restart: "kill -USR2 MASTER, and when the new one has workers kill -WINCH MASTER, kill -QUIT MASTER",

@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 use support::servers::family::Family;
 use support::servers::{packages, tell};
 
-use super::{Contestant, Kind, Means, cores};
+use super::{Competitor, Kind, Means, cores};
 
 /// When a worker that leaves closes a connection without a request.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -15,14 +15,14 @@ pub(super) enum Idle {
     AfterAnswer,
 }
 
-pub(super) const ALL: &[Contestant] = &[
-    Contestant {
+pub(super) const ALL: &[Competitor] = &[
+    Competitor {
         name: "HAProxy",
         start: "haproxy -W -f haproxy.cfg",
         restart: "kill -USR2 MASTER",
         kind: Kind::Haproxy(Idle::AtOnce),
     },
-    Contestant {
+    Competitor {
         name: "HAProxy, idle-close-on-response",
         start: "haproxy -W -f haproxy.cfg, with option idle-close-on-response",
         restart: "kill -USR2 MASTER",

@@ -10,7 +10,7 @@ use support::process::{Server, command};
 use support::servers::{tell, wait_for};
 use support::steering;
 
-use super::{Contestant, Kind, Means};
+use super::{Competitor, Kind, Means};
 
 /// The protection that is off.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -21,26 +21,26 @@ pub(super) enum Without {
     LameDuck,
 }
 
-pub(super) const ALL: &[Contestant] = &[
-    Contestant {
+pub(super) const ALL: &[Competitor] = &[
+    Competitor {
         name: "handover",
         start: "playground --listen IP:PORT --standby TIME",
         restart: "kill -HUP PID",
         kind: Kind::Handover(Without::Nothing),
     },
-    Contestant {
+    Competitor {
         name: "handover, no hold",
         start: "playground --listen IP:PORT --standby TIME, with SO_ATTACH_REUSEPORT_CBPF refused by seccomp",
         restart: "kill -HUP PID",
         kind: Kind::Handover(Without::Hold),
     },
-    Contestant {
+    Competitor {
         name: "handover, no standby",
         start: "playground --listen IP:PORT --standby 0s",
         restart: "kill -HUP PID",
         kind: Kind::Handover(Without::Standby),
     },
-    Contestant {
+    Competitor {
         name: "handover, no lame duck",
         start: "playground --listen IP:PORT --standby TIME --idle-grace 0s",
         restart: "kill -HUP PID",

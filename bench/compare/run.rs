@@ -1,18 +1,18 @@
-//! One contestant restarted again and again under one load, on loopback or in a process with a lossy network of its own.
+//! One competitor restarted again and again under one load, on loopback or in a process with a lossy network of its own.
 
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
-use support::bed::{self, Bed, LOSSY, SERVER};
 use support::load::{Clients, Load, Report};
+use support::netns::{self, Bed, LOSSY, SERVER};
 use tokio::runtime::Handle;
 use tokio::task::block_in_place;
 use tokio::time::sleep;
 
-use super::taken::{Taken, Watch};
-use crate::contestants::{Contestant, Running, Setting};
+use super::usage::{Usage, Watch};
+use crate::competitors::{Competitor, Running, Setting};
 use crate::measure::{Measured, ms};
 use crate::workloads::Workload;
 
@@ -21,13 +21,13 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Between two looks at the processes.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// The first argument of a process that runs one course on a network of its own; the contestant, the workload and the
+/// The first argument of a process that runs one run on a network of its own; the competitor, the workload and the
 /// restarts follow.
-pub(crate) const ON_THE_BED: &str = "--course-on-the-bed";
+pub(crate) const IN_NETNS: &str = "--run-in-netns";
 
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Course {
-    pub(super) contestant: Contestant,
+pub(super) struct CompetitorRun {
+    pub(super) competitor: Competitor,
     pub(super) workload: Workload,
     pub(super) restarts: u32,
 }
@@ -48,10 +48,10 @@ pub(crate) struct Outcome {
     pub(crate) unsettled: u64,
     /// Of the others: from the signal until all old processes have left.
     pub(crate) gone_ms: Vec<f64>,
-    pub(crate) taken: Taken,
+    pub(crate) usage: Usage,
 }
 
-impl Course {
+impl CompetitorRun {
     fn setting(&self) -> Setting {
         let http2 = matches!(self.workload.clients(), Some((Clients::Http2 { .. }, _)));
         if self.workload.is_lossy() {
@@ -71,7 +71,7 @@ impl Course {
     pub(super) async fn run(&self, clients: &Handle, tell: Tell<'_>) -> Result<Outcome, String> {
         let several = "not measured: the others serve neither uploads and downloads nor WebSockets";
         let (kind, count) = self.workload.clients().ok_or(several)?;
-        let mut server = block_in_place(|| self.contestant.start(&self.setting()))?;
+        let mut server = block_in_place(|| self.competitor.start(&self.setting()))?;
         let load = {
             let _entered = clients.enter();
             Load::start(server.address(), kind, count)
@@ -121,25 +121,25 @@ impl Course {
     /// The same in a process of its own.
     pub(super) fn run_on_the_bed(&self, tell: Tell<'_>) -> Result<Outcome, String> {
         let (workload, restarts) = (self.workload.name(), self.restarts.to_string());
-        let args = [ON_THE_BED, self.contestant.name, &workload, &restarts];
+        let args = [IN_NETNS, self.competitor.name, &workload, &restarts];
         let hear = |line: &str| {
-            let told = line.strip_prefix(ON_THE_BED).and_then(|told| told.trim().split_once(' '));
+            let told = line.strip_prefix(IN_NETNS).and_then(|told| told.trim().split_once(' '));
             if let Some((Ok(restart), Ok(failed))) = told.map(|(r, f)| (r.parse(), f.parse())) {
                 tell(restart, failed);
             }
         };
-        let said = bed::run_and_hear(ON_THE_BED, &args, || {}, hear)
+        let said = netns::run_and_hear(IN_NETNS, &args, || {}, hear)
             .map_err(|why| format!("not measured: {why}"))?;
         serde_json::from_str(&said).unwrap_or_else(|error| Err(format!("{error}: {said}")))
     }
 }
 
-/// Runs one course in a process that [`Course::run_on_the_bed`] has started, and says what came of it as JSON.
+/// Runs one run in a process that [`CompetitorRun::run_on_the_bed`] has started, and says what came of it as JSON.
 pub(crate) fn on_the_bed(args: &[String]) {
-    let [contestant, workload, restarts] = args else { return };
-    let contestant = Contestant::all().into_iter().find(|one| one.name == contestant);
-    let course = Course {
-        contestant: contestant.expect("it was written by us"),
+    let [competitor, workload, restarts] = args else { return };
+    let competitor = Competitor::all().into_iter().find(|one| one.name == competitor);
+    let run = CompetitorRun {
+        competitor: competitor.expect("it was written by us"),
         workload: Workload::from_str(workload, false).expect("it was written by us"),
         restarts: restarts.parse().expect("it was written by us"),
     };
@@ -147,12 +147,12 @@ pub(crate) fn on_the_bed(args: &[String]) {
         let network = Bed::new(LOSSY);
         let clients = network.client_runtime(2);
         let here = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
-        let tell = |restart: u64, failed: u64| eprintln!("{ON_THE_BED} {restart} {failed}");
-        let outcome = here.block_on(course.run(clients.handle(), &tell));
+        let tell = |restart: u64, failed: u64| eprintln!("{IN_NETNS} {restart} {failed}");
+        let outcome = here.block_on(run.run(clients.handle(), &tell));
         println!("{}", serde_json::to_string(&outcome).expect("it is plain data"));
     };
     // Inside already, so it is run as it is.
-    bed::run(ON_THE_BED, &[], measure).expect("this process was started there");
+    netns::run(IN_NETNS, &[], measure).expect("this process was started there");
 }
 
 /// What was seen while it was restarted.
@@ -167,7 +167,7 @@ impl Seen {
     fn outcome(self, report: &Report) -> Outcome {
         let measured = Measured::of(report, &self.asked);
         let mut outcome = Outcome {
-            taken: self.watch.taken(measured.requests),
+            usage: self.watch.usage(measured.requests),
             measured,
             answerers: report.first_answers().len(),
             failed_by_restart: vec![0; self.asked.len()],

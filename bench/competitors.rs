@@ -17,7 +17,7 @@ pub(crate) use handover::{REFUSE_STEERING, refuse_steering};
 
 /// A server and a way to restart it.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Contestant {
+pub(crate) struct Competitor {
     pub(crate) name: &'static str,
     /// The command that starts it.
     pub(crate) start: &'static str,
@@ -34,7 +34,7 @@ enum Kind {
     Peer(peers::Peer),
 }
 
-/// What is the same for all contestants under one load.
+/// What is the same for all competitors under one load.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Setting {
     /// Where they listen, on a port that each picks.
@@ -45,9 +45,9 @@ pub(crate) struct Setting {
     pub(crate) http2: bool,
 }
 
-impl Contestant {
+impl Competitor {
     /// Also those that are missing.
-    pub(crate) fn all() -> Vec<Contestant> {
+    pub(crate) fn all() -> Vec<Competitor> {
         [handover::ALL, nginx::ALL, haproxy::ALL, peers::ALL].concat()
     }
 

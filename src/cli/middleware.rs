@@ -25,11 +25,11 @@ use tower_service::Service as _;
 use super::access::{AccessLog, Record, Recorded};
 use super::config::Tables;
 use super::encoders::{Encoders, IsPermitted, Permitted, permitted};
+use super::files::{Body, FileServer};
 use super::listing::Listings;
-use super::site::{Body, Site};
 
 #[derive(Debug, Args)]
-pub(crate) struct ExtraOptions {
+pub(crate) struct MiddlewareOptions {
     /// Show the names in a directory without index.html
     #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, require_equals = true)]
     #[arg(default_value = "false", default_missing_value = "true", hide_possible_values = true)]
@@ -48,22 +48,22 @@ type Sent = Either<Body, Permitted<CompressionBody<Body>>>;
 type Answer<B> = Pin<Box<dyn Future<Output = Result<Response<B>, Infallible>> + Send>>;
 
 #[derive(Clone)]
-pub(crate) struct Extras {
+pub(crate) struct Middleware {
     found: Found,
     compressed: Option<Compression<Found, IsPermitted>>,
     headers: Arc<HeaderMap>,
     access: Option<Arc<AccessLog>>,
 }
 
-impl Extras {
+impl Middleware {
     /// `None` if there is nothing to add.
     pub(crate) fn of(
-        site: &Site,
+        site: &FileServer,
         root: Option<PathBuf>,
-        options: &ExtraOptions,
+        options: &MiddlewareOptions,
         tables: Tables,
         access: Option<Arc<AccessLog>>,
-    ) -> Option<Extras> {
+    ) -> Option<Middleware> {
         let listed = root.filter(|_| options.directory_listing);
         let plain = listed.is_none() && tables.mime.is_empty() && tables.headers.is_empty();
         if plain && !options.compression && access.is_none() {
@@ -76,11 +76,11 @@ impl Extras {
             let found = Found { encoders, ..found.clone() };
             Compression::new(found).quality(LEVEL).compress_when(IsPermitted)
         });
-        Some(Extras { found, compressed, headers: Arc::new(tables.headers), access })
+        Some(Middleware { found, compressed, headers: Arc::new(tables.headers), access })
     }
 }
 
-impl Service<Request<Incoming>> for Extras {
+impl Service<Request<Incoming>> for Middleware {
     type Response = Response<Recorded<Sent>>;
     type Error = Infallible;
     type Future = Answer<Recorded<Sent>>;
@@ -136,7 +136,7 @@ fn weakly_tagged<B>(mut response: Response<B>) -> Response<B> {
 /// The site, with listings and media types, and with permits where there is something to compress.
 #[derive(Debug, Clone)]
 struct Found {
-    site: Site,
+    site: FileServer,
     listings: Option<Listings>,
     mime: Arc<HashMap<String, HeaderValue>>,
     encoders: Option<Encoders>,

@@ -1,4 +1,4 @@
-//! Lines on their way out of the process: a thread of its own writes them, so that the server never waits for a reader.
+//! LogWriter on their way out of the process: a thread of its own writes them, so that the server never waits for a reader.
 //! Without one, lines beyond a bound are dropped and counted, and the server goes on.
 //!
 //! tracing-appender does nearly the same, but makes one write(2) of each line (187,000 instead of 10,000 for 300,000 lines that
@@ -21,7 +21,7 @@ const REPORT: Duration = Duration::from_secs(10);
 
 /// The way in.
 #[derive(Debug, Clone)]
-pub struct Lines {
+pub struct LogWriter {
     queue: SyncSender<Entry>,
     dropped: Arc<AtomicU64>,
 }
@@ -34,17 +34,17 @@ enum Entry {
     Flush(Sender<()>),
 }
 
-impl Lines {
+impl LogWriter {
     /// Up to `bound` lines may wait. `report` hears how many were dropped, once there is a reader again.
     pub(crate) fn begin(
         name: &str,
         bound: usize,
         out: Box<dyn Write + Send>,
         report: fn(u64),
-    ) -> (Lines, Flush) {
+    ) -> (LogWriter, Flush) {
         let (queue, entries) = sync_channel(bound);
         let dropped = Arc::new(AtomicU64::new(0));
-        let lines = Lines { queue, dropped: Arc::clone(&dropped) };
+        let lines = LogWriter { queue, dropped: Arc::clone(&dropped) };
         let thread = std::thread::Builder::new().name(name.into());
         // If there is no thread for it there is no log, and the server serves all the same.
         let _ = thread.spawn(move || write_out(&entries, out, &dropped, report));

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use support::resources::{cpu_seconds, pss_mib};
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Taken {
+pub(crate) struct Usage {
     /// Before the first restart, memory that processes share counted once.
     pub(crate) memory_before_mib: f64,
     /// The most that was seen from then on.
@@ -38,9 +38,9 @@ impl Watch {
         self.most_mib = self.most_mib.max(alive.iter().map(|pid| pss_mib(*pid)).sum());
     }
 
-    pub(super) fn taken(&self, requests: u64) -> Taken {
+    pub(super) fn usage(&self, requests: u64) -> Usage {
         let cpu_seconds: f64 = self.cpu_seconds.values().sum();
-        Taken {
+        Usage {
             memory_before_mib: self.before_mib,
             memory_most_mib: self.most_mib,
             cpu_seconds,

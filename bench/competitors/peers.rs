@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 use support::servers::family::Family;
 use support::servers::{packages, tell, wait_for};
 
-use super::{Contestant, Kind, Means};
+use super::{Competitor, Kind, Means};
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Peer {
@@ -23,32 +23,32 @@ pub(super) enum Peer {
     After,
 }
 
-pub(super) const ALL: &[Contestant] = &[
-    Contestant {
+pub(super) const ALL: &[Competitor] = &[
+    Competitor {
         name: "ecdysis",
         start: "peer-ecdysis IP:PORT",
         restart: "kill -HUP PID",
         kind: Kind::Peer(Peer::Ecdysis),
     },
-    Contestant {
+    Competitor {
         name: "shellflip",
         start: "peer-shellflip IP:PORT",
         restart: "peer-shellflip IP:PORT restart",
         kind: Kind::Peer(Peer::Shellflip),
     },
-    Contestant {
+    Competitor {
         name: "pingora",
         start: "peer-pingora IP:PORT",
         restart: "peer-pingora IP:PORT --upgrade, and when it waits at its socket kill -QUIT OLD",
         kind: Kind::Peer(Peer::Pingora),
     },
-    Contestant {
+    Competitor {
         name: "hyper, SO_REUSEPORT",
         start: "peer-plain IP:PORT",
         restart: "peer-plain IP:PORT, and when it listens kill -TERM OLD",
         kind: Kind::Peer(Peer::Beside),
     },
-    Contestant {
+    Competitor {
         name: "hyper, stop then start",
         start: "peer-plain IP:PORT",
         restart: "kill -TERM OLD, and when it has ended peer-plain IP:PORT",
@@ -180,7 +180,7 @@ impl Means for Server {
             Peer::Shellflip => self.ask()?,
             Peer::Pingora => {
                 let socket = self.family.dir().join(UPGRADE_SOCKET);
-                // One that is left of the last restart would be taken for a new one.
+                // One that is left of the last restart would be usage for a new one.
                 let _ = std::fs::remove_file(&socket);
                 self.newest = self.spawn(&["--upgrade"])?;
                 wait_for("the new pingora at its socket", || socket.exists().then_some(()))?;

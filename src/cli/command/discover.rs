@@ -17,7 +17,7 @@ use rustix::process::geteuid;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::ask::ask;
+use super::client::ask;
 use super::{SILENCE, Trouble, Which, failed, say};
 
 /// A generation that does not answer a question within this time is taken as hanging.
