@@ -1,5 +1,4 @@
-//! What a hyper server costs without any of this crate: the accept loop that everyone writes, answering with
-//! the playground's own code.
+//! A hyper server without this crate, as the baseline: the usual custom accept loop, with the playground's answers.
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -8,7 +7,7 @@ use support::answer::answer;
 use support::process::{Server, command};
 use tokio::net::TcpListener;
 
-/// The bench runs itself with this argument as the bare server.
+/// The argument with which the bench runs itself as the bare server.
 pub(crate) const ARGUMENT: &str = "--serve-bare-hyper";
 
 pub(crate) fn start() -> Server {

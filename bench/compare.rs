@@ -1,6 +1,6 @@
-//! Every competitor under the same loads while it is restarted: what it lost, and what it took.
+//! Every competitor under the same loads while it is restarted: its lost requests and its resources.
 //!
-//! What the others lose is no failure of the run.
+//! Lost requests do not fail the run.
 
 use std::path::Path;
 use std::sync::Mutex;
@@ -21,7 +21,7 @@ mod usage;
 use run::{CompetitorRun, Outcome};
 pub(crate) use run::{IN_NETNS, on_the_bed};
 
-/// Those on loopback come first.
+/// The default workloads, those on loopback first.
 const ALL: [Workload; 6] = [
     Workload::Fresh,
     Workload::KeepAlive,
@@ -30,22 +30,22 @@ const ALL: [Workload; 6] = [
     Workload::LossyKeepAlive,
     Workload::LossyHttp2,
 ];
-/// What takes two minutes with all competitors.
+/// The workloads of `--quick`, which take two minutes with all competitors.
 const QUICK: [Workload; 2] = [Workload::Fresh, Workload::KeepAlive];
 
-/// One competitor under one load.
+/// The outcome of one competitor under one load.
 #[derive(Debug, Serialize)]
 pub(crate) struct Comparison {
     pub(crate) competitor: &'static str,
     pub(crate) start: &'static str,
     pub(crate) restart: &'static str,
     pub(crate) workload: String,
-    /// What was measured, or why nothing was.
+    /// The version that was measured, or why the competitor is missing.
     pub(crate) version: Result<String, String>,
     pub(crate) outcome: Result<Outcome, String>,
 }
 
-/// Prints each as it comes. `named`: no others.
+/// Runs the `named` workloads, or the default ones, and prints each outcome at once.
 pub(crate) async fn compare(named: &[Workload], quick: bool, pictures: Option<&Path>) -> Vec<Comparison> {
     let mut workloads = match (named, quick) {
         ([], true) => QUICK.to_vec(),
@@ -81,7 +81,7 @@ pub(crate) async fn compare(named: &[Workload], quick: bool, pictures: Option<&P
     comparisons
 }
 
-/// The rare losses need more than a few to show. Over the lossy network each takes 6 s.
+/// The number of restarts. Rare losses show only over many restarts; over a lossy network each restart takes 6 s.
 fn restarts(workload: Workload, quick: bool) -> u32 {
     match (quick, workload.is_lossy()) {
         (true, _) => 1,
@@ -90,8 +90,8 @@ fn restarts(workload: Workload, quick: bool) -> u32 {
     }
 }
 
-/// One after the other on loopback, where they keep the whole machine busy; at the same time over lossy networks, of which
-/// each has its own, and where all wait for packets most of the time.
+/// Runs all workloads of a competitor: on loopback one after another, because each keeps the whole machine busy; over lossy
+/// networks at the same time, because each run has a separate network and mostly waits for packets.
 async fn outcomes(
     competitor: Competitor,
     workloads: &[Workload],
@@ -115,7 +115,7 @@ async fn outcomes(
     let progress = Progress::named(format!("{}, lossy", competitor.name), all);
     let seen = Mutex::new(vec![(0, 0); lossy.len()]);
     let progress = |n: usize, restart, failed| {
-        let mut seen = seen.lock().expect("nobody panics with it");
+        let mut seen = seen.lock().expect("its holders never panic");
         seen[n] = (restart, failed);
         let furthest = seen.iter().map(|(restart, _)| *restart).max().unwrap_or_default();
         progress.show(furthest, seen.iter().map(|(_, failed)| failed).sum());
@@ -139,7 +139,7 @@ fn over_networks(
     })
 }
 
-/// A row for each competitor, with its workloads in their order.
+/// The losses of each competitor, in the order of the workloads.
 fn lost(comparisons: &[Comparison]) -> Vec<Loss> {
     let per_restart = |one: &Comparison| {
         let outcome = one.outcome.as_ref().ok()?;
@@ -152,7 +152,7 @@ fn lost(comparisons: &[Comparison]) -> Vec<Loss> {
     comparisons.chunk_by(|one, next| one.competitor == next.competitor).map(row).collect()
 }
 
-/// Every competitor with its version, or why it is missing.
+/// Prints every competitor with its version, or why it is missing.
 pub(crate) fn list() {
     for competitor in Competitor::all() {
         let version = competitor.version().unwrap_or_else(|why| format!("missing: {why}"));

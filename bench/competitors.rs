@@ -1,7 +1,7 @@
-//! The servers that are compared, and how each is started, restarted and stopped as its own documentation recommends.
+//! The servers that are compared, each started, restarted and stopped as its own documentation recommends.
 //!
-//! All get the same: a worker or thread for each core, a backlog of 4096, no access log, nobody closed for being quiet.
-//! All answer `GET /` with `generation=PID `, the process that answers. Nothing here measures anything.
+//! All have the same settings: a worker or thread for each core, a backlog of 4096, no access log, no close of idle connections.
+//! All answer `GET /` with `generation=PID `, the pid of the answering process. Nothing here measures anything.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -21,7 +21,7 @@ pub(crate) struct Competitor {
     pub(crate) name: &'static str,
     /// The command that starts it.
     pub(crate) start: &'static str,
-    /// What restarts it.
+    /// The command that restarts it.
     pub(crate) restart: &'static str,
     kind: Kind,
 }
@@ -34,24 +34,24 @@ enum Kind {
     Peer(peers::Peer),
 }
 
-/// What is the same for all competitors under one load.
+/// The settings of all competitors under one load.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Setting {
-    /// Where they listen, on a port that each picks.
+    /// The IP address to listen on; each competitor picks its port.
     pub(crate) ip: Ipv4Addr,
-    /// Of handover: longer than any handshake.
+    /// The standby of handover, longer than any handshake.
     pub(crate) standby: Duration,
-    /// The clients speak HTTP/2 with prior knowledge.
+    /// Whether the clients speak HTTP/2 with prior knowledge.
     pub(crate) http2: bool,
 }
 
 impl Competitor {
-    /// Also those that are missing.
+    /// All competitors, including those that are not installed.
     pub(crate) fn all() -> Vec<Competitor> {
         [handover::ALL, nginx::ALL, haproxy::ALL, peers::ALL].concat()
     }
 
-    /// What it is, or why it is missing. The first time a peer may have to be compiled, which takes minutes.
+    /// The version, or why the competitor is missing. The first call may have to compile a peer, which takes minutes.
     pub(crate) fn version(&self) -> Result<String, String> {
         match self.kind {
             Kind::Handover(_) => Ok(concat!("handover ", env!("CARGO_PKG_VERSION")).to_owned()),
@@ -61,7 +61,7 @@ impl Competitor {
         }
     }
 
-    /// Returns when it answers.
+    /// Starts the server and returns when it answers.
     pub(crate) fn start(&self, setting: &Setting) -> Result<Running, String> {
         let address = address::free_port(setting.ip)?;
         let means: Box<dyn Means> = match self.kind {
@@ -71,37 +71,38 @@ impl Competitor {
             Kind::Peer(peer) => Box::new(peers::start(peer, address)?),
         };
         let running = Running { address, means, leaving: vec![] };
-        // Not from the first look on: the kernel shows the environment of a process, by which some are found, only a
-        // moment after its parent goes on.
+        // A missing process means an exit only once it has been seen: some processes are found by their environment, which the
+        // kernel shows a moment after the parent goes on.
         let mut seen = false;
         let answers = wait_for("an answer", || {
             let is_gone = running.pids().is_empty();
             seen |= !is_gone;
-            match address::serves(address, setting.http2) {
-                true => Some(Ok(())),
-                false => (seen && is_gone).then(|| Err("it left before it answered".to_owned())),
+            if address::serves(address, setting.http2) {
+                Some(Ok(()))
+            } else {
+                (seen && is_gone).then(|| Err("it exited before it answered".to_owned()))
             }
         });
         match answers.and_then(|answered| answered) {
             Ok(()) => Ok(running),
-            Err(error) => Err(format!("{error}; it said: {}", running.means.last_words())),
+            Err(error) => Err(format!("{error}; end of its log: {}", running.means.last_words())),
         }
     }
 }
 
-/// A server at work. Dropped, all its processes are ended.
+/// A running server. Dropping it kills all its processes.
 pub(crate) struct Running {
     address: SocketAddr,
     means: Box<dyn Means>,
-    /// Who had to leave when it was restarted last.
+    /// The processes that the last restart replaces.
     leaving: Vec<u32>,
 }
 
-/// What one kind of server does differently.
+/// The operations that differ between the kinds of servers.
 trait Means: Send {
     fn restart(&mut self) -> Result<(), String>;
 
-    /// Every process that lives.
+    /// The pids of all running processes.
     fn pids(&self) -> Vec<u32>;
 
     /// The process that a restart does not replace.
@@ -109,7 +110,7 @@ trait Means: Send {
         None
     }
 
-    /// The end of what it wrote.
+    /// The end of the server's log.
     fn last_words(&self) -> String;
 }
 
@@ -118,7 +119,7 @@ impl Running {
         self.address
     }
 
-    /// Returns when it has been told, or where a new process is started by whoever restarts, when that one is started.
+    /// Requests a restart. Returns when the request is sent or, if this process starts the new one itself, when that is started.
     pub(crate) fn restart(&mut self) -> Result<(), String> {
         let mut leaving = self.pids();
         leaving.retain(|pid| Some(*pid) != self.means.master());
@@ -127,7 +128,7 @@ impl Running {
         Ok(())
     }
 
-    /// Whether the processes that the last restart replaces have left, so that only these live.
+    /// Returns whether all processes that the last restart replaces have exited, given the processes `alive`.
     pub(crate) fn settled(&self, alive: &[u32]) -> bool {
         !self.leaving.iter().any(|pid| alive.contains(pid))
     }

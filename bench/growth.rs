@@ -1,4 +1,4 @@
-//! How a handover grows with the connections that are open and with the addresses that are listened on.
+//! The cost of a handover by the number of open connections, and by the number of listening addresses.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -23,21 +23,21 @@ use crate::workloads::{STANDBY, start_playground};
 const CONNECTIONS: [usize; 5] = [10, 100, 1_000, 10_000, 50_000];
 const ADDRESSES: [usize; 5] = [1, 2, 4, 8, 16];
 const GRACE: Duration = Duration::from_secs(2);
-/// A client's address has 28,000 ports.
+/// Connections per client address, which has 28,000 ephemeral ports.
 const PER_SOURCE: usize = 20_000;
 
-/// One handover.
+/// The measurements of one handover.
 #[derive(Debug, Serialize)]
 pub(crate) struct Point {
     connections: usize,
     addresses: usize,
-    /// From the signal until the successor serves.
+    /// The time from the signal until the successor serves.
     handover_ms: f64,
-    /// The slowest new connection, with its request, in the 500 ms around that.
+    /// The slowest new connection, including its request, in the 500 ms around that.
     slowest_ms: f64,
-    /// From the flip until the old process has left, without standby and the grace of idle connections.
+    /// The time from the flip until the old process has exited, without standby and the grace of idle connections.
     drain_ms: f64,
-    /// What the old process computed from the flip to its end.
+    /// The CPU time of the old process from the flip to its exit.
     drain_cpu_ms: f64,
     failed: u64,
 }
@@ -47,7 +47,7 @@ pub(crate) async fn growth(quick: bool, pictures: Option<&Path>) -> Vec<Point> {
     let room = descriptors() - 1_500;
     let (sizes, addresses): (&[usize], &[usize]) =
         if quick { (&[10, 1_000], &[1, 16]) } else { (&CONNECTIONS, &ADDRESSES) };
-    // As many as there may be, if there may not be so many.
+    // Capped by the limit on open files.
     let mut sizes: Vec<usize> = sizes.iter().map(|connections| room.min(*connections)).collect();
     sizes.dedup();
     let most = sizes.len();
@@ -90,12 +90,12 @@ pub(crate) async fn growth(quick: bool, pictures: Option<&Path>) -> Vec<Point> {
     points
 }
 
-/// How many files a process may have open, here and in the servers that are started; root may raise it.
+/// Raises the limit on open files as far as allowed, also for the servers that inherit it, and returns it.
 fn descriptors() -> usize {
     let wanted = Some(CONNECTIONS[CONNECTIONS.len() - 1] as u64 * 2 + 10_000);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: wanted, maximum: wanted });
     let allowed = getrlimit(Resource::Nofile);
-    // Not root: as many as it may.
+    // Without root, the hard limit stays.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: allowed.maximum, ..allowed });
     getrlimit(Resource::Nofile).current.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX))
 }
@@ -143,7 +143,7 @@ async fn handover(connections: usize, addresses: usize) -> Point {
     point
 }
 
-/// What a process has computed when it leaves.
+/// The CPU time of a process at its exit, in seconds.
 async fn last_cpu(server: &Server, pid: u32) -> f64 {
     let mut last = cpu_seconds(pid);
     while server.alive().contains(&pid) {
@@ -154,18 +154,18 @@ async fn last_cpu(server: &Server, pid: u32) -> f64 {
     last
 }
 
-/// Each has made a request, so that it is a kept connection.
+/// Opens connections and makes a request on each, so that it is kept alive.
 async fn connect(addresses: &[SocketAddr], count: usize) -> Vec<JoinHandle<()>> {
     let mut all = Vec::with_capacity(count);
     for n in 0..count {
         let socket = TcpSocket::new_v4().expect("a socket");
-        let source = IpAddr::V4(Ipv4Addr::new(127, 0, 1, u8::try_from(n / PER_SOURCE).expect("few")));
+        let source = IpAddr::V4(Ipv4Addr::new(127, 0, 1, u8::try_from(n / PER_SOURCE).expect("at most 2")));
         socket.bind(SocketAddr::new(source, 0)).expect("a port");
         let mut stream = socket.connect(addresses[n % addresses.len()]).await.expect("the server accepts");
         stream.write_all(b"GET / HTTP/1.1\r\nhost: load\r\n\r\n").await.expect("the server reads");
         let answered = stream.read(&mut [0; 1024]).await.expect("the server answers");
         assert!(answered > 0, "the server closed");
-        // It closes when it is told to, as clients do.
+        // Closes when the server closes, as clients do.
         all.push(tokio::spawn(async move { drop(stream.read(&mut [0; 1]).await) }));
     }
     all

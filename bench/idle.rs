@@ -1,4 +1,4 @@
-//! Ten thousand clients that keep a connection and say nothing: what they cost, and what a handover of them does to others.
+//! Ten thousand idle connections: their cost, and the effect of their handover on other clients.
 
 use std::time::{Duration, Instant};
 
@@ -16,16 +16,16 @@ use crate::measure::{AROUND, Measured};
 use crate::workloads::{STANDBY, start_playground};
 
 const IDLE: usize = 10_000;
-/// Long enough that the idle connections are closed after what is measured.
+/// Long enough that the server closes the idle connections only after the measurement.
 const GRACE: &str = "2s";
-/// For the idle ones and the others; by default a server takes as many as half of its descriptors.
+/// Enough for the idle connections and the others; the default limit is half of the server's descriptors.
 const LIMIT: &str = "15000";
 
 #[derive(Debug, Serialize)]
 pub(crate) struct Idle {
     connections: usize,
     pub(crate) measured: Measured,
-    /// Of each generation.
+    /// The memory of each generation.
     rss_mib: Vec<f64>,
     kib_per_connection: f64,
     bare_hyper_kib_per_connection: f64,
@@ -33,7 +33,7 @@ pub(crate) struct Idle {
 
 pub(crate) async fn idle(handovers: u32) -> Idle {
     println!(
-        "\nidle: {IDLE} silent keep-alive connections, 16 clients with connections of their own, handovers: {handovers}"
+        "\nidle: {IDLE} silent keep-alive connections, 16 clients with fresh connections, handovers: {handovers}"
     );
     let server = start_playground(&[
         "--listen",
@@ -76,8 +76,8 @@ pub(crate) async fn idle(handovers: u32) -> Idle {
     Idle { connections: IDLE, measured, rss_mib, kib_per_connection, bare_hyper_kib_per_connection }
 }
 
-/// Each has made a request, so that it is a kept-alive connection and not merely an open one. Also says how many KiB each
-/// of them takes in the server.
+/// Opens the connections and makes a request on each, so that it is kept alive and not merely open. Also returns the memory of
+/// each connection in the server, in KiB.
 async fn connect(server: &Server, pid: u32) -> (Vec<TcpStream>, f64) {
     let before = resources::rss_mib(pid);
     let mut all = Vec::with_capacity(IDLE);
@@ -92,7 +92,7 @@ async fn connect(server: &Server, pid: u32) -> (Vec<TcpStream>, f64) {
     (all, (resources::rss_mib(pid) - before) * 1024.0 / IDLE as f64)
 }
 
-/// Waits until the server has closed all of them, each with FIN.
+/// Waits until the server has closed all connections, and reports those that were not closed with FIN.
 async fn closed_properly(silent: Vec<TcpStream>) -> Report {
     let mut report = Report::default();
     for mut stream in silent {

@@ -1,7 +1,7 @@
-//! `cargo bench`: handovers under load, and what they cost.
+//! `cargo bench`: handovers under load, and their cost.
 //!
-//! Starts the playground as a process of its own, loads it from here, hands over again and again, and counts. Exit
-//! status 1 if a single request failed. `cargo bench -- --help` says what else there is.
+//! Starts the playground as a separate process, generates load, hands over repeatedly, and counts. The exit status is 1 if a
+//! single request failed. `cargo bench -- --help` lists the other options.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -31,28 +31,28 @@ use workloads::{Run, Workload, playground};
 
 #[derive(Debug, Parser)]
 struct Cli {
-    /// What to run; without any, all but standby (5 minutes), chaos (10 minutes) and siege (an hour)
+    /// Workloads to run; by default all except standby (5 minutes), chaos (10 minutes) and siege (an hour)
     #[arg(value_parser = what, value_name = "WORKLOAD")]
     workloads: Vec<What>,
-    /// Say what there is to run, and run nothing
+    /// List the workloads and exit
     #[arg(long)]
     list: bool,
-    /// 3 handovers instead of 20, and less of all else; chaos for 1 minute instead of 10, siege for 1 instead of 60; with --compare 1 restart and 2 loads
+    /// Run 3 handovers instead of 20, and less of everything else; chaos for 1 minute instead of 10, siege for 1 instead of 60; with --compare 1 restart and 2 loads
     #[arg(long)]
     quick: bool,
-    /// Restart this server and others under the same loads: those named, or six of them
+    /// Restart this server and others under the same loads: the named workloads, or six by default
     #[arg(long)]
     compare: bool,
-    /// Repeat the chaos that named this seed
+    /// Repeat chaos with this seed
     #[arg(long)]
     seed: Option<u64>,
-    /// Write all figures into this file
+    /// Write all figures to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Draw pictures (SVG) into this directory
+    /// Draw pictures (SVG) in this directory
     #[arg(long, value_name = "DIR")]
     pictures: Option<PathBuf>,
-    /// Cargo says so
+    /// Passed by cargo
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -65,19 +65,19 @@ enum What {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Other {
-    /// 10,000 connections without a request, and what new ones feel of them
+    /// 10,000 idle connections, and their effect on new ones
     Idle,
-    /// Beside bare hyper, without handovers
+    /// Throughput next to bare hyper, without handovers
     Throughput,
-    /// From the signal until a successor serves, beside a start without predecessor
+    /// Time from the signal until a successor serves, next to a start without a predecessor
     Startup,
     /// A handover with 10 to 50,000 connections, and with 1 to 16 addresses
     Growth,
-    /// What is lost over slow networks with standbys of several lengths
+    /// Lost requests over slow networks, for several lengths of standby
     Standby,
     /// Restarts, bad releases, SIGKILL, SIGSTOP and changing load at random
     Chaos,
-    /// Hostile clients of every kind at once, beside honest ones and handovers
+    /// Hostile clients of every kind at once, next to honest ones and handovers
     Siege,
 }
 
@@ -99,7 +99,7 @@ struct Figures {
 struct Chaos {
     seed: u64,
     seconds: u64,
-    /// Or which promise was broken, and the steps that led to it.
+    /// The counts, or the broken promise with the steps that led to it.
     outcome: Result<chaos::Tally, String>,
 }
 
@@ -107,7 +107,7 @@ fn what(name: &str) -> Result<What, String> {
     Workload::from_str(name, false)
         .map(What::Workload)
         .or_else(|_| Other::from_str(name, false).map(What::Other))
-        .map_err(|_| "there is no such workload: see `cargo bench -- --list`".to_owned())
+        .map_err(|_| "no such workload: see `cargo bench -- --list`".to_owned())
 }
 
 fn main() -> ExitCode {
@@ -128,12 +128,12 @@ fn run(cli: &Cli) -> ExitCode {
         list();
         return ExitCode::SUCCESS;
     }
-    // cargo starts it in the folder of its package, and files are named from where cargo was started.
+    // cargo starts the bench in the folder of its package, but the user names files relative to the repository.
     let moved = std::env::set_current_dir(support::root());
     assert!(moved.is_ok(), "{moved:?}");
     build_playground();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    // In a task, so that it may block its thread now and then.
+    // In a task, because `block_in_place` works only there.
     let failed = runtime.expect("a runtime").block_on(bench(cli));
     println!("\nfailed requests in all: {failed}");
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -145,7 +145,7 @@ fn list() {
     };
     Workload::ALL.iter().filter_map(Workload::to_possible_value).for_each(|value| say(&value));
     Other::value_variants().iter().filter_map(Other::to_possible_value).for_each(|value| say(&value));
-    println!("\n--compare, with the command that starts each and what restarts it:");
+    println!("\n--compare, each with its start and restart commands:");
     compare::list();
 }
 
@@ -203,7 +203,7 @@ async fn bench(cli: &Cli) -> u64 {
         figures.siege = Some(tally);
     }
     if let Some(path) = &cli.json {
-        let text = serde_json::to_string_pretty(&figures).expect("they are plain data");
+        let text = serde_json::to_string_pretty(&figures).expect("figures are plain data");
         std::fs::write(path, text).unwrap_or_else(|e| panic!("cannot write {}: {e}", path.display()));
     }
     failed
@@ -219,7 +219,7 @@ async fn chaos(seed: u64, time: Duration) -> Chaos {
     Chaos { seed, seconds: time.as_secs(), outcome }
 }
 
-/// Gives also the promises that were broken.
+/// Runs the siege; returns its outcome and the broken promises.
 async fn besiege(quick: bool) -> (siege::Tally, Vec<String>) {
     let plan = siege::Plan::of(quick);
     println!("\nsiege: {:?}, a handover every {:?}", plan.siege, plan.apart);
@@ -230,7 +230,7 @@ async fn besiege(quick: bool) -> (siege::Tally, Vec<String>) {
     (tally, broken)
 }
 
-/// `cargo bench` builds no examples.
+/// Builds the playground, because `cargo bench` builds no examples.
 fn build_playground() {
     let built = support::cargo().args(["build", "--release", "--example", "playground"]).status();
     assert!(built.is_ok_and(|status| status.success()), "the playground does not build");

@@ -1,4 +1,4 @@
-//! What came of a run: requests, failures, latencies apart from restarts and around them, and how long each step took.
+//! The outcome of a run: requests, failures, latencies away from restarts and around them, and the time of each step.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -10,10 +10,10 @@ use support::load::{Report, Sample};
 /// The time before and after a flip that counts as "around" it.
 pub(crate) const AROUND: Duration = Duration::from_millis(250);
 
-/// All clients connect at the same time at first, which makes steady look worse than it is.
+/// The first part of a run, left out of the steady latency: all clients connect at the same time.
 const WARM_UP: Duration = Duration::from_secs(1);
 
-/// A run of one workload with one server.
+/// The measurements of one workload with one server.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Measured {
     pub(crate) restarts: usize,
@@ -21,17 +21,17 @@ pub(crate) struct Measured {
     pub(crate) failed: u64,
     pub(crate) failures: BTreeMap<String, u64>,
     pub(crate) per_second: f64,
-    /// Neither around a flip nor in the first second.
+    /// The latency outside of the first second and of the time around each flip.
     pub(crate) steady: Latency,
-    /// In the 500 ms around each flip.
+    /// The latency in the 500 ms around each flip.
     pub(crate) around: Latency,
-    /// From the signal to the first answer of whoever is new, of each restart: an upper bound of the flip.
+    /// For each restart, the time from the signal to the first answer of the new generation: an upper bound for the flip.
     pub(crate) flip_ms: Vec<f64>,
-    /// From then to the last answer of whoever is old.
+    /// For each restart, the time from then to the last answer of an old generation.
     pub(crate) last_old_ms: Vec<f64>,
 }
 
-/// In milliseconds.
+/// Quantiles of the latency in milliseconds.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Latency {
     pub(crate) p50: f64,
@@ -40,25 +40,25 @@ pub(crate) struct Latency {
     pub(crate) max: f64,
 }
 
-/// A restart as the clients saw it.
+/// A restart as the clients saw it, from the generations in their answers.
 #[derive(Debug)]
 struct Flip {
     asked: Instant,
     first_new: Instant,
-    /// Who answered then.
+    /// The generation of the first new answer.
     new: u64,
     old: BTreeSet<u64>,
-    /// When the next restart was asked for.
+    /// When the next restart was requested.
     end: Option<Instant>,
 }
 
 impl Measured {
-    /// `asked`: when each restart was asked for.
+    /// Evaluates a run. `asked`: when each restart was requested.
     pub(crate) fn of(report: &Report, asked: &[Instant]) -> Measured {
         Measured::of_part(report, report, asked)
     }
 
-    /// Of some of the clients of a server. When it flipped is known best from all of them together.
+    /// Evaluates some clients of a server. All clients together (`whole`) give the best estimate of each flip.
     pub(crate) fn of_part(report: &Report, whole: &Report, asked: &[Instant]) -> Measured {
         let flips = flips(whole, asked);
         let is_around = |at: Instant| {
@@ -115,7 +115,8 @@ impl Latency {
     }
 }
 
-/// Whoever answers for the first time after a restart was asked for, and before the next one was, is new in it.
+/// The restarts with a new answer. A generation is new in a restart if its first answer came after that restart was requested,
+/// and before the next.
 fn flips(report: &Report, asked: &[Instant]) -> Vec<Flip> {
     let mut first = report.first_answers().into_iter().map(|(who, at)| (at, who)).collect::<Vec<_>>();
     first.sort_unstable();
@@ -130,7 +131,7 @@ fn flips(report: &Report, asked: &[Instant]) -> Vec<Flip> {
 }
 
 impl Flip {
-    /// From the first new answer to the last old one in `report`.
+    /// The time from the first new answer to the last old one in `report`.
     fn last_old(&self, report: &Report) -> Duration {
         let within = |at: &Instant| *at > self.asked && self.end.is_none_or(|end| *at < end);
         let old = report.samples.iter().filter(|s| self.old.contains(&s.generation)).map(|s| s.at + s.took);
@@ -138,7 +139,7 @@ impl Flip {
     }
 }
 
-/// The smallest, the middle and the largest.
+/// The minimum, the median and the maximum.
 pub(crate) fn spread(all: &[f64]) -> Option<(f64, f64, f64)> {
     let mut all = all.to_vec();
     all.sort_unstable_by(f64::total_cmp);

@@ -1,4 +1,4 @@
-//! One handover, looked at closely: the picture of the README.
+//! One handover in detail: the picture in the README.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use tokio::time::sleep;
 use crate::plot::{Moment, timeline};
 use crate::workloads::start_playground;
 
-/// Under both kinds of load at once. Gives the number of failed requests.
+/// Hands over once, under fresh and kept connections at the same time. Returns the number of failed requests.
 pub(crate) async fn one_handover(pictures: &Path) -> u64 {
     println!("\none handover: 16 clients with fresh connections, 64 that keep theirs, standby 1 s");
     let server = start_playground(&["--listen", "127.0.0.1:0", "--standby", "1s"]);

@@ -1,4 +1,4 @@
-//! Pictures of figures: SVG without a background, in colours that can be read on white and on black.
+//! Charts of the figures: SVG without a background, in colours that are readable on white and on black.
 
 use std::path::Path;
 
@@ -24,11 +24,11 @@ fn ink(size: u32) -> TextStyle<'static> {
     ("sans-serif", size).into_font().color(&INK)
 }
 
-/// Draws into a file. A picture that cannot be written is said, and is no reason to end a run of half an hour.
+/// Draws into a file. A failure is printed, but does not end a run of half an hour.
 fn draw(path: &Path, size: (u32, u32), what: impl FnOnce(&Area<'_>) -> Drawn) {
     let root = SVGBackend::new(path, size).into_drawing_area();
     match what(&root).and_then(|()| Ok(root.present()?)) {
         Ok(()) => println!("  picture: {}", path.display()),
-        Err(error) => println!("  no picture {}: {error}", path.display()),
+        Err(error) => println!("  cannot write the picture {}: {error}", path.display()),
     }
 }

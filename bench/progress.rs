@@ -1,4 +1,4 @@
-//! What is running and how far, for whoever waits at a terminal.
+//! A progress line, shown on a terminal only.
 
 use std::io::{IsTerminal, Write};
 
@@ -13,7 +13,7 @@ impl Progress {
         Progress::named(String::new(), all)
     }
 
-    /// For one of several things that take as long.
+    /// A progress line with the name of the current part.
     pub(crate) fn named(what: impl Into<String>, all: u32) -> Progress {
         let mut what = what.into();
         if !what.is_empty() {
@@ -22,7 +22,7 @@ impl Progress {
         Progress { what, all: all.into(), is_shown: std::io::stderr().is_terminal() }
     }
 
-    /// `failed`: requests, so far.
+    /// Shows the number of the current restart. `failed`: the failed requests so far.
     pub(crate) fn show(&self, now: u64, failed: u64) {
         if self.is_shown {
             let Progress { what, all, .. } = self;

@@ -1,4 +1,4 @@
-//! A server that is restarted again and again, and what is seen of it meanwhile.
+//! Repeated restarts of a server, and observations during them.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use tokio::time::sleep;
 use crate::measure::{ms, spread};
 use crate::progress::Progress;
 
-/// When each restart was asked for, and what each generation took.
+/// The time of each restart request, and the resources of each generation.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
     pub(crate) asked: Vec<Instant>,
@@ -19,17 +19,18 @@ pub(crate) struct Seen {
     cpu_seconds: Vec<f64>,
 }
 
-/// What the server took.
+/// The resources that the server used.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Usage {
-    /// Of each generation.
+    /// The memory of each generation.
     rss_mib: Vec<f64>,
     cpu_seconds: Vec<f64>,
-    /// From the flip until the old process has left.
+    /// For each handover, the time from the flip until the old process has exited.
     drain_ms: Vec<f64>,
 }
 
-/// So many handovers, each a `pause` after the one before it only drains. `failed`: so far, to be shown.
+/// Hands over `handovers` times, each time a `pause` after the previous generation has begun to drain. `failed`: the number of
+/// failures so far, for the progress line.
 pub(crate) async fn hand_over(
     server: &Server,
     handovers: u32,
@@ -48,7 +49,6 @@ pub(crate) async fn hand_over(
         signal(pid, Signal::SIGHUP);
         pid = waited(server, |server| server.wait_serving(generation + 1));
         waited(server, |server| server.wait_state(generation, "draining"));
-        // A steady stretch between two handovers.
         sleep(pause).await;
     }
     seen.rss_mib.push(rss_mib(pid));
@@ -60,7 +60,7 @@ fn waited<T>(server: &Server, wait: impl FnOnce(&Server) -> T) -> T {
 }
 
 impl Seen {
-    /// Once the load has ended.
+    /// The usage of all generations, to be taken once the load has ended.
     pub(crate) fn usage(&self, server: &Server) -> Usage {
         let generations = 1..=self.asked.len() as u64;
         Usage {
@@ -71,7 +71,7 @@ impl Seen {
     }
 }
 
-/// Of a generation that has left by now.
+/// The time from a generation's flip to its exit, if it has exited by now.
 fn drain_ms(server: &Server, generation: u64) -> Option<f64> {
     let lines = server.log().lines();
     let mut of_it = lines.iter().filter(|line| line.generation() == generation);

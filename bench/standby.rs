@@ -1,7 +1,7 @@
-//! How long standby should be: the requests that fail over a slow network that loses packets, for one standby after the
-//! other. Prints the rows of the README's table. It takes five minutes, so it runs only when it is named.
+//! The length of standby: the requests that fail over a slow network that loses packets, for several lengths of standby.
+//! Prints the rows of the README's table. It takes five minutes, so it runs only when it is named.
 //!
-//! Each cell is a process of its own, which is this executable again, because a network ends with its process.
+//! Each cell is measured in a separate process of this executable, because a network ends with its process.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use support::process::{Server, command, signal};
 /// The first argument of a process that measures one cell; the wire, the standby and the number of handovers follow.
 pub(crate) const CELL: &str = "--standby-cell";
 
-/// A network, its name in the table, and how many clients open a connection for each request over it.
+/// A network, its name in the table, and the number of clients, which open a new connection for each request.
 struct Path {
     name: &'static str,
     wire: Wire,
@@ -28,7 +28,7 @@ const PATHS: [Path; 2] = [
 const STANDBYS: [&str; 7] = ["0s", "200ms", "500ms", "1s", "2s", "3500ms", "5s"];
 const DEFAULT: &str = "5s";
 
-/// One standby over one network.
+/// The outcome of one standby over one network.
 #[derive(Debug, Serialize)]
 pub(crate) struct Cell {
     network: &'static str,
@@ -44,7 +44,7 @@ struct Lost {
     requests: u64,
 }
 
-/// A failure is what this measures, so none counts as one of the bench.
+/// Measures all cells. Failures are the result here, so they do not fail the bench.
 pub(crate) fn sweep(quick: bool) -> Vec<Cell> {
     let (standbys, restarts) = if quick { (&["0s", "1s", DEFAULT][..], 2) } else { (&STANDBYS[..], 5) };
     println!("\nstandby: failed of all requests over {restarts} handovers\n");
@@ -55,7 +55,7 @@ pub(crate) fn sweep(quick: bool) -> Vec<Cell> {
         for (number, path) in PATHS.iter().enumerate() {
             match netns::run(CELL, &[CELL, &number.to_string(), standby, &restarts.to_string()], || {}) {
                 Ok(said) => {
-                    let lost: Lost = serde_json::from_str(&said).expect("it was written by us");
+                    let lost: Lost = serde_json::from_str(&said).expect("the process of the cell wrote it");
                     row += &format!(" {} of {} |", grouped(lost.failed), grouped(lost.requests));
                     cells.push(Cell { network: path.name, standby, restarts, lost });
                 }
@@ -79,9 +79,9 @@ pub(crate) fn cell(args: &[String]) {
         let report = measure(&PATHS[path], standby, handovers);
         let failed = report.failed();
         let lost = Lost { failed, requests: report.samples.len() as u64 + failed };
-        println!("{}", serde_json::to_string(&lost).expect("it is plain data"));
+        println!("{}", serde_json::to_string(&lost).expect("counts are plain data"));
     };
-    // This process has a network already.
+    // This process is inside the network already, so `measure` runs at once.
     let _ = netns::run(CELL, &[], measure);
 }
 
@@ -103,7 +103,7 @@ fn measure(path: &Path, standby: &str, handovers: u64) -> Report {
     runtime.block_on(load.stop())
 }
 
-/// 12345 as 12,345.
+/// Writes 12345 as 12,345.
 fn grouped(n: u64) -> String {
     let digits = n.to_string();
     let groups: Vec<_> = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy).collect();

@@ -1,4 +1,5 @@
-//! From the signal until the successor serves, beside what the same program needs to start and listen when nobody hands over.
+//! The time from the signal until the successor serves, next to the time that the same program needs to start without a
+//! predecessor.
 
 use std::time::Instant;
 
@@ -13,16 +14,16 @@ use crate::workloads::start_playground;
 #[derive(Debug, Serialize)]
 pub(crate) struct Startup {
     rounds: u32,
-    /// From `fork` until a first generation serves.
+    /// The time from `fork` until a first generation serves.
     alone_ms: f64,
-    /// From the signal until a successor serves.
+    /// The time from the signal until a successor serves.
     handover_ms: f64,
-    /// The median of the ratios of each round.
+    /// The median of the ratios of all rounds.
     ratio: f64,
 }
 
 pub(crate) fn startup(rounds: u32) -> Startup {
-    println!("\nstartup: a successor beside a first generation, {rounds} rounds");
+    println!("\nstartup: a successor next to a first generation, {rounds} rounds");
     let progress = Progress::of(rounds);
     let (mut alone, mut handover) = (vec![], vec![]);
     for round in 1..=rounds {

@@ -1,4 +1,4 @@
-//! Requests a second beside bare hyper, without handovers.
+//! Requests per second next to bare hyper, without handovers.
 
 use std::time::{Duration, Instant};
 
@@ -17,20 +17,20 @@ pub(crate) struct Throughput {
     rounds: u32,
     handover_per_second: f64,
     bare_hyper_per_second: f64,
-    /// The median of the ratios of each round.
+    /// The median of the ratios of all rounds.
     ratio: f64,
 }
 
-/// Both servers get the same load by turns, so that noise meets both, and each time as a new process, because how
-/// memory and threads happen to lie makes several percent for the whole life of a process.
+/// Loads both servers in turn, so that noise affects both, and each time in a new process: the accidental placement of memory
+/// and threads makes a difference of several percent for the whole life of a process.
 pub(crate) async fn throughput(rounds: u32) -> Throughput {
-    println!("\nthroughput: 64 clients, keep-alive, no pauses, beside bare hyper, {rounds} rounds");
+    println!("\nthroughput: 64 clients, keep-alive, no pauses, next to bare hyper, {rounds} rounds");
     let (mut ours, mut bares) = (vec![], vec![]);
     let progress = Progress::of(rounds);
     for round in 1..=rounds {
         progress.show(round.into(), 0);
         let playground = || start_playground(&["--listen", "127.0.0.1:0", "--standby", STANDBY]);
-        // Who comes first may have it easier.
+        // The first server of a round may have an advantage.
         if round % 2 == 0 {
             ours.push(rate(playground()).await);
             bares.push(rate(bare::start()).await);

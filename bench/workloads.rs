@@ -1,4 +1,4 @@
-//! Handovers of our own server under each kind of load, on loopback and over a slow network that loses packets.
+//! Handovers of this server under each kind of load, on loopback and over a slow network that loses packets.
 
 use std::time::Duration;
 
@@ -12,10 +12,11 @@ use support::process::{Server, command};
 use crate::measure::{AROUND, Measured};
 use crate::restarts::{Seen, Usage, hand_over};
 
-/// Short, so that restarts can follow each other; long enough for any handshake on loopback.
+/// Short, so that restarts can follow each other quickly, but long enough for any handshake on loopback.
 pub(crate) const STANDBY: &str = "500ms";
 
-/// The first argument of a process that runs one workload on a network of its own; its name and the handovers follow.
+/// The first argument of a process that runs one workload in a separate network; the workload's name and the number of handovers
+/// follow.
 pub(crate) const IN_NETNS: &str = "--on-the-bed";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -28,7 +29,7 @@ pub(crate) enum Workload {
     Busy,
     /// 16 HTTP/2 connections with 32 requests at a time
     Http2,
-    /// 5,000 requests a second on 256 connections, whether the ones before are answered or not
+    /// 5,000 requests a second on 256 connections, even if earlier ones are unanswered
     Paced,
     /// Uploads, downloads, WebSockets, HTTP/2, kept and fresh connections at the same time
     Mixed,
@@ -40,20 +41,20 @@ pub(crate) enum Workload {
     LossyHttp2,
 }
 
-/// What came of one kind of clients.
+/// The outcome for one kind of client.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Run {
     pub(crate) workload: String,
     pub(crate) title: String,
     pub(crate) measured: Measured,
-    /// Of all kinds together, with the last one.
+    /// The usage of the server, only in the last run of a workload, for all kinds of clients together.
     #[serde(flatten)]
     pub(crate) usage: Option<Usage>,
 }
 
-/// Clients of one kind, among all of a workload.
+/// The clients of one kind in a workload.
 struct Part {
-    /// What it adds to the name of the workload.
+    /// The suffix to the name of the workload.
     name: &'static str,
     title: &'static str,
     clients: Clients,
@@ -78,10 +79,10 @@ impl Workload {
     }
 
     pub(crate) fn title(self) -> String {
-        self.to_possible_value().expect("none is hidden").get_help().expect("each has one").to_string()
+        self.to_possible_value().expect("none is hidden").get_help().expect("each is documented").to_string()
     }
 
-    /// None where there are several kinds of them.
+    /// The clients and their number; `None` for a workload with several kinds of clients.
     pub(crate) fn clients(self) -> Option<(Clients, usize)> {
         let pause = Duration::from_millis;
         Some(match self {
@@ -106,17 +107,18 @@ impl Workload {
         matches!(self, Workload::LossyFresh | Workload::LossyKeepAlive | Workload::LossyHttp2)
     }
 
-    /// A steady stretch between two handovers.
+    /// The pause between two handovers, with steady traffic.
     fn pause(self) -> Duration {
         match self {
-            // With standby, longer than any body, so that those of an old generation have ended when the next one retires.
+            // Together with standby, longer than any body takes, so that an old generation has sent its bodies before the next
+            // one retires.
             Workload::Mixed => BODY.mul_f64(1.6),
             _ if self.is_lossy() => Duration::from_secs(1),
             _ => AROUND * 2,
         }
     }
 
-    /// One for each kind of clients. Why not, if it cannot be run here.
+    /// Runs the workload; returns the outcome for each kind of client, or why the workload cannot run here.
     pub(crate) async fn run(self, handovers: u32) -> Result<Vec<Run>, String> {
         println!("\n{}: {}", self.name(), self.title());
         let runs: Vec<Run> = if self.is_lossy() {
@@ -163,10 +165,10 @@ impl Workload {
     }
 }
 
-/// How long a body takes on average; none takes twice as long.
+/// The mean time of a body. No body takes more than twice as long.
 const BODY: Duration = Duration::from_secs(1);
 
-/// So many of each that none of them gets all of two cores.
+/// The mixed clients, in numbers such that no kind takes up two cores.
 fn mixed() -> Vec<Part> {
     let pause = Duration::from_millis(10);
     let part = |name, title, clients, count| Part { name, title, clients, count };
@@ -214,7 +216,7 @@ fn failed(loads: &[Load]) -> u64 {
     loads.iter().map(Load::failed).sum()
 }
 
-/// All at the same time, or the first ones would leave the server to the others.
+/// Stops all loads at the same time: one after another, the later ones would have the server to themselves.
 async fn stop(loads: Vec<Load>) -> Vec<Report> {
     let ending: Vec<_> = loads.into_iter().map(|load| tokio::spawn(load.stop())).collect();
     let mut reports = vec![];
@@ -224,11 +226,11 @@ async fn stop(loads: Vec<Load>) -> Vec<Report> {
     reports
 }
 
-/// Runs one workload in a process that [`Workload::run`] has started, and says what came of it as JSON.
+/// Runs one workload in a process that [`Workload::run`] has started, and prints its outcome as JSON.
 pub(crate) fn on_the_bed(args: &[String]) {
     let [name, handovers] = args else { return };
-    let workload = Workload::from_str(name, false).expect("it was written by us");
-    let handovers = handovers.parse().expect("it was written by us");
+    let workload = Workload::from_str(name, false).expect("the parent process wrote it");
+    let handovers = handovers.parse().expect("the parent process wrote it");
     let measure = || {
         let network = Bed::new(LOSSY);
         let server = start_playground(&["--listen", &format!("{SERVER}:0"), "--standby", "5s"]);
@@ -237,9 +239,9 @@ pub(crate) fn on_the_bed(args: &[String]) {
         let here = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
         let seen = here.block_on(hand_over(&server, handovers, workload.pause(), &|| failed(&loads)));
         let runs = workload.finish(&runtime.block_on(stop(loads)), &seen, &server);
-        println!("{}", serde_json::to_string(&runs).expect("it is plain data"));
+        println!("{}", serde_json::to_string(&runs).expect("runs are plain data"));
     };
-    // Inside already, so it is run as it is.
+    // This process is inside the network already, so `measure` runs at once.
     netns::run(IN_NETNS, &[], measure).expect("this process was started there");
 }
 

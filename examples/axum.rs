@@ -1,7 +1,7 @@
 //! An axum `Router`, served so that it can be replaced without losing a request.
 //!
-//! `cargo run --example axum`, in a second terminal `curl localhost:8080` and `curl -N localhost:8080/events`, then
-//! `kill -HUP` the pid that the server logs: the events end, and the next `curl` is answered by generation 2.
+//! Run `cargo run --example axum`, in a second terminal `curl localhost:8080` and `curl -N localhost:8080/events`, then
+//! `kill -HUP` the pid that the server logs: the event stream ends, and the next `curl` is answered by generation 2.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -31,7 +31,7 @@ async fn main() -> Result<(), handover::Error> {
     Ok(())
 }
 
-/// What `into_make_service_with_connect_info` does elsewhere.
+/// Adds the client address for axum's `ConnectInfo` extractor, as `into_make_service_with_connect_info` does with `axum::serve`.
 async fn client_address(Extension(info): Extension<handover::ConnectInfo>, mut request: Request) -> Request {
     request.extensions_mut().insert(ConnectInfo(info.remote()));
     request
@@ -44,8 +44,8 @@ async fn hello(
     format!("generation={} hello {client}\n", handle.generation())
 }
 
-/// Ends itself when this generation retires. The client connects again, to the next one; a browser does so unasked, but
-/// unless it is told otherwise it waits for seconds before that, and sees no events.
+/// Streams events until this generation retires. The client then connects again, to the next generation. A browser reconnects
+/// by itself, but waits for seconds before that unless `retry` shortens the wait.
 async fn events(
     Extension(info): Extension<handover::ConnectInfo>,
 ) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {

@@ -1,6 +1,6 @@
 //! The smallest server that can be replaced without losing a request.
 //!
-//! `cargo run --example embed`, then `kill -HUP` the pid it logs.
+//! `cargo run --example embed`, then `kill -HUP` the pid that it logs.
 
 use std::convert::Infallible;
 

@@ -1,8 +1,8 @@
 //! A background job beside the server: it works through the files of a directory, and only one generation does so at a
-//! time. A generation that retires or stops finishes the file at hand; one whose successor crashed goes on.
+//! time. A generation that retires or stops finishes its current file; if its successor crashes, it resumes work.
 //!
-//! `cargo run --example graceful_worker -- 127.0.0.1:8080 /tmp/jobs`, in a second terminal
-//! `touch /tmp/jobs/{1..100}; curl localhost:8080; tail -f /tmp/jobs/.done`, then `kill -HUP` the pid the server logs.
+//! Run `cargo run --example graceful_worker -- 127.0.0.1:8080 /tmp/jobs`, in a second terminal
+//! `touch /tmp/jobs/{1..100}; curl localhost:8080; tail -f /tmp/jobs/.done`, then `kill -HUP` the pid that the server logs.
 
 use std::convert::Infallible;
 use std::fs::{self, File};
@@ -31,20 +31,21 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         let (handle, dir) = (handle.clone(), dir.clone());
         async move {
             let worked = work(handle.clone(), dir).await;
-            // When it failed, so that the process leaves and says so; else the server has left already.
+            // If the worker failed, this makes the server stop, so that the process exits with the error. Otherwise the server
+            // has left already.
             handle.stop();
             worked
         }
     });
     server.serve(service_fn(move |_| answer(handle.generation(), dir.clone()))).await?;
-    // The server has left; the job at hand may take longer than the last request did.
+    // The server has left; the current job may take longer than the last request.
     worker.await??;
     Ok(())
 }
 
 async fn work(mut handle: Handle, dir: PathBuf) -> io::Result<()> {
-    // Nobody tells a successor that its predecessor has finished the job at hand, but the kernel knows: the lock is held
-    // by who works, and is released when its process ends, however that comes.
+    // A successor is not told when its predecessor has finished the current job, so a file lock decides: the working generation
+    // holds it, and the kernel releases it when that process ends for any reason.
     let lock = File::create(dir.join(".lock"))?;
     loop {
         while !matches!(handle.phase(), Phase::Serving | Phase::Spawning) {
@@ -65,10 +66,10 @@ async fn work(mut handle: Handle, dir: PathBuf) -> io::Result<()> {
     }
 }
 
-/// Pretends to work. A process that is killed in between leaves the job to the next one, which begins it anew.
+/// Pretends to work. If the process is killed meanwhile, the job file remains, and the next generation begins the job anew.
 async fn run(job: &Path, done: &Path, generation: u64) -> io::Result<()> {
     let mut done = File::options().create(true).append(true).open(done)?;
-    // One write each, so that a line is there whole or not at all.
+    // A single write for each line, so that a line is written completely or not at all.
     let mut note = |verb| done.write_all(format!("{} {verb} by {generation}\n", job.display()).as_bytes());
     note("begun")?;
     sleep(Duration::from_millis(100)).await;
@@ -76,7 +77,7 @@ async fn run(job: &Path, done: &Path, generation: u64) -> io::Result<()> {
     note("done")
 }
 
-/// The files that have no dot in front.
+/// Returns the files whose names do not begin with a dot.
 fn jobs(dir: &Path) -> io::Result<Vec<PathBuf>> {
     let paths = fs::read_dir(dir)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
     let is_job =

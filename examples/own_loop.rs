@@ -1,7 +1,7 @@
-//! An accept loop of one's own around hyper, with everything that `Server` does for connections: nobody is cut off, and
-//! the loop ends when the last client has gone.
+//! A custom accept loop around hyper with a graceful shutdown: `Drain` does for its connections what `Server` does, so no request
+//! in flight is cut, and the program ends after the last client has left.
 //!
-//! `cargo run --example own_loop`, then Ctrl-C. It has no successor; see `raw_tcp` for a loop of one's own that has.
+//! Run `cargo run --example own_loop`, then press Ctrl-C. It has no successor; see `raw_tcp` for a custom accept loop with one.
 
 use std::convert::Infallible;
 use std::pin::pin;
@@ -23,7 +23,7 @@ async fn main() -> std::io::Result<()> {
     let listener = TcpListener::bind(std::env::args().nth(1).as_deref().unwrap_or("127.0.0.1:8080")).await?;
     eprintln!("listening on {}", listener.local_addr()?);
     let drain = Drain::new();
-    // Outside of the loop: one that is made anew each time misses a signal that comes together with a connection.
+    // Created outside of the loop: a new future in each iteration would miss a signal that arrives together with a connection.
     let mut told = pin!(tokio::signal::ctrl_c());
     loop {
         tokio::select! {

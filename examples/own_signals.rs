@@ -1,6 +1,6 @@
-//! A program with handlers of its own for SIGTERM and SIGINT: a handover means nothing to them, a stop does.
+//! A program with its own handlers for SIGTERM and SIGINT beside the server's: a handover does not trigger them, a stop does.
 //!
-//! `cargo run --example own_signals`, then `kill -HUP` the pid it logs, and last of all `kill`.
+//! Run `cargo run --example own_signals`, then `kill -HUP` the pid that it logs, and finally `kill` the pid of the successor.
 
 use std::convert::Infallible;
 
@@ -21,7 +21,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        // The server has heard it as well, and finishes its connections meanwhile.
+        // The server gets the signal as well, and finishes its connections meanwhile.
         let generation = of_status.generation();
         tracing::info!(generation, pid = std::process::id(), "told to stop: the last lines are written");
     });
@@ -30,7 +30,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         async move { Ok::<_, Infallible>(Response::new(format!("generation={generation} hello\n"))) }
     });
     let outcome = server.serve(hello).await?;
-    // After a handover it is never said.
+    // After a handover no such signal arrives, so this task would never end.
     if outcome.end == handover::End::Stopped {
         told_to_stop.await?;
     }

@@ -1,7 +1,7 @@
-//! A protocol of one's own over TCP: lines are sent back, and a generation that retires says goodbye.
+//! A custom protocol over TCP: the server echoes lines, and a retiring generation sends `goodbye` to its clients.
 //!
-//! `cargo run --example raw_tcp`, in a second terminal `nc localhost 7000` and a few lines, then `kill -HUP` the pid that the
-//! server logs: `nc` says goodbye, and the next one speaks to generation 2.
+//! Run `cargo run --example raw_tcp`, in a second terminal `nc localhost 7000`, and type a few lines. Then `kill -HUP` the pid
+//! that the server logs: `nc` prints `goodbye`, and the next `nc` is answered by generation 2.
 
 use std::io;
 use std::time::Duration;
@@ -18,7 +18,7 @@ async fn main() -> Result<(), handover::Error> {
     let server = Server::bind(&*address);
     let handle = server.handle();
     let mut listener = server.listen().await?;
-    // Connect to the database, fill the caches: the predecessor serves until here.
+    // Warm up here, before `ready`: connect to the database, fill the caches. The predecessor serves meanwhile.
     listener.ready();
     while let Some(conn) = listener.accept().await {
         let (retiring, generation) = (listener.retiring(), handle.generation());
@@ -37,13 +37,14 @@ async fn echo(conn: Conn, mut retiring: Retiring, generation: u64) -> io::Result
     let mut conn = BufStream::new(conn);
     let mut line = Vec::new();
     loop {
-        // `read_until` keeps what it has read in `line`, so nothing is lost when the other branch is taken.
+        // `read_until` stores partial input in `line`, so cancelling it loses nothing.
         tokio::select! {
             read = conn.read_until(b'\n', &mut line) => if read? == 0 { return Ok(()) },
             () = retiring.wait(), if line.is_empty() => {
                 conn.write_all(b"goodbye\n").await?;
                 conn.shutdown().await?;
-                // Until the client has closed too: a close with unread input is a reset, and that destroys the goodbye.
+                // Wait until the client has closed too: closing a socket with unread input sends RST, which can destroy the
+                // goodbye.
                 let _ = timeout(Duration::from_secs(5), copy(&mut conn, &mut sink())).await;
                 return Ok(());
             }

@@ -1,7 +1,7 @@
 //! A server with TLS that can be replaced without losing a request; the next generation reads the certificate anew.
 //!
-//! `cargo run --example tls -- 127.0.0.1:8443 cert.pem key.pem`, or without files for a certificate that vouches for itself.
-//! Then `curl --insecure https://localhost:8443`, and `kill -HUP` the pid it logs.
+//! Run `cargo run --example tls -- 127.0.0.1:8443 cert.pem key.pem`, or without files to use a self-signed certificate.
+//! Then `curl --insecure https://localhost:8443`, and `kill -HUP` the pid that it logs.
 
 use std::convert::Infallible;
 
@@ -18,7 +18,7 @@ async fn hello(_: Request<Incoming>) -> Result<Response<String>, Infallible> {
     Ok(Response::new(format!("hello from {}\n", std::process::id())))
 }
 
-/// Another one in each generation, which nobody would do in earnest.
+/// Makes a self-signed certificate: a different one in each generation, which is for the example only.
 fn self_signed() -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), BoxError> {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
     Ok((vec![made.cert.der().clone()], PrivateKeyDer::try_from(made.signing_key.serialize_der())?))
@@ -32,7 +32,7 @@ fn config(mut files: impl Iterator<Item = String>) -> Result<ServerConfig, BoxEr
         }
         _ => self_signed()?,
     };
-    // With the crypto provider that this program depends on.
+    // Uses the crypto provider that this program depends on.
     Ok(ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key)?)
 }
 

@@ -1,7 +1,7 @@
 //! A public service on one address and an internal one on another, handed over together.
 //!
-//! `cargo run --example two_ports`, in a second terminal `curl localhost:8080` (public) and `curl localhost:8081`
-//! (internal: who serves, and how much there is to do), then `curl -X POST localhost:8081/restart`.
+//! Run `cargo run --example two_ports`, in a second terminal `curl localhost:8080` (public) and `curl localhost:8081`
+//! (internal: the serving process and its open connections), then `curl -X POST localhost:8081/restart`.
 
 use std::convert::Infallible;
 
@@ -24,9 +24,9 @@ async fn main() -> Result<(), handover::Error> {
 }
 
 async fn answer(request: Request<Incoming>, handle: Handle) -> Result<Response<String>, Infallible> {
-    let info: &ConnectInfo = request.extensions().get().expect("the server puts it there");
-    // The addresses come in the order they were given in. Ports are compared, because a client of 0.0.0.0 connects to
-    // one address of many.
+    let info: &ConnectInfo = request.extensions().get().expect("the server adds it to every request");
+    // `addresses` keeps the order in which the addresses were given. Only ports are compared, because with 0.0.0.0 the local
+    // address of a connection is one of many.
     let is_internal = handle.addresses().last().is_some_and(|last| last.port() == info.local().port());
     let text = match (is_internal, request.method(), request.uri().path()) {
         (false, _, _) => "hello".to_owned(),

@@ -1,7 +1,7 @@
-//! A WebSocket that echoes. It is no request that ends by itself, so a generation that retires closes it with 1001
-//! (going away), and its client connects again, to the next one.
+//! A WebSocket that echoes. A WebSocket does not end by itself like a request, so a retiring generation closes it with 1001
+//! (going away), and its client connects again, to the next generation.
 //!
-//! `cargo run --example websocket`, in a second terminal `websocat ws://localhost:8080` (or any other client), then
+//! Run `cargo run --example websocket`, in a second terminal `websocat ws://localhost:8080` (or any other client), then
 //! `kill -HUP` the pid that the server logs.
 
 use std::convert::Infallible;
@@ -36,7 +36,7 @@ async fn answer(mut request: Request<Incoming>, handle: Handle) -> Result<Respon
         *plain.status_mut() = StatusCode::UPGRADE_REQUIRED;
         return Ok(plain);
     };
-    let info: &ConnectInfo = request.extensions().get().expect("the server puts it there");
+    let info: &ConnectInfo = request.extensions().get().expect("the server adds it to every request");
     let retiring = info.retiring();
     let upgrade = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
@@ -57,7 +57,7 @@ where
         tokio::select! {
             message = socket.next() => match message.transpose()? {
                 Some(message @ (Message::Text(_) | Message::Binary(_))) => socket.send(message).await?,
-                Some(_) => {} // Pings and closes are answered by the socket itself.
+                Some(_) => {} // The socket itself answers pings and closes.
                 None => return Ok(()),
             },
             () = retiring.wait() => break,
@@ -66,7 +66,8 @@ where
     socket
         .send(Message::Close(Some(CloseFrame { code: CloseCode::Away, reason: "retiring".into() })))
         .await?;
-    // Ends with the client's own close. What it sent before it knew is not answered: it sends that to the next generation.
+    // Ends with the close of the client. Messages that it sent before it received ours are not answered; it has to send them to
+    // the next generation.
     let _ = timeout(Duration::from_secs(5), async { while let Some(Ok(_)) = socket.next().await {} }).await;
     Ok(())
 }

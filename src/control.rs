@@ -1,5 +1,5 @@
-//! What one generation answers to its operators: HTTP with JSON, on its own socket in the control directory and on
-//! the admin address. It holds no state but the handle of its generation, and whether an upgrade is under way.
+//! The control interface of one generation: HTTP with JSON, on the generation's own socket in the control directory and on
+//! the admin address. Its only state of its own is whether an upgrade is under way; all else comes from the [`Handle`].
 
 use std::convert::Infallible;
 use std::path::PathBuf;
@@ -37,7 +37,7 @@ use steps::{Steps, Until};
 
 pub type Body = Either<Full<Bytes>, Lines>;
 
-/// An answer that comes line by line, to the last one.
+/// A response body that is streamed line by line, one JSON line per [`Step`]. It ends when the sender is dropped.
 #[derive(Debug)]
 pub struct Lines(mpsc::UnboundedReceiver<Step>);
 
@@ -53,22 +53,22 @@ impl hyper::body::Body for Lines {
     }
 }
 
-/// The files that a program's lines go to.
+/// The log files of the program.
 pub trait LogFiles: std::fmt::Debug + Send + Sync {
-    /// Opens each file anew, and gives their names. One that cannot be opened stays as it is.
+    /// Reopens every log file and returns their paths. A file that cannot be opened stays as it is.
     ///
     /// # Errors
     ///
-    /// What is wrong with a file, as a sentence.
+    /// A sentence that says what is wrong with a file.
     fn reopen(&self) -> Result<Vec<PathBuf>, String>;
 }
 
-/// Who asks.
+/// The way a request came in, which decides the paths it may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Via {
-    /// The same user, on this machine.
+    /// The control socket: the client is a process of the same user or of root on this machine.
     Socket,
-    /// A client of the admin address that is allowed to ask.
+    /// The admin address: the client has been authorised.
     Admin,
 }
 
@@ -77,7 +77,7 @@ pub struct Api {
     handle: Handle,
     metrics: Metrics,
     files: Arc<dyn LogFiles>,
-    /// The directory with the sockets of the others, once it is known.
+    /// The directory with the control sockets of the other generations, once it is known.
     siblings: Arc<Mutex<Option<PathBuf>>>,
     upgrading: Arc<tokio::sync::Mutex<()>>,
 }
@@ -87,8 +87,9 @@ impl Api {
         Api { handle, metrics, files, siblings: Arc::default(), upgrading: Arc::default() }
     }
 
-    /// The others have their sockets in this directory. Without one each generation counts for itself. Another server may
-    /// have its own there, too, so a successor asks its predecessor what theirs are known by.
+    /// Sets the directory in which the other generations have their control sockets. Without it the totals of the metrics cover
+    /// this generation only. Another server may use the same directory, so a successor asks its predecessor for the id
+    /// of their service.
     async fn join(&self, dir: PathBuf, predecessor: Option<u32>) {
         let service = match predecessor {
             None => Some(format!("{}-{}", std::process::id(), runtime_dir::secret())),
@@ -100,7 +101,7 @@ impl Api {
         self.moved(dir);
     }
 
-    /// They are in this directory now.
+    /// Sets the directory after the control sockets have moved to another one.
     fn moved(&self, dir: PathBuf) {
         *self.siblings.lock().unwrap_or_else(PoisonError::into_inner) = Some(dir);
     }
@@ -109,14 +110,14 @@ impl Api {
         self.siblings.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Has the others open their log files anew.
+    /// Tells the other generations to reopen their log files.
     pub async fn reopen_others(&self) {
         if let Some(dir) = self.siblings() {
             siblings::reopen(&dir).await;
         }
     }
 
-    /// This generation has left: the others go on with its counts.
+    /// Passes the counts of this generation, which has left, to the other generations.
     pub async fn leave(&self, outcome: &report::Outcome) {
         let ledger = self.metrics.leave(outcome);
         if let Some(dir) = self.siblings() {
@@ -129,8 +130,9 @@ impl Api {
         drop(self.upgrading.lock().await);
     }
 
-    /// `gave_up` tells whether the client has closed the connection. Then nothing is begun: a process that was stopped or
-    /// starved for a while would do what is not wanted any more, and twice if it was asked again elsewhere.
+    /// Answers one request. `gave_up` returns whether the client has closed the connection. If it has, no action is started:
+    /// after this process was stopped or starved for a while, the client may no longer want the action, or may have asked
+    /// another generation for it.
     pub async fn answer(
         &self,
         request: Request<Bytes>,
@@ -151,14 +153,14 @@ impl Api {
         };
         if !allowed.contains(method) {
             let allowed = if allowed[0] == Method::GET { "GET" } else { "POST" };
-            let mut response = error(StatusCode::METHOD_NOT_ALLOWED, &format!("{path} wants {allowed}"));
+            let mut response = error(StatusCode::METHOD_NOT_ALLOWED, &format!("{path} requires {allowed}"));
             response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
             return response;
         }
-        // Counters stay true.
+        // Counters are merged all the same: they are right whether or not the client still waits.
         if *method == Method::POST && path != "/counters" && gave_up() {
-            tracing::info!(path, "not begun: who asked for it has closed the connection");
-            return error(StatusCode::REQUEST_TIMEOUT, "the connection was closed before this was begun");
+            tracing::info!(path, "request not started: the client has closed the connection");
+            return error(StatusCode::REQUEST_TIMEOUT, "the connection was closed, so nothing was started");
         }
         let query = request.uri().query().unwrap_or_default().to_owned();
         let says = |what: &str| query.split('&').any(|q| q == what);
@@ -175,7 +177,7 @@ impl Api {
                     self.metrics.learn(ledger);
                     reply(StatusCode::OK, &serde_json::Map::new())
                 }
-                Err(_) => error(StatusCode::BAD_REQUEST, "these are no counters of a generation"),
+                Err(_) => error(StatusCode::BAD_REQUEST, "the body is not the counters of a generation"),
             },
             "/stop" => {
                 self.handle.stop();
@@ -193,7 +195,7 @@ impl Api {
         }
     }
 
-    /// Opens the files anew that lines of this generation go to.
+    /// Reopens the log files of this generation.
     async fn reopen(&self) -> Response<Body> {
         let files = Arc::clone(&self.files);
         match spawn_blocking(move || files.reopen()).await.unwrap_or_else(|panic| Err(panic.to_string())) {
@@ -219,15 +221,16 @@ impl Api {
             return error(StatusCode::GONE, "this generation has left");
         };
         let mut response = Response::new(Either::Left(Full::from(text)));
-        let of_type = match open_metrics {
-            true => "application/openmetrics-text; version=1.0.0; charset=utf-8",
-            false => "text/plain; version=0.0.4; charset=utf-8",
+        let of_type = if open_metrics {
+            "application/openmetrics-text; version=1.0.0; charset=utf-8"
+        } else {
+            "text/plain; version=0.0.4; charset=utf-8"
         };
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(of_type));
         response
     }
 
-    /// Restarts and waits for what comes of it.
+    /// Starts a handover, or joins the one under way, and reports its steps up to `until`.
     async fn reload(&self, lines: bool, until: Until) -> Response<Body> {
         let under_way = match self.handle.hand_over().await {
             Ok(under_way) => under_way,
@@ -240,7 +243,7 @@ impl Api {
         tokio::spawn(async move {
             loop {
                 let (step, end) = under_way_steps.next().await;
-                // The client may be gone; the handover goes on all the same.
+                // A client that disconnects does not stop the handover.
                 if told.send(step).is_err() || end.is_some() {
                     return;
                 }
@@ -249,7 +252,7 @@ impl Api {
         told_by(steps, lines).await
     }
 
-    /// Puts a file that lies beside the program in its place, and hands over to it.
+    /// Replaces the program by `file`, which is in the same directory, and hands over to it.
     async fn upgrade(&self, file: String, lines: bool) -> Response<Body> {
         let Ok(alone) = Arc::clone(&self.upgrading).try_lock_owned() else {
             return error(StatusCode::CONFLICT, "another upgrade is under way");
@@ -259,7 +262,7 @@ impl Api {
             Err((status, reason)) => return error(status, &reason),
         };
         let (told, steps) = mpsc::unbounded_channel();
-        // In a task of its own: when the client is gone it is finished all the same, or undone.
+        // In a separate task: the upgrade is completed or undone even if the client disconnects.
         let upgraded = async move {
             ready.perform(|step| drop(told.send(step))).await;
             drop(alone);
@@ -269,7 +272,7 @@ impl Api {
     }
 }
 
-/// The steps as they come, or only what came of it.
+/// Answers with every step as it comes if the client accepts lines, otherwise with the last step.
 async fn told_by(mut steps: mpsc::UnboundedReceiver<Step>, lines: bool) -> Response<Body> {
     if lines {
         let mut response = Response::new(Either::Right(Lines(steps)));
@@ -284,7 +287,7 @@ async fn told_by(mut steps: mpsc::UnboundedReceiver<Step>, lines: bool) -> Respo
     reply(if failed { StatusCode::INTERNAL_SERVER_ERROR } else { StatusCode::OK }, &last)
 }
 
-/// Cannot fail because every key is a string.
+/// Serialises a step as one line. This cannot fail because every key is a string.
 fn json_line(step: &Step) -> Bytes {
     (serde_json::to_string(step).unwrap_or_default() + "\n").into()
 }
@@ -295,7 +298,7 @@ fn accepts(request: &Request<Bytes>, media_type: &str) -> bool {
 }
 
 fn reply(status: StatusCode, value: &impl Serialize) -> Response<Body> {
-    // Cannot fail because no key is anything but a string, and no writer is asked.
+    // Cannot fail because every key is a string and the output goes to memory.
     let text = serde_json::to_string_pretty(value).unwrap_or_default();
     let mut response = Response::new(Either::Left(Full::from(text + "\n")));
     *response.status_mut() = status;
@@ -303,7 +306,7 @@ fn reply(status: StatusCode, value: &impl Serialize) -> Response<Body> {
     response
 }
 
-/// The system's message without Rust's "(os error 98)".
+/// Returns the system's message without Rust's "(os error 98)".
 pub fn plain(error: &std::io::Error) -> String {
     error::plain(error)
 }

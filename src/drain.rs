@@ -1,9 +1,9 @@
-//! Connections from accept to drop: how many there are, and how each is treated once a successor serves.
+//! Connections from accept to drop: counting them, and draining each one once a successor serves.
 //!
-//! A connection passes `admission`, is the I/O object `conn` to its last byte (and `linger` behind that), speaks HTTP in `serve`, and
-//! its requests go through `tracked_service`. `conn_state` decides what becomes of it and does no I/O: it reads `request_framing` and
-//! `frames`, and asks `goaway` when a client of HTTP/2 may be told. `requests` is what its tasks share; `registry` knows all
-//! connections, and tells each what mode it is in. Nothing here knows processes or states.
+//! `admission` lets a connection in, `conn` is its I/O object up to the last byte, and `linger` waits for the client after that.
+//! `serve` speaks HTTP on it, and `tracked_service` wraps its requests. `conn_state` decides when to close the connection and does no
+//! I/O: it uses `request_framing` and `frames` to find requests, and `goaway` to time GOAWAY on HTTP/2. The tasks of a connection
+//! share its `requests`. `registry` holds all connections and tells each one its mode. No module here knows processes or generations.
 
 use std::sync::Arc;
 #[cfg(feature = "tls")]
@@ -47,14 +47,14 @@ pub(crate) use slots::{Pool, Slot};
 use crate::error::LONGEST;
 use crate::report::{Connections, Drained};
 
-/// A timer that expires so much later than asked shows that the process did not run, and no client could get on meanwhile.
+/// A timer that fires more than this late shows that the process was not running, so no client could make progress either.
 pub(crate) const PAUSED: Duration = Duration::from_secs(1);
-/// How long a connection that is cut may take to notice. Those that take longer end with the process.
+/// How long a cut waits for connections to close. The rest end with the process.
 const CUT_GRACE: Duration = Duration::from_secs(1);
 
-/// All connections of a server, and the way to end each as its protocol allows.
+/// Tracks all connections of a server, and ends each one as its protocol allows.
 ///
-/// [`Server`](crate::Server) has one of its own. With it an accept loop of one's own drains as well as `Server` does:
+/// [`Server`](crate::Server) uses one internally. A custom accept loop can use one to drain as well as `Server` does:
 ///
 /// ```no_run
 /// # use {hyper::{Request, Response, body::Incoming, service::service_fn}, std::{convert::Infallible, time::Duration}};
@@ -84,7 +84,7 @@ pub struct Drain(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    /// The mode of all connections. Each is told, and goes by what it was told.
+    /// The mode of all connections. Each connection acts on the mode that it was last told.
     turn: watch::Sender<VersionedMode>,
     registry: Registry,
     open: AtomicUsize,
@@ -92,14 +92,14 @@ struct Shared {
     /// `closed` when lame duck began.
     closed_before: AtomicU64,
     requests_cut: AtomicU64,
-    /// Told when the last connection is gone, and when there may be room again.
+    /// Notified when the last connection is gone, when a slot may be free, and when the mode changes.
     gone: Notify,
     pools: Pools,
-    /// From here the time is counted in which it is said how long a connection has been idle.
+    /// The start of the clock, in milliseconds, in which the idle times of connections are stored.
     epoch: Instant,
-    /// One for each client that goes on sending after the end of its connection.
+    /// Permits for clients that keep sending after the server's FIN.
     senders: Semaphore,
-    /// A client with a server name that rustls refuses was warned of.
+    /// Whether the warning about server names that rustls refuses has already been logged.
     #[cfg(feature = "tls")]
     told_of_names: AtomicBool,
     options: DrainOptions,
@@ -112,12 +112,12 @@ impl Default for Drain {
 }
 
 impl Drain {
-    /// Without connections, and with keep-alive as clients like it.
+    /// Creates a drain without connections, with the default options and keep-alive on.
     pub fn new() -> Drain {
         Drain::with_options(DrainOptions::default())
     }
 
-    /// The same with other settings.
+    /// Creates a drain with other options.
     pub fn with_options(options: DrainOptions) -> Drain {
         Drain::with_limit(usize::MAX, options)
     }
@@ -140,12 +140,12 @@ impl Drain {
         }))
     }
 
-    /// Takes care of an accepted connection from now until it is dropped.
+    /// Tracks an accepted connection from now until it is dropped.
     pub fn conn(&self, stream: TcpStream, remote: std::net::SocketAddr) -> Conn {
         Conn::accepted(stream, remote, self, self.slot_anyway(Pool::Public))
     }
 
-    /// The same for any stream, such as one from [`tokio::io::duplex`].
+    /// Tracks a connection over any stream, such as one from [`tokio::io::duplex`].
     pub fn stream<T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         &self,
         stream: T,
@@ -154,10 +154,10 @@ impl Drain {
         Conn::new(stream, remote, remote, self, self.slot_anyway(Pool::Public), conn::StreamOps::none())
     }
 
-    /// From now on connections are lame ducks: HTTP/1 responses say `Connection: close`, an HTTP/1 connection without a
-    /// request is closed once it has been quiet for `idle_grace`, HTTP/2 clients get GOAWAY when nothing is under way on
-    /// their connection (see [`DrainOptions::goaway_delay`]), and [`Retiring`] tells the application. Called again, it changes
-    /// the grace and keeps the count. A grace of more than 365 days is one of 365 days.
+    /// Makes all connections lame ducks: HTTP/1 responses say `Connection: close`, an HTTP/1 connection without a
+    /// request is closed once it has been quiet for `idle_grace`, HTTP/2 clients get GOAWAY when nothing is in flight on
+    /// their connection (see [`DrainOptions::goaway_delay`]), and [`Retiring`] tells the application. A second call changes
+    /// the grace and keeps the count. A grace of more than 365 days is reduced to 365 days.
     pub fn lame_duck(&self, idle_grace: Duration) {
         let before = self.mode();
         if before == Mode::Normal {
@@ -167,23 +167,25 @@ impl Drain {
         self.turn(Mode::LameDuck { since, idle_grace: idle_grace.min(LONGEST) });
     }
 
-    /// Keep-alive again: no successor took over after all. Connections that have not been told anything live on.
+    /// Returns to keep-alive, because no successor took over after all. Connections stay open unless their clients have
+    /// already been told to close.
     pub fn normal(&self) {
         self.turn(Mode::Normal);
     }
 
-    /// Waits until every connection is gone; after `deadline` cuts what is left. Says what became of them.
+    /// Waits until every connection is gone, and cuts the rest after `deadline`. Returns how many finished and how many were
+    /// cut.
     pub async fn finish(self, deadline: Duration) -> Drained {
         let _ = timeout(deadline, self.empty()).await;
         self.cut().await
     }
 
-    /// Cuts what is left, and says what became of all connections since lame duck began.
+    /// Cuts the open connections. Returns how many connections finished and how many were cut since lame duck began.
     pub(crate) async fn cut(&self) -> Drained {
         let began = self.mode().lame_duck_since().unwrap_or_else(Instant::now);
         let (finished, cut, took) = (self.finished(), self.open() as u64, began.elapsed());
         self.cut_now();
-        // What does not notice ends with the process; there is nothing more to wait for.
+        // Connections that do not close within the grace end with the process.
         let _ = timeout(CUT_GRACE, self.empty()).await;
         Drained { finished, cut, requests_cut: self.0.requests_cut.load(Ordering::SeqCst), took }
     }
@@ -212,7 +214,7 @@ impl Drain {
         self.0.turn.borrow().mode
     }
 
-    /// Connections that are open now.
+    /// Returns how many connections are open now.
     pub fn open(&self) -> usize {
         self.0.open.load(Ordering::SeqCst)
     }
@@ -249,12 +251,12 @@ impl Drain {
         }
     }
 
-    /// Tells the application when this server is on its way out.
+    /// Returns a handle that tells the application when this server retires.
     pub fn retiring(&self) -> Retiring {
         Retiring(self.0.turn.subscribe())
     }
 
-    /// A time in milliseconds since this was made.
+    /// Returns `time` in milliseconds since this drain was created.
     fn millis(&self, time: Instant) -> u64 {
         let since = time - self.0.epoch;
         since.as_secs() * 1000 + u64::from(since.subsec_millis())
@@ -265,25 +267,25 @@ impl Drain {
     }
 }
 
-/// Tells an application that this generation is on its way out: new connections go to a successor, or it was told to
-/// stop. What the application holds open by itself (streams, its own protocol) should end soon; the drain deadline is
-/// the last word.
+/// Tells an application that this generation retires or stops: new connections go to a successor, or the generation was told
+/// to stop. The application should soon end everything that it holds open itself (streams, its own protocol), because
+/// connections are cut at the drain deadline.
 ///
-/// From [`Listener::retiring`](crate::Listener::retiring), [`Drain::retiring`], or for a request from its
-/// [`ConnectInfo`]. If the successor crashes while this generation is in standby, it serves again and
+/// It comes from [`Listener::retiring`](crate::Listener::retiring), from [`Drain::retiring`], or, within a request, from
+/// its [`ConnectInfo`]. If the successor crashes while this generation is in standby, this generation serves again and
 /// [`is_retiring`](Retiring::is_retiring) is false again.
 #[derive(Debug, Clone)]
 pub struct Retiring(watch::Receiver<VersionedMode>);
 
 impl Retiring {
-    /// Whether this generation is retiring or stopping now.
+    /// Returns whether this generation is retiring or stopping now.
     pub fn is_retiring(&self) -> bool {
         self.0.borrow().mode != Mode::Normal
     }
 
-    /// Returns when this generation begins to retire or stop, at once if it has begun. Cancel safe.
+    /// Waits until this generation begins to retire or stop, and returns at once if it already has. Cancel safe.
     pub async fn wait(&mut self) {
-        // An error means that the generation has left: that is as retired as can be.
+        // An error means that the drain is gone, so this generation has retired.
         let _ = self.0.wait_for(|turn| turn.mode != Mode::Normal).await;
     }
 }

@@ -1,4 +1,4 @@
-//! The crate's error: opaque, with messages that name the thing acted upon, the cause and what to do.
+//! The crate's opaque error. Each message names the action, the address, path or pid, the cause and the remedy.
 
 use std::fmt;
 use std::io;
@@ -6,30 +6,30 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// A longer time is a mistake, and the sums of such times cannot be reckoned with.
+/// The longest duration that a setting accepts. A longer one is a mistake, and sums of such durations could overflow.
 pub(crate) const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 
-/// Why a generation could not start or take over.
+/// The error of a generation that could not start or take over.
 ///
-/// The message is one line: what was tried, on which address, path or pid, why it failed, and what to do.
-/// A successor that fails with it changes nothing: its predecessor goes on serving.
+/// The message is one line: what was tried, on which address, path or pid, why it failed, and what to do about it.
+/// When a successor fails with this error, its predecessor keeps serving.
 #[derive(Debug)]
 pub struct Error(Kind);
 
 #[derive(Debug)]
 pub(crate) enum Kind {
     NoAddress(io::Error),
-    /// A time that is longer than any that can be meant.
+    /// A duration is longer than [`LONGEST`].
     TooLong {
         setting: &'static str,
         time: Duration,
     },
-    /// Two addresses of which one takes the connections of the other.
+    /// One of two addresses takes the connections of the other.
     Conflict {
         a: SocketAddr,
         b: SocketAddr,
     },
-    /// The port of a first generation is held by someone.
+    /// The port of a first generation is held by another process.
     InUse {
         addr: SocketAddr,
         holders: String,
@@ -43,15 +43,15 @@ pub(crate) enum Kind {
     Join {
         addr: SocketAddr,
         source: io::Error,
-        /// The users whose sockets listen there.
+        /// The uids of the sockets that listen there.
         users: Vec<u32>,
     },
-    /// The predecessor is not seen on an address that was joined.
+    /// The predecessor is not seen to listen on an address that this generation joined.
     Alone {
         addr: SocketAddr,
         predecessor: u32,
     },
-    /// Others than the predecessor listen on an address that is to be taken over.
+    /// A foreign listener is on an address that is to be taken over.
     ForeignListener {
         addr: SocketAddr,
         holders: String,
@@ -65,9 +65,9 @@ pub(crate) enum Kind {
         source: io::Error,
     },
     Signals(io::Error),
-    /// A process cannot be held by a pidfd.
+    /// No pidfd can be opened for a process.
     Pidfd(io::Error),
-    /// The supervisor cannot be.
+    /// The supervisor cannot run.
     Supervisor {
         what: &'static str,
         source: io::Error,
@@ -83,24 +83,25 @@ pub(crate) enum Kind {
 }
 
 impl Error {
-    /// The address could not be bound because another process holds it.
+    /// Returns whether an address could not be bound because another process holds it.
     pub fn is_address_in_use(&self) -> bool {
         matches!(self.0, Kind::InUse { .. })
     }
 
-    /// A time is too long, or one address takes the connections of another: see [`Server::check`](crate::Server::check).
+    /// Returns whether a duration is too long, or one address takes the connections of another: see
+    /// [`Server::check`](crate::Server::check).
     pub fn is_invalid_setting(&self) -> bool {
         matches!(self.0, Kind::TooLong { .. } | Kind::Conflict { .. })
     }
 
-    /// The readiness check of the application failed or took too long.
+    /// Returns whether the readiness check of the application failed or took too long.
     pub fn is_not_ready(&self) -> bool {
         matches!(self.0, Kind::NotReady(_) | Kind::ReadyTimeout(_))
     }
 }
 
 impl Error {
-    /// The predecessor is not seen on an address that was joined.
+    /// Returns whether the predecessor is not seen to listen on an address that this generation joined.
     pub(crate) fn is_alone(&self) -> bool {
         matches!(self.0, Kind::Alone { .. })
     }
@@ -131,9 +132,10 @@ impl fmt::Display for Error {
                 f,
                 "cannot listen on {a} and on {b}: one of them takes the connections of the other; name only the one that \
                  takes both{}",
-                match a.is_ipv4() == b.is_ipv4() {
-                    true => String::new(),
-                    false => format!(", or 0.0.0.0:{0} and [::]:{0}", a.port()),
+                if a.is_ipv4() == b.is_ipv4() {
+                    String::new()
+                } else {
+                    format!(", or 0.0.0.0:{0} and [::]:{0}", a.port())
                 }
             ),
             Kind::InUse { addr, holders } => write!(f, "cannot listen on {addr}: address in use{holders}"),
@@ -150,12 +152,12 @@ impl fmt::Display for Error {
             }
             Kind::Alone { addr, predecessor } => write!(
                 f,
-                "cannot take over {addr}: the predecessor, pid {predecessor}, does not listen there as far as this process \
-                 can see: this one is in another network namespace, where no connection would arrive; start it in the same"
+                "cannot take over {addr}: this process does not see its predecessor, pid {predecessor}, listen there, so it is \
+                 in another network namespace, where no connection would arrive; start it in the predecessor's"
             ),
             Kind::ForeignListener { addr, holders } => write!(
                 f,
-                "cannot take over {addr}: besides the predecessor another process listens there{holders}; new \
+                "cannot take over {addr}: another process listens there besides the predecessor{holders}; new \
                  connections could not be steered, so nothing was changed"
             ),
             Kind::PidFile { path, source } => write!(
@@ -168,7 +170,7 @@ impl fmt::Display for Error {
                 write!(f, "cannot find out how this process was started ({what}): {source}")
             }
             Kind::Supervisor { what, source } => {
-                write!(f, "cannot stay in front of the server: {what}: {}", plain(source))
+                write!(f, "cannot supervise the server: {what}: {}", plain(source))
             }
             Kind::FirstGeneration(reason) => f.write_str(reason),
             Kind::Signals(source) => write!(f, "cannot install signal handlers: {source}"),
@@ -211,23 +213,23 @@ impl std::error::Error for Error {
     }
 }
 
-/// Why generations cannot hold each other.
+/// Returns the message for a kernel or sandbox without pidfds.
 pub(crate) fn no_pidfd(source: &io::Error) -> String {
     format!(
-        "cannot hold a process by pidfd_open(2): {}; a restart needs it: Linux 5.3 or newer, and a sandbox (seccomp) that \
+        "cannot hold a process by pidfd_open(2): {}; a restart needs Linux 5.3 or newer, and a sandbox (seccomp) that \
          allows pidfd_open and pidfd_send_signal",
         plain(source)
     )
 }
 
-/// The system's message without Rust's "(os error 98)".
+/// Returns the system's message without the suffix of the standard library, such as "(os error 98)".
 pub(crate) fn plain(error: &io::Error) -> String {
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or_default();
     text.chars().next().map_or_else(String::new, |c| c.to_lowercase().chain(text.chars().skip(1)).collect())
 }
 
-/// Why a successor cannot listen where its predecessor does.
+/// Returns why a successor cannot listen where its predecessor does.
 fn difference(addr: SocketAddr, source: &io::Error, users: &[u32]) -> String {
     let me = rustix::process::geteuid().as_raw();
     match source.kind() {

@@ -1,8 +1,8 @@
-//! Who am I: the number of this generation, its verified predecessor, and the environment for a successor.
+//! The identity of this process: the number of its generation, its verified predecessor, and the environment of a successor.
 //!
-//! The variables are believed only if they name the process that is the parent right now, by pid and start time.
-//! They cannot be removed from a running process without `unsafe`, so a grandchild may inherit them: there they
-//! name another process's parent and mean nothing.
+//! The environment variables are believed only if they name the current parent process, by pid and start time. They cannot
+//! be removed from a running process without `unsafe`, so a grandchild may inherit them. There they do not name the parent,
+//! and are ignored.
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,15 +17,16 @@ const LISTEN: &str = "HANDOVER_LISTEN";
 const SUPERVISOR: &str = "HANDOVER_SUPERVISOR";
 const PROTOCOL: &str = "HANDOVER_PROTOCOL";
 
-/// The version of the protocol between generations that this one speaks. Two generations speak the older of theirs.
+/// The version of the protocol between generations. Two generations speak the older of their versions.
 ///
-/// 1: READY is SIGTERM, and no version is said. 2: READY is SIGURG, said again until the predecessor has closed.
+/// Version 1: READY is SIGTERM, and no version is sent. Version 2: READY is SIGURG, repeated until the predecessor has
+/// closed its listener.
 const SPOKEN: u32 = 2;
 
-/// The environment variables a generation sets for its successor, and the supervisor of [`supervise`](crate::supervise)
-/// for the first generation.
+/// The environment variables that a generation sets for its successor, and that the supervisor of
+/// [`supervise`](crate::supervise) sets for the first generation.
 ///
-/// They mean something only there. A program that starts other programs may remove them:
+/// Every other process ignores them. A program that starts other programs may remove them:
 ///
 /// ```
 /// let mut command = std::process::Command::new("convert");
@@ -34,11 +35,11 @@ const SPOKEN: u32 = 2;
 pub const ENVIRONMENT: [&str; 6] =
     [PARENT, GENERATION, LISTEN, SUPERVISOR, PROTOCOL, process::stderr::VARIABLE];
 
-/// The number of the generation that this process is, from 1, before there is a [`Server`](crate::Server): for the lines
-/// of a log that is set up first.
+/// Returns the number of this process's generation, counted from 1. It works before there is a
+/// [`Server`](crate::Server), so a log that is set up first can include the number.
 ///
-/// It is believed only while the predecessor is the parent, so ask when the program starts and keep the answer. Once the
-/// server listens, [`Handle::generation`](crate::Handle::generation) says the same.
+/// The number can be verified only while the predecessor is the parent, so call this when the program starts and keep the
+/// result. Once the server listens, [`Handle::generation`](crate::Handle::generation) returns the same number.
 pub fn generation() -> u64 {
     Claim::read(|name| std::env::var(name).ok())
         .filter(|claim| process::is_parent(claim.pid, claim.started))
@@ -47,23 +48,23 @@ pub fn generation() -> u64 {
 
 #[derive(Debug)]
 pub(crate) struct Generation {
-    /// From 1.
+    /// Counted from 1.
     pub(crate) number: u64,
     pub(crate) predecessor: Option<Predecessor>,
-    /// The supervisor, whose pid stands for the service.
+    /// The pid of the supervisor, which is the main pid of the service.
     pub(crate) supervisor: Option<u32>,
 }
 
 #[derive(Debug)]
 pub(crate) struct Predecessor {
     pub(crate) parent: Parent,
-    /// Where it listens.
+    /// The addresses on which the predecessor listens.
     pub(crate) addresses: Vec<Address>,
-    /// The version that is spoken with it.
+    /// The protocol version to speak with it.
     pub(crate) protocol: u32,
 }
 
-/// An address as it was asked for and as it is: they differ when port 0 was asked for.
+/// An address as requested and as bound. They differ when port 0 was requested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Address {
     pub(crate) asked: SocketAddr,
@@ -71,7 +72,7 @@ pub(crate) struct Address {
 }
 
 impl Generation {
-    /// Fails if the predecessor is there and cannot be held.
+    /// Reads the environment. Fails if there is a predecessor but no pidfd for it.
     pub(crate) fn from_env() -> io::Result<Generation> {
         Generation::told_by(|name| std::env::var(name).ok())
     }
@@ -88,7 +89,7 @@ impl Generation {
         Ok(generation)
     }
 
-    /// What every log line of this generation has in common.
+    /// Returns the span of every log line of this generation.
     pub(crate) fn span(&self) -> Span {
         info_span!("handover", generation = self.number, pid = std::process::id())
     }
@@ -96,32 +97,32 @@ impl Generation {
     pub(crate) fn environment(&self, addresses: &[Address]) -> Vec<(&'static str, String)> {
         let me = described(std::process::id());
         vec![
-            // Says whose word it is, because a generation that speaks version 1 passes on what it has inherited.
+            // Names its author too, because a generation that speaks version 1 passes on an inherited variable unchanged.
             (PROTOCOL, format!("{SPOKEN} {me}")),
             (PARENT, me),
             (GENERATION, self.number.to_string()),
             (LISTEN, format_addresses(addresses)),
-            // Empty where there is none, because a program that was started by a generation inherits the name of a process
-            // that is in front of another server.
+            // Empty without a supervisor, because a program that was started by a generation of another server inherits the
+            // name of that server's supervisor.
             (SUPERVISOR, self.supervisor.map(described).unwrap_or_default()),
         ]
     }
 }
 
-/// For the first generation behind this process.
+/// Returns the environment for the first generation under this supervisor.
 pub(crate) fn supervisor_environment() -> Vec<(&'static str, String)> {
     vec![(SUPERVISOR, described(std::process::id()))]
 }
 
-/// Whether this process is a generation behind a supervisor (see [`supervise`](crate::supervise)), or any generation's
-/// successor. Like [`generation`], ask when the program starts.
+/// Returns whether this process is a generation under a supervisor (see [`supervise`](crate::supervise)), or the successor
+/// of any generation. Like [`generation`], call it when the program starts.
 pub fn is_supervised() -> bool {
     let var = |name: &str| std::env::var(name).ok();
     let successor = Claim::read(var).is_some_and(|claim| process::is_parent(claim.pid, claim.started));
     successor || supervisor(var(SUPERVISOR), false).is_some()
 }
 
-/// The supervisor: the parent, or the one that a predecessor is known to have named.
+/// Returns the pid of the supervisor, if it is the parent or was named by a verified predecessor.
 fn supervisor(named: Option<String>, by_predecessor: bool) -> Option<u32> {
     let (pid, started) = parse_parent(&named?)?;
     let is_it = process::is_parent(pid, started)
@@ -129,7 +130,7 @@ fn supervisor(named: Option<String>, by_predecessor: bool) -> Option<u32> {
     is_it.then_some(pid)
 }
 
-/// `PID@START`, for [`parse_parent`].
+/// Formats `PID@START`, for [`parse_parent`].
 fn described(pid: u32) -> String {
     match process::started(pid) {
         Some(at) => format!("{pid}@{at}"),
@@ -137,7 +138,7 @@ fn described(pid: u32) -> String {
     }
 }
 
-/// What the variables say, to be verified.
+/// The unverified content of the environment variables.
 struct Claim {
     pid: u32,
     started: Option<u64>,
@@ -157,7 +158,7 @@ impl Claim {
     }
 }
 
-/// The version to speak with this parent: the older of its own and ours.
+/// Returns the protocol version to speak with this parent: the older of its version and ours.
 fn spoken_with(parent: &str, said: Option<&str>) -> u32 {
     let version = said.and_then(|said| {
         let (version, by) = said.split_once(' ')?;
@@ -166,7 +167,7 @@ fn spoken_with(parent: &str, said: Option<&str>) -> u32 {
     version.map_or(1, |version: u32| version.clamp(1, SPOKEN))
 }
 
-/// `PID` or `PID@START`.
+/// Parses `PID` or `PID@START`.
 fn parse_parent(text: &str) -> Option<(u32, Option<u64>)> {
     match text.split_once('@') {
         Some((pid, started)) => Some((pid.parse().ok()?, Some(started.parse().ok()?))),
@@ -174,7 +175,7 @@ fn parse_parent(text: &str) -> Option<(u32, Option<u64>)> {
     }
 }
 
-/// Comma-separated `ADDR`, or `ADDR=PORT` where port 0 was asked for.
+/// Formats comma-separated addresses: `ADDR`, or `ADDR=PORT` where port 0 was requested.
 fn format_addresses(addresses: &[Address]) -> String {
     let one = |a: &Address| match a.asked.port() {
         0 => format!("{}={}", a.asked, a.actual.port()),
@@ -210,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn garbage_in_the_environment_is_no_address_and_no_panic() {
+    fn garbage_in_the_environment_is_rejected_without_a_panic() {
         for text in
             ["nonsense", "127.0.0.1", "127.0.0.1:0=", "127.0.0.1:0=99999", "=,=", "1.2.3.4:5=6=7", "\u{0}"]
         {
@@ -222,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn two_generations_speak_the_older_version_and_the_word_of_an_ancestor_counts_for_nothing() {
+    fn two_generations_speak_the_older_version_and_a_version_from_an_ancestor_is_ignored() {
         let parent = "41@1000";
         assert_eq!(spoken_with(parent, None), 1);
         assert_eq!(spoken_with(parent, Some("1 41@1000")), 1);
@@ -248,7 +249,7 @@ mod tests {
         assert!(matches!(Parent::verified(parent, Some(started + 1)), Ok(None)));
     }
 
-    /// Text that is nearly right, which random bytes never are: pieces of what is right, some of them spoilt.
+    /// Returns valid text with up to three random edits. Purely random bytes would never be nearly valid.
     fn nearly(random: &mut fastrand::Rng, right: &str) -> String {
         let mut text: Vec<char> = right.chars().collect();
         for _ in 0..random.usize(0..4) {
@@ -264,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_the_environment_says_only_the_parent_itself_is_believed() {
+    fn only_the_parent_itself_is_believed_for_any_environment() {
         let ppid = rustix::process::getppid().expect("tests have a parent").as_raw_pid().cast_unsigned();
         let started = process::started(ppid).expect("the parent is in /proc");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
@@ -281,7 +282,7 @@ mod tests {
                 GENERATION => Some(generation.clone()),
                 _ => Some(listen.clone()),
             });
-            let told = told.expect("the parent can be held");
+            let told = told.expect("the kernel gives a pidfd for the parent");
             let Some(predecessor) = told.predecessor else {
                 assert_eq!(told.number, 1);
                 continue;
@@ -297,7 +298,7 @@ mod tests {
             let understood = parse_addresses(&format_addresses(&predecessor.addresses));
             assert!(understood.is_some_and(|a| a.len() == predecessor.addresses.len()), "{listen:?}");
         }
-        assert!(believed > 200, "only {believed} were right enough to be believed: the others prove little");
+        assert!(believed > 200, "only {believed} environments were valid: too few to prove anything");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The way in and out for the program around a server: ask for a restart or a stop, watch the phase.
+//! The program's handle to its server: asks for a restart or a stop, and observes the generation.
 
 use std::net::SocketAddr;
 
@@ -8,10 +8,10 @@ use tokio::task::spawn_blocking;
 use crate::listeners::port_group;
 use crate::report::{Event, Failure, Handover, Phase, Status};
 
-/// How many events a reader may lag behind before it misses some.
+/// The number of events that a reader may lag behind before it misses some.
 const BACKLOG: usize = 256;
 
-/// What the program around a server may ask for.
+/// A request from the program to the engine.
 #[derive(Debug)]
 pub(crate) enum Command {
     Restart,
@@ -20,7 +20,7 @@ pub(crate) enum Command {
     Status(oneshot::Sender<Status>),
 }
 
-/// What is known without asking.
+/// The facts about a generation that a handle can read without asking the engine.
 #[derive(Debug, Clone)]
 pub(crate) struct Seen {
     pub(crate) phase: Phase,
@@ -33,9 +33,10 @@ pub(crate) struct Seen {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Underway {
-    /// It was under way before: its successor may have been started before whatever this one was asked for.
+    /// Whether the handover was already under way. If so, its successor may have been started before the change that prompted
+    /// this request, such as a new configuration.
     pub joined: bool,
-    /// What happens from now on.
+    /// The events of this generation from now on.
     pub events: Events,
 }
 
@@ -69,68 +70,70 @@ impl Handle {
         (handle, Remote { commands, seen, events })
     }
 
-    /// Asks for a successor, as SIGHUP does. Under way already, it is queued; several become one.
+    /// Asks for a successor, as SIGHUP does. If a handover is already under way, one further restart is queued, however many
+    /// are asked for.
     pub fn restart(&self) {
-        // It is not heard before the server listens and after it has left; both are visible as a phase.
+        // Fails only after the server has left. A restart asked for before the server listens waits in the channel.
         let _ = self.commands.send(Command::Restart);
     }
 
-    /// Asks for a successor, or joins the handover that is under way, and says what happens: see [`Events::outcome`].
-    /// While a predecessor is still in standby the successor is started when that is over.
+    /// Asks for a successor, or joins the handover that is under way. Await the result with [`Events::outcome`]. While a
+    /// predecessor is still in standby, the successor is started only when that standby is over.
     ///
     /// # Errors
     ///
-    /// When this generation is none that can hand over: it is still starting, has handed over already, or stops.
+    /// When this generation cannot hand over, because it is still starting, has already handed over, is stopping or has left.
     pub async fn hand_over(&self) -> Result<Underway, Failure> {
         let (answer, told) = oneshot::channel();
         let _ = self.commands.send(Command::HandOver(answer));
         told.await.unwrap_or_else(|_| Err(Failure::new("the generation has left")))
     }
 
-    /// Asks this generation to finish its connections and leave, as SIGTERM does; asked twice, to leave at once.
+    /// Asks this generation to finish its connections and leave, as SIGTERM does. A second call makes it leave at once.
     pub fn stop(&self) {
         let _ = self.commands.send(Command::Stop);
     }
 
-    /// What the generation is doing now.
+    /// Returns the current phase of the generation.
     pub fn phase(&self) -> Phase {
         self.seen.borrow().phase
     }
 
-    /// Whether the service was told to stop. A generation that merely retires is not stopping: its successor serves.
+    /// Returns whether the service was told to stop. A generation that retires is not stopping: its successor serves.
     pub fn is_stopping(&self) -> bool {
         self.seen.borrow().stopping
     }
 
-    /// The number of this generation, from 1; 0 until it listens.
+    /// Returns the number of this generation, counted from 1, or 0 until it listens.
     pub fn generation(&self) -> u64 {
         self.seen.borrow().generation
     }
 
-    /// Where it listens, with the real port where 0 was asked for; empty until it does.
+    /// Returns the addresses of this generation, with the real port where port 0 was requested. Empty until it listens.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.seen.borrow().addresses.clone()
     }
 
-    /// Waits for the next change of phase, or of the addresses, and returns the phase; `None` once the generation has
-    /// left. Changes that follow each other quickly may be seen as one. Cancel safe.
+    /// Waits for the next change of the phase, of the addresses or of [`is_stopping`](Handle::is_stopping), and returns the
+    /// phase, or `None` once the generation has left. Several changes in quick succession may be reported as one. Cancel safe.
     pub async fn changed(&mut self) -> Option<Phase> {
         self.seen.changed().await.ok()?;
         Some(self.seen.borrow_and_update().phase)
     }
 
-    /// Everything that happens to this generation from now on.
+    /// Returns the events of this generation from now on.
     pub fn events(&self) -> Events {
         let ended = || broadcast::Sender::new(1).subscribe();
         Events(self.events.upgrade().map_or_else(ended, |events| events.subscribe()))
     }
 
-    /// This generation and its connections at this moment; `None` before it listens and once it has left.
+    /// Returns the current status of this generation and its connections, or `None` once it has left. Before the generation
+    /// listens, this waits until it does.
     pub async fn status(&self) -> Option<Status> {
         let (answer, told) = oneshot::channel();
         self.commands.send(Command::Status(answer)).ok()?;
         let mut status = told.await.ok()?;
-        // On a thread of its own: /proc is large where there are many connections, and the server goes on meanwhile.
+        // On a blocking thread, because /proc is large when there are many connections.
         let addresses = status.addresses.clone();
         status.listeners =
             spawn_blocking(move || port_group::listeners(&addresses)).await.unwrap_or_default();
@@ -138,13 +141,14 @@ impl Handle {
     }
 }
 
-/// The events of a generation from the moment it was asked for; from [`Handle::events`](crate::Handle::events).
+/// A stream of the events of a generation, from [`Handle::events`](crate::Handle::events) or
+/// [`Handle::hand_over`](crate::Handle::hand_over). It starts when it is created.
 #[derive(Debug)]
 pub struct Events(pub(crate) broadcast::Receiver<Event>);
 
 impl Events {
-    /// The next event, or `None` when the generation has left. A reader that is more than 256 events behind misses the oldest.
-    /// Cancel safe.
+    /// Waits for the next event, and returns `None` once the generation has left. A reader that is more than 256 events behind
+    /// misses the oldest. Cancel safe.
     pub async fn next(&mut self) -> Option<Event> {
         loop {
             match self.0.recv().await {
@@ -159,7 +163,7 @@ impl Events {
     ///
     /// # Errors
     ///
-    /// When it failed, or this generation was told to stop before it succeeded.
+    /// When the handover failed, or this generation was told to stop or has left before the handover succeeded.
     pub async fn outcome(&mut self) -> Result<Handover, Failure> {
         loop {
             match self.next().await {

@@ -1,9 +1,9 @@
 //! Restart a [hyper](https://hyper.rs) server without losing a request.
 //!
 //! Nothing is passed between the old process and the new one. Each *generation* binds the same port with
-//! `SO_REUSEPORT`; the new one starts to serve while the kernel still gives every new connection to the old one; when
-//! it is ready the kernel is told to prefer it, and then it signals its parent, which keeps its listener open for a
-//! while (*standby*), closes it when nothing can arrive there any more, and finishes its connections (*drain*).
+//! `SO_REUSEPORT`. The new generation starts while the kernel still gives every new connection to the old one. Once it
+//! is ready, it tells the kernel to prefer its own listener and signals its parent. The parent keeps its listener open
+//! for a while (*standby*), closes it when no connection can arrive there any more, and finishes its connections (*drain*).
 //!
 //! # Usage
 //!
@@ -15,7 +15,7 @@
 //! // One line replaces the accept loop of a hyper server. `kill -HUP` restarts it.
 //! handover::Server::bind("0.0.0.0:8080").serve(service_fn(hello)).await?;
 //!
-//! // Several addresses, own timings, a readiness check, and the phases as they change.
+//! // Several addresses, a custom timing, a readiness check, and every change of phase.
 //! let server = handover::Server::bind("0.0.0.0:8080")
 //!     .also_bind("[::1]:8081")
 //!     .standby(Duration::from_secs(10))
@@ -31,8 +31,8 @@
 //! # Ok(()) }
 //! ```
 //!
-//! Any other protocol over TCP brings its own accept loop: see [`Listener`]. In a container or a terminal one process stays in
-//! front, because a pid cannot be handed on there: see [`supervise`].
+//! Any other protocol over TCP needs a custom accept loop: see [`Listener`]. In a container or a terminal, the pid of the
+//! service must not change, so a supervisor runs the generations: see [`supervise`].
 //!
 //! # How a handover goes
 //!
@@ -40,64 +40,64 @@
 //! |---|---|---|---|---|---|
 //! | starting | queue | | | give up, with an error | drain |
 //! | serving | spawn; queue while the predecessor still listens | warn | | | drain; with a stop delay, or while another process listens on the port: lingering |
-//! | spawning | queue | standby | serve on, say why it failed | tell the successor to leave: withdrawing | tell the successor to stop, drain |
-//! | withdrawing | queue | too late | serve on | kill it | drain |
-//! | standby | pass it on | | crashed: **serve again**; left with status 0: it was told to stop, so drain | move the identity, close the listener, drain | pass it on; asked twice: leave now |
-//! | lingering: stopping, still accepting | refuse | | | close the listener, drain | be quick; asked twice: leave now |
-//! | draining | refuse | | say so | cut what is left, leave | be quick; asked twice: leave now |
+//! | spawning | queue | standby | keep serving, log why it failed | tell the successor to leave: withdrawing | tell the successor to stop, drain |
+//! | withdrawing | queue | too late | keep serving | kill the successor | drain |
+//! | standby | pass it on | | crashed: **serve again**; left with status 0: it was told to stop, so drain | hand over the main pid, close the listener, drain | pass it on; asked twice: leave now |
+//! | lingering: stopping, still accepting | refuse | | | close the listener, drain | shorten the deadline; asked twice: leave now |
+//! | draining | refuse | | log it | cut the remaining connections, leave | shorten the deadline; asked twice: leave now |
 //!
-//! A restart that is passed on to a successor which then crashes is done by the old generation instead: the last
-//! request always gets a generation that was started after it.
+//! If a restart was passed on to a successor that then crashes, the old generation performs the restart instead. The last
+//! restart request is therefore always followed by the start of a generation.
 //!
 //! # Invariants
 //!
-//! 1. A failed handover changes nothing: the generation that served goes on serving, and the next restart can succeed.
+//! 1. A failed handover changes nothing: the generation that served keeps serving, and the next restart can succeed.
 //! 2. At most two generations listen; at most one of them is not ready.
-//! 3. A listener closes only after it is steered away from, its standby is over and its accept queue is empty.
-//! 4. A request that reached us is answered unless the drain deadline passes; then we say how many connections were cut.
-//! 5. Every wait has a deadline, every deadline is configurable, every expiry is one log line.
-//! 6. No file descriptor but the three standard ones crosses `exec`, and a successor's stdin is `/dev/null`; no environment
-//!    variable of ours outlives its meaning: see [`ENVIRONMENT`].
+//! 3. A listener closes only when new connections are steered elsewhere, its standby is over and its accept queue is empty.
+//! 4. A request that reached the server is answered unless the drain deadline passes. The number of connections cut at the
+//!    deadline is logged.
+//! 5. Every wait has a deadline, every deadline is configurable, and every expiry is one log line.
+//! 6. Only the three standard file descriptors cross `exec`, and a successor's stdin is `/dev/null`. The environment
+//!    variables of this crate are ignored in any process that they were not set for: see [`ENVIRONMENT`].
 //!
 //! # Limitations
 //!
-//! - Linux only; the README names the kernels that were tried. A restart is refused where there is no `pidfd_open`, as before 5.3
-//!   and in some sandboxes. Where `SO_ATTACH_REUSEPORT_CBPF` is refused the server says so in one warning and goes on with
-//!   standby alone.
+//! - Linux only; the README lists the tested kernels. A restart is refused where `pidfd_open` is missing: before Linux 5.3 and
+//!   in some sandboxes. Where `SO_ATTACH_REUSEPORT_CBPF` is refused, the server logs one warning and relies on standby alone.
 //! - TCP only: Unix sockets have no `SO_REUSEPORT`.
-//! - Both generations run as the same user in the same network namespace, and spell an address the same way.
-//! - As pid 1, or under systemd without `Type=notify`, a restart is refused unless [`supervise`] keeps a supervisor. That
-//!   one is never replaced itself.
-//! - The successor must be the process that was started, or replace it by `exec`: a wrapper that forks is not believed, and a
-//!   program that forks into the background may do so only while [`generation()`] is 1.
-//! - TLS needs the feature `tls`, and a crypto provider of the program's choice (see [Features](#features)). A server has it on all of its addresses or on none, and
-//!   sessions are not resumed over a handover unless the program brings a ticketer.
-//! - An HTTP/1 client that stays quiet for the whole idle grace and sends its next request in the very moment we close
-//!   loses that request, as with every server that ever closes an idle connection.
+//! - Both generations must run as the same user in the same network namespace, and spell an address the same way.
+//! - As pid 1, or under systemd without `Type=notify`, a restart is refused unless the server runs under [`supervise`]. The
+//!   supervisor itself is never replaced.
+//! - The successor must be the process that was started, or replace it by `exec`: a successor forked by a wrapper is not
+//!   recognised. A program may fork into the background only while [`generation()`] is 1.
+//! - TLS needs the feature `tls` and a crypto provider of the program's choice (see [Features](#features)). A server has TLS
+//!   on all of its addresses or on none. Sessions are resumed across a handover only if the program supplies a ticketer.
+//! - If an HTTP/1 client stays quiet for the whole idle grace and sends its next request just as the server closes the
+//!   connection, that request is lost. The same is true of every server that closes idle connections.
 //!
 //! # Features
 //!
-//! None of them is on by default.
+//! All features are off by default.
 //!
-//! | feature | what it adds | crates that others see |
+//! | feature | adds | crates in the public API |
 //! |---|---|---|
-//! | `tls` | `Server::tls` and `Conn::tls` | tokio-rustls 0.26 (rustls 0.23), re-exported as `rustls`. It brings no crypto provider: switch one on with the rustls feature `ring` or `aws_lc_rs` |
-//! | `control` | the socket that the program `handover` asks; not for others yet | |
-//! | `metrics` | `control`, and numbers for Prometheus; not for others yet | prometheus-client 0.25 |
+//! | `tls` | `Server::tls` and `Conn::tls` | tokio-rustls 0.26 (rustls 0.23), re-exported as `rustls`. No crypto provider is included: enable the rustls feature `ring` or `aws_lc_rs` |
+//! | `control` | the control socket of the program `handover`; no stable API yet | |
+//! | `metrics` | `control`, and metrics for Prometheus; no stable API yet | prometheus-client 0.25 |
 //!
 //! # Layout
 //!
-//! `lifecycle` is the state machine, pure. `server` is the builder and, in `server::engine`, the one loop that feeds
-//! the machine. `generation` knows the environment, `process` processes, `signals` signals, `listeners` and `steering` the
-//! sockets, `pid_file` the pid file, `service_manager` what a service manager is told, `drain` the connections. `supervisor` is
-//! the process that `supervise` keeps, which is none of the generations and has a loop of its own. `control` is the socket for those who operate a
-//! program, `metrics` what is counted. `src/cli` is another package, the program `handover`. Each of the operating system's facts lives
-//! in one of them.
+//! `lifecycle` is the state machine and does no I/O. `server` is the builder; `server::engine` is the event loop that feeds
+//! the state machine. `generation` handles the environment, `process` the processes, `signals` the signals, `listeners` and
+//! `steering` the sockets, `pid_file` the pid file, `service_manager` the messages to a service manager, and `drain` the
+//! connections. `supervisor` is the process started by `supervise`: it is not a generation and has a separate event loop.
+//! `control` is the control socket for operators, `metrics` the counters. `src/cli` is a separate package, the program
+//! `handover`. Each fact about the operating system is encoded in exactly one of these modules.
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("handover runs on Linux only: it steers connections with SO_ATTACH_REUSEPORT_CBPF.");
 
-/// What operates a program: not for others yet, and changed without notice.
+/// The control socket. Not a stable API: it may change without notice.
 #[cfg(all(target_os = "linux", feature = "control"))]
 #[doc(hidden)]
 pub mod control;
@@ -115,7 +115,7 @@ mod handle;
 mod lifecycle;
 #[cfg(target_os = "linux")]
 mod listeners;
-/// What is counted: not for others yet, and changed without notice. Its text is made by prometheus-client 0.25.
+/// The metrics, encoded by prometheus-client 0.25. Not a stable API: they may change without notice.
 #[cfg(all(target_os = "linux", feature = "control"))]
 #[doc(hidden)]
 pub mod metrics;

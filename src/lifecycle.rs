@@ -1,8 +1,8 @@
-//! Who serves, and who is next: the state machine of one generation.
+//! The state machine of one generation.
 //!
 //! [`State::on`] maps a state and an event to the next state and the actions to take. This file does no
-//! I/O, reads no clock, starts no task and knows no process: the loop in `server` feeds it events and
-//! performs its actions. `lib.rs` prints the table and the invariants that hold here.
+//! I/O, reads no clock, starts no task and knows no process: the event loop in `server` feeds it events and
+//! performs its actions. The table of transitions and the invariants are in `lib.rs`.
 
 use std::time::{Duration, Instant};
 
@@ -11,10 +11,10 @@ pub(crate) use types::{Action, ChildCommand, DrainMode, Event, Exit, ExitMeaning
 
 use crate::report::{End, Phase};
 
-/// How long a child that was told to leave may take before it is killed, and between two such kills.
+/// How long a child that was told to leave may take before it is killed, and the interval at which the kill is repeated.
 pub(crate) const KILL_GRACE: Duration = Duration::from_secs(5);
 
-/// The waits that the machine turns into deadlines.
+/// The durations that the state machine turns into deadlines.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Timings {
     pub(crate) ready_timeout: Duration,
@@ -29,18 +29,18 @@ pub(crate) struct Timings {
 pub(crate) enum State {
     /// Listening, not yet ready: the application's readiness check runs.
     Starting { give_up: Instant, queued: bool },
-    /// The service is ours. While the predecessor still listens no successor is started.
+    /// New connections come to this generation. While the predecessor still listens, no successor is started.
     Serving { predecessor_listens: bool, queued: bool },
-    /// A successor was started and has not said that it is ready.
+    /// A successor was started and is not ready yet.
     Spawning { ready_by: Instant, queued: bool },
     /// The successor was not ready in time and was told to leave; nothing was steered to it.
     Withdrawing { kill_at: Instant, queued: bool },
     /// The successor serves; our listener is open and steered away from.
     Standby { until: Instant, cut_at: Instant, restart_passed_on: bool, stop_passed_on: bool },
-    /// Stopping, but still accepting: a load balancer is to notice first, or another process listens on our port, gets
-    /// the new connections, and we finish handshakes.
+    /// Stopping, but still accepting. Either a load balancer needs time to notice, or another process listens on our port and
+    /// gets the new connections while we finish the handshakes under way.
     Lingering { until: Instant, cut_at: Instant, handed_back: bool, operator_asked: bool },
-    /// The listener is closing or closed; what is left are connections.
+    /// The listener is closing or closed, and the remaining connections are finishing.
     Draining { end: End, cut_at: Instant, operator_asked: bool },
 }
 
@@ -50,7 +50,7 @@ use Action::{
 };
 
 impl State {
-    /// When [`Event::Deadline`] is due, if nothing else happens first.
+    /// Returns when [`Event::Deadline`] is due, unless another event comes first.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         match *self {
             State::Serving { .. } => None,
@@ -63,7 +63,7 @@ impl State {
         }
     }
 
-    /// Whether the service is on its way out, and not merely this generation.
+    /// Returns whether the whole service is stopping, and not only this generation.
     pub(crate) fn is_stopping(&self) -> bool {
         matches!(
             self,
@@ -73,26 +73,27 @@ impl State {
         )
     }
 
-    /// Whether the application's readiness check is waited for.
+    /// Returns whether the application's readiness check is still running.
     pub(crate) fn is_starting(&self) -> bool {
         matches!(self, State::Starting { .. })
     }
 
-    /// Whether the predecessor was told that this generation is ready, and has not closed its listener.
+    /// Returns whether the predecessor was told that this generation is ready, and still listens.
     pub(crate) fn waits_for_predecessor(&self) -> bool {
         matches!(self, State::Serving { predecessor_listens: true, .. })
     }
 
-    /// Whether a generation that has finished its connections still waits for its child to exit: it was told to stop, too.
+    /// Returns whether a generation that has finished its connections still has to wait for its child to exit. Only a retired
+    /// generation leaves its child running.
     pub(crate) fn waits_for_child(&self) -> bool {
         !matches!(self, State::Draining { end: End::Retired, .. })
     }
 
-    /// Whether a handover can be asked for. Gives whether one is under way.
+    /// Returns whether a handover is already under way, if one can be asked for at all.
     ///
     /// # Errors
     ///
-    /// Why not.
+    /// The reason why no handover can be asked for.
     pub(crate) fn can_hand_over(&self) -> Result<bool, &'static str> {
         match self {
             State::Serving { .. } => Ok(false),
@@ -107,7 +108,7 @@ impl State {
         }
     }
 
-    /// What is seen of it from outside.
+    /// Returns the public phase of this state.
     pub(crate) fn phase(&self) -> Phase {
         match self {
             State::Starting { .. } => Phase::Starting,
@@ -214,7 +215,7 @@ impl State {
         let closing = (State::Draining { end: End::Stopped, cut_at, operator_asked }, vec![CloseListeners]);
         match event {
             Event::Deadline => closing,
-            // Whom we waited for no longer listens, so no connection can be kept by waiting.
+            // The predecessor no longer listens, so waiting saves no connection.
             Event::PredecessorClosed if handed_back => closing,
             _ => self.leaving(event, now, t),
         }
@@ -226,14 +227,14 @@ impl State {
             Event::Drained | Event::Deadline => (self, vec![Leave(end)]),
             Event::PortClosed if end == End::Retired => (self, vec![TellChild(ChildCommand::Closed)]),
             Event::ChildExited(Exit::Crashed | Exit::Restarted) if end == End::Retired => {
-                let note = "the successor crashed after this generation had closed its listener: it cannot help any more";
+                let note = "the successor crashed, but this generation has closed its listener and cannot serve again";
                 (self, vec![ReportChildExit(ExitMeaning::Expected), Note(note)])
             }
             _ => self.leaving(event, now, t),
         }
     }
 
-    /// What `Lingering` and `Draining` have in common: there is no way back, only a faster way out.
+    /// Handles the events common to `Lingering` and `Draining`: a stop can only be sped up, never taken back.
     fn leaving(self, event: Event, now: Instant, t: &Timings) -> (State, Vec<Action>) {
         let (end, cut_at, asked) = match self {
             State::Lingering { cut_at, operator_asked, .. } => (End::Stopped, cut_at, operator_asked),
@@ -277,7 +278,7 @@ fn starting(give_up: Instant, queued: bool, event: Event, now: Instant, t: &Timi
             vec![Note("restart queued: this generation is still starting")],
         ),
         Event::StopAsked { by, .. } => {
-            // No client was sent here yet that would have to be sent elsewhere.
+            // No connection has been steered here yet, so there is no reason to linger.
             stop(by, now, &Timings { stop_delay: Duration::ZERO, ..*t }, Duration::ZERO, false)
         }
         Event::Deadline => (State::Starting { give_up, queued }, vec![GiveUp]),
@@ -313,7 +314,7 @@ fn serving(
             (next, [steer, actions].concat())
         }
         Event::ChildReady => {
-            (same, vec![Note("a signal of readiness came from no child of this generation")])
+            (same, vec![Note("ready signal ignored: its sender is not a child of this generation")])
         }
         _ => (same, vec![]),
     }
@@ -329,7 +330,7 @@ fn spawning(
     match event {
         Event::RestartAsked => {
             let note = Note("restart queued: a successor is starting");
-            // A reload that is under way may be said to begin again.
+            // RELOADING=1 may be sent again while a reload is under way.
             let actions = if queued { vec![note] } else { vec![note, Notify(Notification::Reloading)] };
             (State::Spawning { ready_by, queued: true }, actions)
         }
@@ -383,10 +384,10 @@ fn withdrawing(
             State::Withdrawing { kill_at, queued: true },
             vec![Note("restart queued: a failed successor is leaving")],
         ),
-        // It may have got connections before it heard that it is to leave, so it gets the time of a stop.
+        // The successor may have received connections before it was told to leave, so it gets the time of a stop.
         Event::ChildReady => (
             State::Withdrawing { kill_at: now + t.standby + t.stop_timeout, queued },
-            vec![Hold, Note("the successor became ready after its time was up: it is not used")],
+            vec![Hold, Note("the successor became ready after the ready timeout: it is not used")],
         ),
         Event::ChildExited(exit) => {
             let queued = queued || exit == Exit::Restarted;
@@ -404,7 +405,7 @@ fn withdrawing(
     }
 }
 
-/// Serving alone, after these actions and with this to tell; a restart that waited for this moment happens now.
+/// Returns to serving alone, with these actions and this notification, or performs a queued restart.
 fn serve_or_spawn(
     queued: bool,
     now: Instant,
@@ -421,7 +422,7 @@ fn serve_or_spawn(
     }
 }
 
-/// Leaving without a successor: at once, or after `linger` or the delay that is set for load balancers.
+/// Stops without a successor: at once, or after the longer of `linger` and the stop delay.
 fn stop(
     by: StopSource,
     now: Instant,

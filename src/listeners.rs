@@ -1,5 +1,5 @@
-//! The port: listeners that are bound exclusively by a first generation and joined by a successor, who else listens,
-//! and how a listener closes. It never passes a descriptor and never decides when to close.
+//! The listening sockets: a first generation binds exclusively, and a successor joins. This module also finds foreign listeners
+//! and closes listeners without losing queued connections. It never passes a descriptor and never decides when to close.
 
 use std::io;
 use std::net::SocketAddr;
@@ -36,7 +36,7 @@ pub(crate) struct Listeners {
 #[derive(Debug)]
 struct Listener {
     address: Address,
-    /// The predecessor listens here too.
+    /// Whether the predecessor listens on this address too.
     joined: bool,
     inode: u64,
     socket: Arc<AsyncFd<OwnedFd>>,
@@ -51,7 +51,7 @@ impl Listener {
 }
 
 impl Listeners {
-    /// Listens on every address: exclusively, or with the predecessor where that one listens already.
+    /// Listens on every address: together with the predecessor where it listens already, otherwise exclusively.
     pub(crate) fn open(
         asked: &[SocketAddr],
         predecessor: Option<&Predecessor>,
@@ -73,7 +73,7 @@ impl Listeners {
         })
     }
 
-    /// Refuses addresses of which one would stand in the way of another.
+    /// Returns an error if two of the addresses conflict.
     pub(crate) fn check(asked: &[SocketAddr]) -> Result<(), Error> {
         Ok(plan::conflict(asked, plan::is_dual())?)
     }
@@ -82,13 +82,12 @@ impl Listeners {
         self.listeners.iter().map(|l| l.address).collect()
     }
 
-    /// Starts the accept loops. A listener that can be steered to must always be accepted from: if it stops, its
-    /// share of the connections waits in vain.
-    /// Connections to the addresses that are `reserved` take room of their own.
+    /// Starts the accept loops. A listener that the kernel may steer connections to must always have a running loop: otherwise
+    /// its share of the connections is never accepted. Connections to the `reserved` addresses use a separate pool.
     pub(crate) fn accept(&mut self, serve: &Serve, drain: &Drain, reserved: &[SocketAddr]) {
         let asked = |listener: &Listener| listener.address.asked;
         for (number, listener) in self.listeners.iter().enumerate() {
-            // Several may have been asked for as port 0, and those that are reserved come last.
+            // An address with port 0 may be given several times; the reserved ones come last.
             let is_same = |other: &&Listener| asked(other) == asked(listener);
             let left = self.listeners[number..].iter().filter(is_same).count();
             let is_reserved = reserved.iter().filter(|one| **one == asked(listener)).count() >= left;
@@ -110,29 +109,30 @@ impl Listeners {
         self.acceptors.spawn(watch.in_current_span());
     }
 
-    /// New connections come to the older listener of each address: to us, if the other is a successor.
+    /// Steers new connections to the older listener of each address: to us, if the other one is a successor's.
     pub(crate) fn hold(&self) -> io::Result<()> {
         self.steer(|_| Some(Steering::Hold))
     }
 
-    /// Hold on the addresses that no predecessor shares. On the others the predecessor's hold is in force.
+    /// Attaches hold to the addresses that the predecessor does not share. On the others the predecessor's hold is in force.
     pub(crate) fn hold_own(&self) -> io::Result<()> {
         self.steer(|l| (!l.joined).then_some(Steering::Hold))
     }
 
-    /// New connections come to us and not to the predecessor.
+    /// Steers new connections to us and no longer to the predecessor.
     pub(crate) fn flip(&self) -> io::Result<()> {
         self.steer(|l| Some(if l.joined { Steering::Flip } else { Steering::Hold }))
     }
 
-    /// The first refusal is returned, the other addresses are still tried.
+    /// Attaches the steering programs. After an error the other addresses are still tried, and the first error is returned.
     fn steer(&self, how: impl Fn(&Listener) -> Option<Steering>) -> io::Result<()> {
         let attach = |l: &Listener| how(l).map_or(Ok(()), |steering| steering.attach(l.socket.get_ref()));
         self.listeners.iter().map(attach).fold(Ok(()), Result::and)
     }
 
-    /// Fails if anyone but us and one predecessor listens: with a third the indices of `steering` are wrong. Fails too where
-    /// the predecessor does not, although its address was joined. Returns why that cannot be known, where it cannot.
+    /// Fails if there is a foreign listener, because with a third socket the indices of `steering` are wrong. Also fails if the
+    /// predecessor is alive but does not listen on an address that was joined. If the listeners cannot be listed, returns the
+    /// cause as `Ok(Some(error))`.
     pub(crate) fn check_foreign_listeners(
         &self,
         predecessor: Option<&Predecessor>,
@@ -144,7 +144,7 @@ impl Listeners {
                 Ok(others) if others.len() > usize::from(listener.joined) => {
                     return Err(Kind::ForeignListener { addr, holders: port_group::describe(&others) }.into());
                 }
-                // Asked last: one that is dead now may have been so when it was looked for.
+                // Checked after the listing: a predecessor that has died may have closed its socket before the listing.
                 Ok(others) if others.is_empty() && listener.joined => {
                     if let Some(parent) = predecessor.map(|p| &p.parent).filter(|parent| !parent.is_dead()) {
                         return Err(Kind::Alone { addr, predecessor: parent.pid() }.into());
@@ -157,26 +157,26 @@ impl Listeners {
         Ok(unknown)
     }
 
-    /// Whether it can be seen that no other process listens on an address that was joined.
+    /// Returns whether there are joined addresses and it is certain that no other socket listens on any of them.
     pub(crate) fn is_left_alone(&self) -> bool {
         let mut joined = self.listeners.iter().filter(|listener| listener.joined).peekable();
         joined.peek().is_some()
             && joined.all(|listener| listener.others().is_ok_and(|others| others.is_empty()))
     }
 
-    /// The first address on which more than `expected` others listen, and who they are.
+    /// The first address on which more than `expected` other sockets listen, and a description of their owners.
     pub(crate) fn foreign_listener(&self, expected: usize) -> Option<(SocketAddr, String)> {
         self.others()
             .find(|(_, others)| others.len() > expected)
             .map(|(listener, others)| (listener.address.actual, port_group::describe(&others)))
     }
 
-    /// Whether any other socket listens on one of our addresses.
+    /// Returns whether another socket listens on one of our addresses.
     pub(crate) fn is_shared(&self) -> bool {
         self.others().any(|(_, others)| !others.is_empty())
     }
 
-    /// Where sock_diag is not to be had (a sandbox) there is no process to be seen.
+    /// The other sockets on each of our addresses. Where sock_diag is not available (a sandbox), there are none.
     fn others(&self) -> impl Iterator<Item = (&Listener, Vec<port_group::Member>)> {
         self.listeners.iter().map(|listener| {
             let others = listener.others().unwrap_or_else(|error| {
@@ -191,19 +191,19 @@ impl Listeners {
         !self.listeners.is_empty()
     }
 
-    /// Every listener is accepted from until its queue is empty and then closed; [`Listeners::closed`] says when.
+    /// Tells every accept loop to empty its queue and close its listener; [`Listeners::closed`] waits for that.
     pub(crate) fn begin_close(&mut self) {
         self.listeners.clear();
         self.close.send_replace(true);
     }
 
-    /// Returns when the last listener is closed. Cancel safe.
+    /// Waits until the last listener is closed. Cancel safe.
     pub(crate) async fn closed(&mut self) {
         while self.acceptors.join_next().await.is_some() {}
     }
 }
 
-/// Binds without SO_REUSEPORT, which fails if anyone at all holds the port, and sets it only then so that a
+/// Binds without SO_REUSEPORT, which fails if any other socket holds the port, and sets the option afterwards so that a
 /// successor may join (bind(2) compares the option as it is at that moment).
 fn exclusive(planned: Planned, backlog: u32, predecessor: Option<u32>) -> Result<Listener, Error> {
     let asked = planned.asked;
@@ -223,8 +223,8 @@ fn exclusive(planned: Planned, backlog: u32, predecessor: Option<u32>) -> Result
         io::ErrorKind::AddrInUse => in_use(asked),
         _ => Kind::Listen { addr: asked, source }.into(),
     })?;
-    // Two that start in the same instant both pass bind(): SO_REUSEADDR lets sockets that do not listen yet share
-    // a port. The second to listen finds the first here.
+    // Two servers that start at the same moment both pass bind(), because SO_REUSEADDR lets sockets that do not listen
+    // yet share a port. The second one to listen finds the first one here.
     let actual = listener.address.actual;
     match port_group::of(actual) {
         Ok(found) if found.iter().any(|m| m.inode != listener.inode) => Err(in_use(actual)),
@@ -232,6 +232,7 @@ fn exclusive(planned: Planned, backlog: u32, predecessor: Option<u32>) -> Result
     }
 }
 
+/// Binds with SO_REUSEPORT to the address on which the predecessor listens.
 fn join(planned: Planned, actual: SocketAddr, backlog: u32) -> Result<Listener, Error> {
     let address = Address { asked: planned.asked, actual };
     let join = || {
@@ -289,7 +290,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_listener_that_closes_accepts_what_is_queued_first() {
+    async fn a_closing_listener_first_accepts_the_queued_connections() {
         let mut listeners = Listeners::open(&[addr("127.0.0.1:0")], None, 64).expect("a free port");
         let local = listeners.addresses()[0].actual;
         let queued: Vec<_> =
@@ -297,13 +298,13 @@ mod tests {
         let delivered = Arc::new(std::sync::Mutex::new(Vec::new()));
         let serve: Serve = Arc::new({
             let delivered = Arc::clone(&delivered);
-            move |conn| delivered.lock().expect("no thread panics with it").push(conn)
+            move |conn| delivered.lock().expect("no thread panics while it holds the lock").push(conn)
         });
-        // This test's runtime has one thread, so the accept loop first runs when it is told to close already.
+        // This test's runtime has one thread, so the accept loop does not run before it has been told to close.
         listeners.accept(&serve, &Drain::new(), &[]);
         listeners.begin_close();
         listeners.closed().await;
-        assert_eq!(delivered.lock().expect("no thread panics with it").len(), queued.len());
+        assert_eq!(delivered.lock().expect("no thread panics while it holds the lock").len(), queued.len());
         std::net::TcpStream::connect(local).expect_err("it is closed");
     }
 }

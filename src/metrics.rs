@@ -1,5 +1,5 @@
-//! Numbers for Prometheus. The totals go on over generations: each generation knows what the others have told it, and leaves them what
-//! it counted to its last connection. It asks no sibling: `control` does.
+//! Metrics for Prometheus. Totals continue across generations: each generation stores the counts that the others send, and sends
+//! its own final counts when it leaves. `control` does the exchange.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -13,24 +13,24 @@ mod prometheus;
 use counts::Counts;
 pub(crate) use counts::Ledger;
 
-/// What this generation counts, and what it knows of the others.
+/// The counts of this generation, and the last known counts of the others.
 #[derive(Debug, Clone)]
 pub struct Metrics(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
     handle: Handle,
-    /// By status, from 100 to 999.
+    /// Requests by response status, from 100 to 999.
     requests: Vec<AtomicU64>,
-    /// The rest of what this generation counts.
+    /// The other counts of this generation.
     own: Mutex<Counts>,
     others: Mutex<Ledger>,
-    /// What all generations of this server are known by, once it is known.
+    /// The service id that all generations of this server share, once it is known.
     service: OnceLock<String>,
 }
 
 impl Metrics {
-    /// Counts the handovers of this generation until it has left.
+    /// Creates the metrics and starts a task that counts the handovers until this generation has left.
     pub fn new(handle: &Handle) -> Metrics {
         let metrics = Metrics(Arc::new(Shared {
             handle: handle.clone(),
@@ -48,12 +48,12 @@ impl Metrics {
         metrics
     }
 
-    /// Once, when it is known.
+    /// Sets the service id that all generations share. Only the first call has an effect.
     pub(crate) fn set_service(&self, service: String) {
         let _ = self.0.service.set(service);
     }
 
-    /// What all generations of this server are known by, if they are.
+    /// The service id that all generations share, if it is known.
     pub(crate) fn service(&self) -> Option<&str> {
         self.0.service.get().map(String::as_str)
     }
@@ -78,7 +78,7 @@ impl Metrics {
         *own.handovers.entry(outcome.to_owned()).or_default() += 1;
     }
 
-    /// What is known now without asking, this generation included.
+    /// The counts of this generation as of now, and those of the others as last received.
     pub(crate) async fn ledger(&self) -> Ledger {
         if let Some(status) = self.0.handle.status().await {
             self.count(&status.connections);
@@ -108,7 +108,8 @@ impl Metrics {
         ledger
     }
 
-    /// Another generation tells what it knows. An older version does not say whose it is.
+    /// Merges the ledger of another generation. A ledger of another service is ignored. An older version does not name its
+    /// service, and its ledger is merged.
     pub(crate) fn learn(&self, other: Ledger) {
         let is_ours = |service: &String| self.service().is_none_or(|ours| ours == service);
         if other.service.as_ref().is_none_or(is_ours) {
@@ -116,7 +117,7 @@ impl Metrics {
         }
     }
 
-    /// This generation has left: what the others go on with.
+    /// The final ledger of this generation, which has left, for the others to continue from.
     pub(crate) fn leave(&self, outcome: &Outcome) -> Ledger {
         self.count(&outcome.connections);
         let mut own = lock(&self.0.own).clone();
@@ -129,8 +130,8 @@ impl Metrics {
         ledger
     }
 
-    /// The text that Prometheus reads; in the OpenMetrics form if it is asked for, else in the older one. `None` when this
-    /// generation has left.
+    /// The exposition text, in the OpenMetrics format or else in the older Prometheus text format. `None` if this generation has
+    /// left.
     #[cfg(feature = "metrics")]
     pub(crate) async fn text(&self, open_metrics: bool) -> Option<String> {
         let status = self.0.handle.status().await?;

@@ -1,6 +1,5 @@
-//! The pid that stands for the service: the pid file. It names the process that answers for the service to its
-//! supervisor, and moves to the successor when standby ends, not at the flip. Behind a supervisor it names that
-//! one for ever. How the file is written safely is `pid_file::file`'s to know.
+//! The pid file, which holds the main pid of the service. It changes to the successor's pid when standby ends, not at the
+//! flip. Under a supervisor it always holds the supervisor's pid. `pid_file::file` writes it safely.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,22 +11,22 @@ use crate::error::{Error, Kind};
 
 mod file;
 
-/// How often a pid file is tried again that could not be written.
+/// The interval at which writing a pid file is retried.
 const AGAIN: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(crate) struct PidFile {
     path: Option<PathBuf>,
     supervisor: Option<u32>,
-    /// This process stands for the service, as far as it is a generation's to do so.
+    /// Whether this process is the main generation, also under a supervisor.
     is_ours: bool,
-    /// It tries again what could not be written.
+    /// The task that retries a failed write.
     trying: Option<AbortHandle>,
 }
 
 impl PidFile {
-    /// Makes sure that the pid file can be written, without touching the one that is there. A full disk is no reason to
-    /// refuse a start, because it says nothing of the service.
+    /// Makes sure that the pid file can be written, without touching an existing one. A full disk does not prevent the start,
+    /// because the service itself may not need the disk.
     pub(crate) fn prepare(path: Option<&Path>, supervisor: Option<u32>) -> Result<PidFile, Error> {
         let path = path
             .map(std::path::absolute)
@@ -39,8 +38,8 @@ impl PidFile {
                     tracing::warn!(
                         %error,
                         path = %path.display(),
-                        "there is no room to write the pid file; it is overwritten in place if it can be, and tried \
-                         again until it is right"
+                        "there is no room to write the pid file; it is overwritten in place if possible, and writing is \
+                         retried until it succeeds"
                     );
                 }
                 tried => tried.map_err(|source| Kind::PidFile { path: path.clone(), source })?,
@@ -49,13 +48,13 @@ impl PidFile {
         Ok(PidFile { path, supervisor, is_ours: false, trying: None })
     }
 
-    /// Whether a pid file can lie there, as far as it can be told without writing it: a check may be another user's.
+    /// Checks whether a pid file can be at `path`, without writing it, because another user may run this check.
     pub(crate) fn check(path: &Path) -> Result<(), Error> {
         file::look_at(path).map_err(|source| Kind::PidFile { path: path.to_owned(), source }.into())
     }
 
-    /// `pid` stands for the service from now on. A failure is logged and loses nothing but the file; for itself a process
-    /// tries again until the file is right, and a successor does so when it is told that its predecessor has closed.
+    /// Makes `pid` the main pid of the service. A failure is logged and affects only the file. A process that writes its own
+    /// pid retries until it succeeds; a successor writes its pid anyway once its predecessor has closed.
     pub(crate) fn move_to(&mut self, pid: u32) {
         self.is_ours = pid == std::process::id();
         self.stop_trying();
@@ -65,26 +64,27 @@ impl PidFile {
             tracing::warn!(
                 other,
                 path = %path.display(),
-                "another server keeps its pid in the same pid file: give each a file of its own"
+                "another server keeps its pid in the same pid file: give each server a separate file"
             );
         }
         let Err(error) = file::write(path, named) else { return };
         tracing::warn!(
             %error,
             path = %path.display(),
-            "cannot write the pid file; it names the wrong process until there is room for it"
+            "cannot write the pid file; it may name the wrong process until it can be written"
         );
         if self.is_ours {
             self.trying = Some(tokio::spawn(try_again(path.clone(), named).in_current_span()).abort_handle());
         }
     }
 
-    /// No process stands for the service any more. A file that names another process is left alone.
+    /// Removes the pid file, because the service has ended. A file that names another process is left alone.
     pub(crate) fn give_up(&mut self) {
         self.stop_trying();
         let Some(path) = &self.path else { return };
         let ours = self.supervisor.unwrap_or(std::process::id());
-        // The predecessor writes our pid a moment before we learn that it has closed, and we may be told to stop in between.
+        // Not only if `is_ours`: the predecessor writes our pid a moment before we learn that it has closed, and a stop may come
+        // in between.
         if (self.is_ours || self.supervisor.is_none()) && file::read(path) == Some(ours) {
             let _ = std::fs::remove_file(path);
         }

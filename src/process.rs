@@ -1,5 +1,5 @@
-//! Processes: how this one was started, how a successor is started the same way, and a hold on the predecessor
-//! that can never reach another process. No other file spawns, kills, waits or opens a pidfd.
+//! Processes: how this one was started, how a successor is started the same way, and a handle of the predecessor
+//! through which a signal never reaches another process.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -27,10 +27,10 @@ pub(crate) mod pidfd;
 pub(crate) mod stderr;
 use stderr::{Pipe, Tail};
 
-/// The program, arguments and directory this process was started with.
+/// The program, arguments and working directory that this process was started with.
 ///
-/// The program is the path given to `execve` (AT_EXECFN, see getauxval(3)), made absolute but with symlinks kept,
-/// and so is the directory: a replaced file or a link that points elsewhere by now starts the *new* file.
+/// The program is the path given to `execve` (AT_EXECFN, see getauxval(3)), made absolute. Symlinks are kept in
+/// it and in the directory: after the file was replaced or the link was changed, a restart starts the *new* file.
 /// `/proc/self/exe`, and so `current_exe()`, would name the deleted file or the old release.
 #[derive(Debug, Clone)]
 pub(crate) struct Launch {
@@ -46,7 +46,7 @@ impl Launch {
         Ok(Launch { program: dir.join(execfn), args: std::env::args_os().collect(), dir })
     }
 
-    /// Starts the program again. `env` is set, every other variable is inherited as it is now.
+    /// Starts the program again as a successor. The variables in `env` are set; all others are inherited as they are now.
     pub(crate) fn spawn(&self, env: &[(&str, String)]) -> Result<Child, String> {
         let mut command = Command::new(&self.program);
         let mut args = self.args.iter();
@@ -55,18 +55,17 @@ impl Launch {
         }
         command.args(args).current_dir(&self.dir).env("PWD", &self.dir);
         command.envs(env.iter().map(|(name, value)| (name, value)));
-        // What an older generation said of its own stderr.
+        // Set by our predecessor for this process; `Pipe::give` sets it again for the successor.
         command.env_remove(stderr::VARIABLE);
         let pipe = Pipe::give(&mut command);
         let started = Instant::now();
         let process = command.spawn().map_err(|e| self.explain(&e))?;
-        // Cannot fail because a child has an id until it has been waited for.
-        let pid = process.id().expect("a child that was not waited for has a pid");
+        let pid = process.id().expect("a child has a pid until it has been waited for");
         Ok(Child { process, pid, started, stderr: pipe.ok().map(Pipe::pass_on) })
     }
 
-    /// Starts the program as the first generation behind this process, which reaps it by [`pidfd::reap`]. stdin, stdout and
-    /// stderr are inherited.
+    /// Starts the program as the first generation under this process, the supervisor, which reaps it with [`pidfd::reap`].
+    /// stdin, stdout and stderr are inherited.
     pub(crate) fn spawn_first(&self, env: &[(&str, String)], without: &[&str]) -> Result<u32, String> {
         let mut command = std::process::Command::new(&self.program);
         let mut args = self.args.iter();
@@ -82,20 +81,20 @@ impl Launch {
         Ok(started.id())
     }
 
-    /// `Command` reports a missing directory and a missing program alike.
+    /// Turns the error of a spawn into a message. `Command` reports a missing directory and a missing program alike.
     fn explain(&self, error: &io::Error) -> String {
         let program = self.program.display();
         if !self.dir.is_dir() {
             return format!("cannot start {program}: its working directory {} is gone", self.dir.display());
         }
         match error.raw_os_error() {
-            Some(nix::libc::ENOEXEC) => format!("cannot start {program}: not an executable of this machine"),
+            Some(nix::libc::ENOEXEC) => format!("cannot start {program}: not an executable for this machine"),
             _ => format!("cannot start {program}: {}", plain(error)),
         }
     }
 }
 
-/// The shell's `$PWD` where it is true, because it keeps symlinks (`cd /srv/app/current`), else getcwd(3).
+/// The shell's `$PWD` if it is the working directory, because it keeps symlinks (`cd /srv/app/current`), else getcwd(3).
 fn logical_dir() -> io::Result<PathBuf> {
     let here = fs::metadata(".")?;
     let same = |dir: &Path| fs::metadata(dir).is_ok_and(|d| (d.dev(), d.ino()) == (here.dev(), here.ino()));
@@ -110,13 +109,13 @@ impl Launch {
         &self.program
     }
 
-    /// Without the name of the program.
+    /// The arguments without the name of the program.
     pub(crate) fn args(&self) -> &[OsString] {
         self.args.get(1..).unwrap_or_default()
     }
 }
 
-/// A successor this process started. Its pid stays its own until [`Child::exited`] has returned.
+/// A successor that this process started. No other process can get its pid before [`Child::exited`] has returned.
 #[derive(Debug)]
 pub(crate) struct Child {
     process: tokio::process::Child,
@@ -134,7 +133,7 @@ impl Child {
         self.started.elapsed()
     }
 
-    /// The last lines that it wrote to stderr before it was ready, once it has exited.
+    /// The last lines that the child wrote to stderr before it was ready. Call this once the child has exited.
     pub(crate) async fn last_words(&mut self) -> Vec<String> {
         match &mut self.stderr {
             Some(tail) => tail.last_words().await,
@@ -142,19 +141,19 @@ impl Child {
         }
     }
 
-    /// Cancel safe.
+    /// Waits for the child and reaps it. Cancel safe.
     pub(crate) async fn exited(&mut self) -> io::Result<ExitStatus> {
         self.process.wait().await
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
-        // Cannot reach another process: `id` is None once the child was waited for. ESRCH cannot happen before that.
+        // Cannot reach another process: `id` is `None` once the child has been waited for. ESRCH cannot happen before that.
         if let Some(pid) = self.process.id().and_then(|pid| Pid::from_raw(pid.cast_signed())) {
             let _ = kill_process(pid, signal);
         }
     }
 
-    /// SIGKILL, and the wait that leaves no zombie behind.
+    /// Sends SIGKILL and waits, so that no zombie is left.
     pub(crate) async fn kill(&mut self) {
         let _ = self.process.kill().await;
     }
@@ -164,7 +163,7 @@ impl Child {
     }
 }
 
-/// The parent that started this process, held by a pidfd opened while it was still the parent.
+/// The parent that started this process, with a pidfd that was opened while it was still the parent.
 #[derive(Debug)]
 pub(crate) struct Parent {
     pid: u32,
@@ -172,16 +171,16 @@ pub(crate) struct Parent {
 }
 
 impl Parent {
-    /// The parent, if it is the process that `pid` and `started` (see [`started`]) describe. Fails if it is, and cannot be
-    /// held.
+    /// Opens the parent, if it is the process that `pid` and `expected_start` (see [`started`]) describe; otherwise returns
+    /// `None`. Fails if no pidfd can be opened.
     pub(crate) fn verified(pid: u32, expected_start: Option<u64>) -> io::Result<Option<Parent>> {
         let Some(parent) = getppid().filter(|_| is_parent(pid, None)) else { return Ok(None) };
         let pidfd = match pidfd_open(parent, PidfdFlags::empty()) {
             Err(rustix::io::Errno::SRCH) => return Ok(None),
             opened => opened?,
         };
-        // Asked again: had the parent died before pidfd_open, another process could have got its pid, but then
-        // this process has a new parent by now.
+        // Checked again: if the parent died before pidfd_open, another process may have got its pid, but then this
+        // process has a new parent by now.
         if !is_parent(pid, expected_start) {
             return Ok(None);
         }
@@ -197,18 +196,18 @@ impl Parent {
         Ok(pidfd_send_signal(self.pidfd.get_ref(), signal)?)
     }
 
-    /// Returns when the parent is dead (a pidfd is readable then, pidfd_open(2)). Cancel safe.
+    /// Waits until the parent is dead, which makes its pidfd readable (pidfd_open(2)). Cancel safe.
     pub(crate) async fn dead(&self) {
         let _ = self.pidfd.readable().await;
     }
 
-    /// Whether it is dead by now.
+    /// Returns whether the parent is dead.
     pub(crate) fn is_dead(&self) -> bool {
         pidfd::is_dead(self.pidfd.get_ref())
     }
 }
 
-/// Raises the soft limit of file descriptors to the hard one, and gives how many are free then.
+/// Raises the soft limit of file descriptors to the hard one and returns how many are free then.
 pub(crate) fn raise_descriptor_limit() -> usize {
     let limit = getrlimit(Resource::Nofile);
     // An unprivileged process may always do this; if a sandbox forbids it, the soft limit stays in force.
@@ -218,18 +217,18 @@ pub(crate) fn raise_descriptor_limit() -> usize {
     limit.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX)).saturating_sub(open)
 }
 
-/// Whether the parent is the process that `pid` and `expected_start` (see [`started`]) describe.
+/// Returns whether the parent is the process that `pid` and `expected_start` (see [`started`]) describe.
 pub(crate) fn is_parent(pid: u32, expected_start: Option<u64>) -> bool {
     getppid().is_some_and(|parent| parent.as_raw_pid().cast_unsigned() == pid)
         && expected_start.is_none_or(|at| started(pid) == Some(at))
 }
 
-/// When a process started, in clock ticks after boot (field 22 of proc_pid_stat(5)); no clock step changes it.
+/// The start time of a process in clock ticks after boot (field 22 of proc_pid_stat(5)), which no clock step changes.
 pub(crate) fn started(pid: u32) -> Option<u64> {
     stat(&pid.to_string(), 22)?.parse().ok()
 }
 
-/// Whether the session of this process has a terminal (field 7 of proc_pid_stat(5)).
+/// Returns whether the session of this process has a terminal (field 7 of proc_pid_stat(5)).
 pub(crate) fn has_terminal() -> bool {
     stat("self", 7).is_some_and(|device| device != "0")
 }

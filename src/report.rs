@@ -1,5 +1,5 @@
-//! What can be said of a generation, as plain data: what it does, what happens to it, how a handover ended and how it left. It
-//! depends on no other module.
+//! Plain data about a generation: its phase, its events, its status, the result of a handover and how it left. This module
+//! depends on no other.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -8,49 +8,49 @@ use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::Duration;
 
-/// What a generation is doing, as seen from outside.
+/// The phase of a generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Phase {
-    /// It listens but is not ready; a predecessor, if there is one, serves.
+    /// The generation listens but is not ready. A predecessor, if there is one, serves.
     Starting,
-    /// It serves.
+    /// The generation serves.
     Serving,
-    /// It serves, and a successor is starting.
+    /// The generation serves, and a successor is starting.
     Spawning,
-    /// A successor serves; this generation can still take over again.
+    /// A successor serves. This generation serves again if the successor crashes.
     Standby,
-    /// It finishes its connections and leaves.
+    /// The generation finishes its connections, then leaves.
     Draining,
 }
 
-/// What happened to a generation.
+/// An event in the life of a generation.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum Event {
     /// New connections come to this generation.
     Serving {
-        /// The pid it took over from.
+        /// The pid of the process that this generation took over from.
         predecessor: Option<u32>,
     },
-    /// It stays as it is, and why: a restart that has to wait, for instance.
+    /// A note for the log, such as the reason why a restart has to wait.
     Noted(&'static str),
-    /// A successor was started; it has the ready timeout to become ready.
+    /// A successor was started. It must become ready within the ready timeout.
     SuccessorStarted {
-        /// Its pid.
+        /// The pid of the successor.
         pid: u32,
     },
-    /// The successor serves, and this generation stands by.
+    /// The successor serves, and this generation is in standby.
     HandedOver(Handover),
-    /// The handover failed, and this generation serves as before.
+    /// The handover failed, and this generation keeps serving.
     HandoverFailed(Failure),
-    /// The successor left in standby, and this generation serves again.
+    /// The successor crashed during standby, and this generation serves again.
     ServesAgain(Failure),
     /// Standby is over: from now on only the successor can serve.
     StandbyEnded,
     /// The service was told to stop.
     Stopping,
-    /// The connections are finished or cut; nothing comes after this.
+    /// The connections are finished or cut. This is the last event.
     Left(Outcome),
 }
 
@@ -60,21 +60,21 @@ pub enum Event {
 pub struct Handover {
     /// The pid of the generation that serves now.
     pub successor: u32,
-    /// From its start until it served.
+    /// The time from the successor's start until it served.
     pub took: Duration,
 }
 
-/// Why a handover failed. It prints as one line.
+/// The reason why a handover failed. `Display` prints `reason`.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Failure {
-    /// What went wrong.
+    /// What went wrong, in one line.
     pub reason: String,
     /// The pid of the successor, if it could be started.
     pub successor: Option<u32>,
-    /// How it ended.
+    /// The exit status of the successor, if it is known.
     pub status: Option<ExitStatus>,
-    /// The last lines it wrote to stderr before it was ready, at most 20.
+    /// The last lines that the successor wrote to stderr before it was ready, at most 20.
     pub stderr: Vec<String>,
 }
 
@@ -92,41 +92,42 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-/// A generation at one moment; from [`Handle::status`](crate::Handle::status).
+/// A snapshot of a generation, from [`Handle::status`](crate::Handle::status).
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Status {
-    /// The number of the generation, from 1.
+    /// The number of the generation, counted from 1.
     pub generation: u64,
-    /// Its process.
+    /// The pid of the generation.
     pub pid: u32,
-    /// The file that a successor is started from: the one this process was started from, symbolic links kept.
+    /// The path that a successor is started from. It is the path that this process was started from, with symbolic links kept.
     pub program: PathBuf,
-    /// The arguments it gets, without the name of the program.
+    /// The arguments of a successor, without the name of the program.
     pub args: Vec<OsString>,
-    /// What it does.
+    /// The phase of the generation.
     pub phase: Phase,
     /// Whether the service was told to stop.
     pub stopping: bool,
-    /// For how long it has been in this phase.
+    /// The time since the phase began.
     pub in_phase: Duration,
-    /// For how long it has listened.
+    /// The time since the generation began to listen.
     pub uptime: Duration,
-    /// When the phase ends at the latest, from now; then a successor is told to leave, standby ends, or the rest is cut.
+    /// The time left until the deadline of the phase, if it has one. Then the start fails, a late successor is told to leave,
+    /// standby ends, or the remaining connections are cut.
     pub deadline: Option<Duration>,
-    /// Where it listens, or listened.
+    /// The addresses on which the generation listens, or did listen.
     pub addresses: Vec<SocketAddr>,
-    /// Every socket that listens on one of these, also of other processes, in the order the kernel lists them.
+    /// Every socket that listens on one of `addresses`, including those of other processes, in the kernel's order.
     pub listeners: Vec<PortMember>,
-    /// The process it took over from, while that lives.
+    /// The pid of the process that this generation took over from, while that process lives.
     pub predecessor: Option<u32>,
-    /// Whether that still listens, and can serve again if this generation crashes.
+    /// Whether the predecessor still listens, and can serve again if this generation crashes.
     pub predecessor_listens: bool,
-    /// The process it started to take over, while that lives.
+    /// The pid of the successor, while it lives.
     pub successor: Option<u32>,
-    /// Its connections.
+    /// The connections of the generation.
     pub connections: Connections,
-    /// How the last handover ended that this generation took part in.
+    /// The last handover in which this generation took part, and its result.
     pub last_handover: Option<LastHandover>,
 }
 
@@ -134,84 +135,84 @@ pub struct Status {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PortMember {
-    /// The address.
+    /// The address on which the socket listens.
     pub address: SocketAddr,
-    /// Whose it is, if this user may know.
+    /// The pid of the process that owns the socket, if this user may know it.
     pub pid: Option<u32>,
-    /// The user it belongs to.
+    /// The uid of the user who owns the socket.
     pub uid: u32,
 }
 
-/// The connections of a generation, and the requests on them.
+/// The numbers of connections of a generation, and of the requests on them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Connections {
     /// Connections that are open.
     pub open: u64,
-    /// Connections since it began to listen.
+    /// Connections accepted since the generation began to listen.
     pub accepted: u64,
-    /// Connections that made room for others, see [`Server::max_connections`](crate::Server::max_connections).
+    /// Connections closed to make room for others, see [`Server::max_connections`](crate::Server::max_connections).
     pub evicted: u64,
-    /// HTTP requests since it began to listen.
+    /// HTTP requests since the generation began to listen.
     pub requests: u64,
-    /// HTTP requests in flight: handed to the service, and the response has not ended.
+    /// HTTP requests in flight: passed to the service, with a response that has not ended.
     pub in_flight: u64,
-    /// Connections that ended by themselves since it began to drain.
+    /// Connections that ended by themselves since the drain began.
     pub finished: u64,
 }
 
-/// How a handover ended.
+/// The last handover of a generation.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct LastHandover {
-    /// What came of it.
+    /// The result of the handover.
     pub result: HandoverResult,
-    /// How long ago.
+    /// The time since the handover ended.
     pub ago: Duration,
 }
 
-/// What came of a handover.
+/// The result of a handover.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum HandoverResult {
-    /// This generation took over from that process.
+    /// This generation took over from its predecessor.
     TookOver {
-        /// The pid.
+        /// The pid of the predecessor.
         predecessor: u32,
     },
-    /// This generation handed over to that process.
+    /// This generation handed over to its successor.
     HandedOver {
-        /// The pid.
+        /// The pid of the successor.
         successor: u32,
     },
-    /// The successor did not become ready, and this generation went on serving.
+    /// The successor did not become ready, and this generation kept serving.
     Failed(Failure),
-    /// The successor took over and left in standby, so this generation serves again.
+    /// The successor took over and then crashed during standby, so this generation serves again.
     TakenBack(Failure),
 }
 
-/// Why a generation leaves.
+/// The reason why a generation leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum End {
     /// A successor took over.
     Retired,
-    /// It was told to stop.
+    /// The service was told to stop.
     Stopped,
 }
 
-/// How a generation ended, and what became of its connections.
+/// The end of a generation and of its connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Outcome {
-    /// Whether a successor took over or the service stopped.
+    /// The reason why the generation left.
     pub end: End,
-    /// What became of its connections.
+    /// The result of the drain.
     pub drained: Drained,
-    /// All the connections that it had.
+    /// The final numbers of connections and requests.
     pub connections: Connections,
 }
 
-/// What became of the connections of a generation that left.
+/// The result of a drain: how the connections of a generation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Drained {
@@ -219,8 +220,8 @@ pub struct Drained {
     pub finished: u64,
     /// Connections that were still open at the deadline, or at a second request to stop.
     pub cut: u64,
-    /// Requests in flight on those.
+    /// Requests in flight on the connections that were cut.
     pub requests_cut: u64,
-    /// From the beginning of the drain to its end.
+    /// The time from the beginning of the drain to its end.
     pub took: Duration,
 }

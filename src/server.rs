@@ -1,4 +1,4 @@
-//! The public face: what to listen on, how patient to be, and what to serve.
+//! The public builder: the addresses to listen on, the timeouts, and the service.
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -45,17 +45,19 @@ type Check = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
 ///
 /// # Signals
 ///
-/// SIGHUP and SIGUSR2 restart; SIGTERM and SIGINT stop, a second one at once; SIGURG is what generations say to each other.
-/// They are caught, and unblocked, when it begins to listen; [`Signals`] catches those that restart before. A SIGHUP that tells of a terminal
-/// that is gone, from the kernel or the shell that had it, is no wish to restart.
+/// SIGHUP and SIGUSR2 restart the server. SIGTERM and SIGINT stop it; a second one stops it at once. Generations signal
+/// each other by SIGURG. The server catches and unblocks these signals when it begins to listen; [`Signals`] catches SIGHUP
+/// and SIGUSR2 earlier. A SIGHUP that reports a closed terminal, from the kernel or from the shell of that terminal, does
+/// not restart the server.
 ///
-/// A program may have handlers of its own for them, by `tokio::signal` or `signal-hook`: the server's stay in force beside
-/// them, and none of its own hears anything at a handover, because a handover sends no other process one of these signals. One that
-/// waits for SIGTERM to do something of its own may do that; if it drops the server's future, all connections are cut, so it
-/// should wait for the future, which ends by itself. It should not replace the handlers by `sigaction`, not block these
-/// signals in every thread, and wait by `sigwait` for others only.
+/// A program may install further handlers for these signals with `tokio::signal` or `signal-hook`. The server's handlers
+/// stay in force beside them, and a handover does not trigger those for SIGHUP, SIGUSR2, SIGTERM and SIGINT. A program may
+/// act on SIGTERM itself, but dropping the server's future cuts all connections: wait for the future, which ends by
+/// itself. Do not replace the handlers with `sigaction`, block these signals in every thread, or wait for them with
+/// `sigwait`.
 ///
-/// Create it before the program changes its working directory: a successor is started where this process was.
+/// Create the server before the program changes its working directory: a successor is started in the directory that was
+/// current when [`bind`](Server::bind) was called.
 pub struct Server {
     config: Config,
     check: Option<Check>,
@@ -63,11 +65,11 @@ pub struct Server {
     handle: Handle,
 }
 
-/// What the engine needs to know.
+/// The settings of the engine.
 #[derive(Debug)]
 struct Config {
     addresses: io::Result<Vec<SocketAddr>>,
-    /// Those of them whose connections do not count for `max_connections`.
+    /// The subset of `addresses` whose connections do not count towards `max_connections`.
     reserved: Vec<SocketAddr>,
     launch: Result<Launch, Error>,
     timings: Timings,
@@ -82,11 +84,11 @@ struct Config {
     tls: tls::Tls,
 }
 
-/// For all but connections: listeners, logs, pipes, clients of a control socket.
+/// File descriptors left for everything but connections: listeners, logs, pipes, clients of a control socket.
 const OTHER_DESCRIPTORS: usize = 64;
 
 impl Config {
-    /// The first mistake that can be found without listening.
+    /// Returns the first mistake that can be found without listening.
     fn check(&self) -> Result<(), Error> {
         let t = &self.timings;
         let times = [
@@ -105,7 +107,7 @@ impl Config {
         {
             return Err(Kind::TooLong { setting, time }.into());
         }
-        // An error has no copy; it is returned when the server listens.
+        // An address that failed to resolve is reported when the server listens, because `io::Error` cannot be cloned.
         self.addresses.iter().try_for_each(|addresses| Listeners::check(addresses))?;
         self.pid_file.iter().try_for_each(|path| PidFile::check(path))
     }
@@ -116,8 +118,8 @@ impl Config {
         let limit = match self.max_connections {
             Some(asked) if asked > most => {
                 tracing::warn!(
-                    "{asked} connections may be open, but only {descriptors} file descriptors: {most} is the limit; raise \
-                     that of descriptors (`ulimit -n`, LimitNOFILE=)"
+                    "cannot allow {asked} connections with {descriptors} file descriptors: the limit is {most} connections; \
+                     raise the file descriptor limit (`ulimit -n`, LimitNOFILE=)"
                 );
                 most
             }
@@ -129,11 +131,11 @@ impl Config {
 }
 
 impl Server {
-    /// The longest time that a setting may have: 365 days.
+    /// The longest duration that a setting accepts: 365 days.
     pub const LONGEST: Duration = LONGEST;
 
     /// Listens on `address`, or on every address it resolves to, once [`serve`](Server::serve) or
-    /// [`listen`](Server::listen) is called. Port 0 is picked by the kernel and stays the same over generations.
+    /// [`listen`](Server::listen) is called. For port 0 the kernel picks a port, which stays the same across generations.
     pub fn bind(address: impl ToSocketAddrs) -> Server {
         let (handle, remote) = Handle::new();
         Server {
@@ -164,7 +166,7 @@ impl Server {
         }
     }
 
-    /// Listens on one more address. The next generation may listen on more, fewer or others.
+    /// Listens on one more address. The next generation may listen on more, fewer or other addresses.
     pub fn also_bind(mut self, address: impl ToSocketAddrs) -> Server {
         if let Ok(addresses) = &mut self.config.addresses {
             match address.to_socket_addrs() {
@@ -175,8 +177,9 @@ impl Server {
         self
     }
 
-    /// The same for those who operate the server. Their connections do not count for
-    /// [`max_connections`](Server::max_connections): 64 at a time are served besides, so other clients cannot lock them out.
+    /// Listens on one more address, reserved for operators. Its connections do not count towards
+    /// [`max_connections`](Server::max_connections): up to 64 of them are served in addition, so other clients cannot lock
+    /// operators out.
     pub fn also_bind_reserved(mut self, address: impl ToSocketAddrs) -> Server {
         let before = self.config.addresses.as_ref().map_or(0, Vec::len);
         self = self.also_bind(address);
@@ -184,156 +187,159 @@ impl Server {
         self
     }
 
-    /// How long a successor may take from its start until it is ready; then it is told to leave, and 5 s later killed.
-    /// Default: [`defaults::READY_TIMEOUT`].
+    /// Sets how long a successor may take from its start until it is ready. Then it is told to leave, and 5 s later it is
+    /// killed. Default: [`defaults::READY_TIMEOUT`].
     pub fn ready_timeout(mut self, timeout: Duration) -> Server {
         self.config.timings.ready_timeout = timeout;
         self
     }
 
-    /// How long the old generation keeps its listener open, steered away from, after a successor took over: to finish the
-    /// handshakes it began, and to serve again if the successor crashes. Default: [`defaults::STANDBY`]. Too short for the
-    /// slowest client's handshake loses that client's connection.
+    /// Sets how long the old generation keeps its listener open after a successor took over, while new connections are
+    /// steered to the successor. In that time it finishes the TCP handshakes that it began, and can serve again if the
+    /// successor crashes. If a client's handshake takes longer than this, its connection is lost. Default:
+    /// [`defaults::STANDBY`].
     pub fn standby(mut self, standby: Duration) -> Server {
         self.config.timings.standby = standby;
         self
     }
 
-    /// How long, after a successor took over, an HTTP connection without a request in flight is kept while it is quiet.
-    /// Longer is safer: a client that does not know yet may have its next request on the wire. Default: [`defaults::IDLE_GRACE`].
+    /// Sets how long an idle HTTP connection is kept open after a successor took over. Longer is safer: a client that does
+    /// not know yet about the handover may have its next request on the wire. Default: [`defaults::IDLE_GRACE`].
     pub fn idle_grace(mut self, grace: Duration) -> Server {
         self.config.idle_grace = grace;
         self
     }
 
-    /// The same when the server was told to stop; shorter, because no generation serves after it. Default:
+    /// Sets how long an idle HTTP connection is kept open after the server was told to stop. The default is shorter than
+    /// that of [`idle_grace`](Server::idle_grace), because no successor serves meanwhile. Default:
     /// [`defaults::STOP_IDLE_GRACE`].
     pub fn stop_idle_grace(mut self, grace: Duration) -> Server {
         self.config.stop_idle_grace = grace;
         self
     }
 
-    /// How long, after a successor took over or the server was told to stop, the server waits at most, and never longer than
-    /// the idle grace, for a moment in which nothing is under way on an HTTP/2 connection, to say GOAWAY then: many
-    /// clients fail the requests that it meets. Default: [`defaults::GOAWAY_DELAY`].
+    /// Sets how long the server may wait before it sends GOAWAY on an HTTP/2 connection, after a successor took over or the
+    /// server was told to stop. It waits for a moment without requests in flight, because many clients fail requests that
+    /// cross a GOAWAY, but never longer than the idle grace. Default: [`defaults::GOAWAY_DELAY`].
     pub fn goaway_delay(mut self, delay: Duration) -> Server {
         self.config.drain = self.config.drain.goaway_delay(delay);
         self
     }
 
-    /// How long a handler may go on without a byte of its response being written once its HTTP/1 client has closed its
-    /// sending side, which a client does that has gone, and one that says that its request is the last. Longer serves more of
-    /// the latter; shorter ends sooner what is done for the former. Zero drops the handler at once, as hyper does.
-    /// Default: [`defaults::HALF_CLOSE_TIMEOUT`].
+    /// Sets how long a handler may run without a byte of its response being written, once its HTTP/1 client has half-closed
+    /// the connection. A half-close means either that the client has gone or that it will send no further request. A longer
+    /// timeout serves more clients that still wait for the response; a shorter one stops work for departed clients sooner.
+    /// Zero drops the handler at once, as hyper does. Default: [`defaults::HALF_CLOSE_TIMEOUT`].
     pub fn half_close_timeout(mut self, timeout: Duration) -> Server {
         self.config.drain = self.config.drain.half_close_timeout(timeout);
         self
     }
 
-    /// How long a client may take for the head of its first request, from accept on, and for that of each later one from
-    /// its first byte on. Then its connection is closed. Zero: as long as it likes. Default: [`defaults::HEADER_TIMEOUT`].
+    /// Sets how long a client may take to send a request head, counted from accept for the first request and from the first
+    /// byte for each later one. Then its connection is closed. Zero: no limit. Default: [`defaults::HEADER_TIMEOUT`].
     pub fn header_timeout(mut self, timeout: Duration) -> Server {
         self.config.drain = self.config.drain.header_timeout(timeout);
         self
     }
 
-    /// How long a connection may have no request in flight, after its first one. Then it is closed: with GOAWAY if it is one of
-    /// HTTP/2, which loses no request that is on its way. Zero: as long as the client likes. Default:
-    /// [`defaults::KEEP_ALIVE_TIMEOUT`].
+    /// Sets how long a connection may be idle after its first request. Then it is closed. An HTTP/2 connection is closed with
+    /// GOAWAY, so that no request on its way is lost. Zero: no limit. Default: [`defaults::KEEP_ALIVE_TIMEOUT`].
     ///
-    /// A client that sends a request in the moment in which its HTTP/1 connection is closed has to send it again, so a load
-    /// balancer in front should close its idle connections sooner than this.
+    /// A client that sends a request just as its HTTP/1 connection is closed has to send it again, so a load balancer in
+    /// front of the server should close its idle connections sooner than this.
     pub fn keep_alive_timeout(mut self, timeout: Duration) -> Server {
         self.config.drain = self.config.drain.keep_alive_timeout(timeout);
         self
     }
 
-    /// How long a client may send nothing of the body that its HTTP/1 request has announced, while the handler waits for it
-    /// and has not answered. Then the body ends with an error. Zero: as long as it likes. Default: [`defaults::BODY_TIMEOUT`].
+    /// Sets how long an HTTP/1 client may pause while it sends a request body that the handler is waiting for and has not yet
+    /// answered. Then the body ends with an error. Zero: no limit. Default: [`defaults::BODY_TIMEOUT`].
     pub fn body_timeout(mut self, timeout: Duration) -> Server {
         self.config.drain = self.config.drain.body_timeout(timeout);
         self
     }
 
-    /// How long a client may take nothing of its response. Then the connection is ended, or on HTTP/2 the stream is
-    /// reset, if only that one does not get on. A client that reads slowly gets on; see
-    /// [`DrainOptions::send_timeout`]. Zero: as long as it likes. Default: [`defaults::SEND_TIMEOUT`].
+    /// Sets how long a client may read nothing of its response. Then the connection is ended. On HTTP/2, if only one stream
+    /// makes no progress, that stream is reset instead. A client that reads slowly does make progress; see
+    /// [`DrainOptions::send_timeout`]. Zero: no limit. Default: [`defaults::SEND_TIMEOUT`].
     pub fn send_timeout(mut self, timeout: Duration) -> Server {
         self.config.drain = self.config.drain.send_timeout(timeout);
         self
     }
 
-    /// After how long a client of HTTP/2 that has requests in flight and sends nothing gets a PING. If nothing comes for 20 s
-    /// more, its connection is ended. Zero: it is never asked. Default: [`defaults::HTTP2_PING_INTERVAL`].
+    /// Sets how long an HTTP/2 client with requests in flight may send nothing before it gets a PING. If it stays silent for
+    /// another 20 s, its connection is ended. Zero: no PING. Default: [`defaults::HTTP2_PING_INTERVAL`].
     pub fn http2_ping_interval(mut self, interval: Duration) -> Server {
         self.config.drain = self.config.drain.http2_ping_interval(interval);
         self
     }
 
-    /// So many requests at a time may a client send on one HTTP/2 connection, from 1 to 1000. Default:
+    /// Sets how many requests a client may have in flight on one HTTP/2 connection, from 1 to 1000. Default:
     /// [`defaults::HTTP2_MAX_CONCURRENT_STREAMS`].
     pub fn http2_max_concurrent_streams(mut self, streams: u32) -> Server {
         self.config.drain = self.config.drain.http2_max_concurrent_streams(streams);
         self
     }
 
-    /// How long, from the moment a successor took over, connections may go on; then the rest is cut. Never less than
-    /// standby. Default: [`defaults::DRAIN_TIMEOUT`].
+    /// Sets how long connections may continue after a successor took over. Then the remaining connections are cut. A value
+    /// below the standby time is raised to it. Default: [`defaults::DRAIN_TIMEOUT`].
     pub fn drain_timeout(mut self, timeout: Duration) -> Server {
         self.config.timings.drain_timeout = timeout;
         self
     }
 
-    /// How long connections may go on when the server was told to stop. Default: [`defaults::STOP_TIMEOUT`], within the 30 s
-    /// that container runtimes usually grant.
+    /// Sets how long connections may continue after the server was told to stop. Then the remaining connections are cut.
+    /// Default: [`defaults::STOP_TIMEOUT`], less than the 30 s that container runtimes usually grant.
     pub fn stop_timeout(mut self, timeout: Duration) -> Server {
         self.config.timings.stop_timeout = timeout;
         self
     }
 
-    /// How long the server goes on accepting after it was told to stop, with every response saying `Connection: close`,
-    /// so that a load balancer can take it out first (see [`Handle::is_stopping`]). Default: [`defaults::STOP_DELAY`].
+    /// Sets how long the server keeps accepting after it was told to stop, so that a load balancer can take it out of
+    /// rotation first (see [`Handle::is_stopping`]). Meanwhile HTTP/1 responses carry `Connection: close`. Default:
+    /// [`defaults::STOP_DELAY`].
     pub fn stop_delay(mut self, delay: Duration) -> Server {
         self.config.timings.stop_delay = delay;
         self
     }
 
-    /// So many connections may be open. For one more, the connections that would be missed least make room, a few at a time: of those that
-    /// have been silent since they were accepted, that never sent a complete request (both for more than 0.1 s), and that have
-    /// been idle for more than 1 s, in this order, the oldest. Where all are busy a new one waits in the accept queue. A client
-    /// that sends its next request in the moment in which its idle connection makes room has to send it again.
+    /// Sets how many connections may be open at once. At the limit, a few old connections are closed to make room for new
+    /// ones: first those that have sent nothing for more than 0.1 s since accept, then those that have sent no complete
+    /// request for more than 0.1 s, then those that have been idle for more than 1 s; in each group the oldest first. If all
+    /// connections are busy, new ones wait in the accept queue. A client that sends a request just as its idle connection is
+    /// closed has to send it again.
     ///
     /// Default: half of the file descriptors that are free when the server starts, because a connection often needs a second
-    /// one. For that the soft limit of descriptors (RLIMIT_NOFILE) is raised to the hard one in any case. It leaves
-    /// the rest of the process 64 descriptors, or a quarter of them if that is less.
+    /// one. The soft limit of file descriptors (RLIMIT_NOFILE) is always raised to the hard limit. A larger value is reduced
+    /// so that 64 descriptors, or a quarter of them if that is less, remain for the rest of the process.
     pub fn max_connections(mut self, connections: usize) -> Server {
         self.config.max_connections = Some(connections.max(1));
         self
     }
 
-    /// The length of the accept queue of each address; the kernel caps it at `net.core.somaxconn`. Default:
+    /// Sets the length of the accept queue of each address; the kernel caps it at `net.core.somaxconn`. Default:
     /// [`defaults::BACKLOG`].
     pub fn backlog(mut self, connections: u32) -> Server {
         self.config.backlog = connections;
         self
     }
 
-    /// A file that holds the pid that stands for the service. It is written by rename, moves to the successor when
-    /// standby ends, and is removed by the generation that stops. Behind [`supervise`](crate::supervise) it names the
-    /// supervisor. Default: none.
+    /// Writes the main pid of the service to a file. The file is written by rename, names the successor once standby ends,
+    /// and is removed by the generation that stops. Under [`supervise`](crate::supervise) it names the supervisor. Default:
+    /// no pid file.
     pub fn pid_file(mut self, path: impl Into<PathBuf>) -> Server {
         self.config.pid_file = Some(path.into());
         self
     }
 
-    /// Takes signals that were caught before there was a server. Default: they are caught when it begins to listen.
+    /// Uses signal handlers that were installed earlier. Default: they are installed when the server begins to listen.
     pub fn signals(mut self, signals: Signals) -> Server {
         self.config.signals = Some(signals);
         self
     }
 
-    /// A check that must succeed before this generation takes over. Until then a predecessor keeps all connections;
-    /// if it fails, the predecessor goes on serving. It runs when the addresses are listened on. Default: ready at once.
+    /// Sets a check that must succeed before this generation takes over. Until then a predecessor keeps all connections; if
+    /// the check fails, the predecessor keeps serving. The check runs once the server listens. Default: ready at once.
     pub fn ready_when<F, E>(mut self, check: F) -> Server
     where
         F: Future<Output = Result<(), E>> + Send + 'static,
@@ -343,18 +349,19 @@ impl Server {
         self
     }
 
-    /// Finds mistakes in the settings, as [`serve`](Server::serve) does first of all, and listens on nothing.
+    /// Checks the settings without listening; [`serve`](Server::serve) does the same first.
     ///
     /// # Errors
     ///
-    /// When a time is longer than [`LONGEST`](Server::LONGEST), or one address takes the connections of another: `0.0.0.0:80` those of
-    /// `127.0.0.1:80`, for instance. (`0.0.0.0:80` and `[::]:80` may be named together.) Or when no pid file can lie where it
-    /// should.
+    /// - A duration is longer than [`LONGEST`](Server::LONGEST).
+    /// - One address takes the connections of another, as `0.0.0.0:80` takes those of `127.0.0.1:80`. (`0.0.0.0:80` and
+    ///   `[::]:80` may be named together.)
+    /// - The path of the pid file is a directory, or its parent is not an accessible directory.
     pub fn check(&self) -> Result<(), Error> {
         self.config.check()
     }
 
-    /// For restarting, stopping and observing this generation from within the program.
+    /// Returns a handle to restart, stop and observe this generation from within the program.
     pub fn handle(&self) -> Handle {
         self.handle.clone()
     }
@@ -366,8 +373,8 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// When a setting is a mistake (see [`check`](Server::check)), an address cannot be listened on, the pid file cannot be
-    /// written, or the readiness check fails. All of these come before anything is taken over from a predecessor.
+    /// When a setting is invalid (see [`check`](Server::check)), an address cannot be listened on, the pid file cannot be
+    /// written, or the readiness check fails. In each case the predecessor, if there is one, keeps serving.
     pub async fn serve<S, B>(self, service: S) -> Result<Outcome, Error>
     where
         S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + Sync + 'static,
@@ -402,7 +409,7 @@ async fn ended(served: impl Future<Output = Result<(), BoxError>>, remote: Socke
     }
 }
 
-/// Runs the check in a task of its own: a panic in it is a failed check.
+/// Runs the check in a separate task, so that a panic counts as a failed check.
 async fn checked(check: Option<Check>) -> Result<(), Error> {
     let Some(check) = check else { return Ok(()) };
     match tokio::spawn(check.in_current_span()).await {
@@ -422,7 +429,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_time_that_cannot_be_reckoned_with_is_an_error_that_names_the_setting() {
+    async fn a_time_longer_than_the_longest_is_an_error_that_names_the_setting() {
         type Setter = fn(Server, Duration) -> Server;
         let setters: [(&str, Setter); 14] = [
             ("ready timeout", Server::ready_timeout),
@@ -451,7 +458,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_drain_reckons_with_any_time() {
+    async fn a_drain_accepts_any_duration() {
         let options = DrainOptions::default().half_close_timeout(Duration::MAX).goaway_delay(Duration::MAX);
         let drain = Drain::with_options(options);
         let (client, server) = tokio::io::duplex(64);

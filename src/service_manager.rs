@@ -1,9 +1,9 @@
-//! What the service manager is told, in the words of sd_notify(3): systemd, or the supervisor of
+//! Messages to the service manager, in the protocol of sd_notify(3). The service manager is systemd or the supervisor of
 //! [`supervise`](crate::supervise).
 //!
-//! Nothing here waits: a manager that does not read must not hold up who serves. What it has no room for is kept and sent
-//! in its order when there is room. (The crate sd-notify blocks, does not know abstract addresses, and takes a watchdog for
-//! one of generation 1 only.)
+//! Sending never blocks, because a service manager that does not read must not hold up the server. Messages that do not fit
+//! into the socket are queued and sent in order when there is room. (The crate sd-notify blocks, does not support abstract
+//! addresses, and applies a watchdog to generation 1 only.)
 
 use std::collections::VecDeque;
 use std::io;
@@ -16,12 +16,12 @@ use tokio::net::UnixDatagram;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout};
 use tracing::warn;
 
-/// Names the pid of a successor that was started.
+/// The field with the pid of a successor that was started.
 pub(crate) const SUCCESSOR: &str = "X_HANDOVER_SUCCESSOR";
 
-/// Names the successor that stands for the service from now on.
+/// The field with the new main pid of the service.
 pub(crate) const MAIN: &str = "MAINPID";
-/// What systemd ignores.
+/// The prefix of custom fields, which systemd ignores.
 pub(crate) const OURS: &str = "X_";
 pub(crate) const STOPPING: &str = "STOPPING=1";
 pub(crate) const RELOADING: &str = "RELOADING=1";
@@ -32,16 +32,17 @@ const ALIVE: &str = "WATCHDOG=1";
 /// The pid of the process that systemd itself executed, since systemd 248.
 const EXEC_PID: &str = "SYSTEMD_EXEC_PID";
 
-/// How long a process that leaves waits for the manager to read what it was told.
+/// How long a process that leaves waits for the service manager to read the queued messages.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(crate) struct ServiceManager {
     manager: Option<Manager>,
-    /// The manager takes the word of one process only, the main pid, and logs a warning for every other.
+    /// Whether this process is the main process of the service. Others must not send messages, because systemd ignores them
+    /// with a warning.
     is_main: bool,
     watchdog: Option<Interval>,
-    /// From the manager itself.
+    /// Whether systemd has already asked this process to stop.
     stop_heard: bool,
 }
 
@@ -53,12 +54,13 @@ struct Manager {
 }
 
 impl ServiceManager {
-    /// `is_first`: the process that the manager started, and not a successor.
+    /// Reads the environment. `is_first` means that the service manager started this process, and not a predecessor.
     pub(crate) fn from_env(is_first: bool) -> ServiceManager {
         ServiceManager::told_by(is_first, |name| std::env::var(name).ok())
     }
 
-    /// Of the supervisor, which passes on what the generations say and is not asked whether they are alive.
+    /// Returns the service manager of the supervisor, which forwards the generations' messages, including their watchdog
+    /// messages, and sends no watchdog messages itself.
     pub(crate) fn of_supervisor() -> ServiceManager {
         ServiceManager { watchdog: None, ..ServiceManager::from_env(true) }
     }
@@ -68,12 +70,12 @@ impl ServiceManager {
             Ok(socket) => Some(Manager { path, socket, waiting: VecDeque::new() }),
             Err(error) => {
                 warn!(
-                    "cannot tell the service manager what happens: {SOCKET}={path}: {error}; unset it if there is none"
+                    "cannot tell the service manager what happens: {SOCKET}={path}: {error}; unset {SOCKET} if there is none"
                 );
                 None
             }
         });
-        // A successor is the right one although the pid is that of generation 1.
+        // WATCHDOG_PID names generation 1, but the watchdog applies to its successors too.
         let is_meant = !is_first || is_watched(&var);
         let usec = var(WATCHDOG_USEC).filter(|_| is_meant && manager.is_some());
         let usec = usec.and_then(|usec| usec.parse().ok()).filter(|usec| *usec > 1);
@@ -85,30 +87,30 @@ impl ServiceManager {
         ServiceManager { manager, is_main: is_first, watchdog, stop_heard: false }
     }
 
-    /// This process stands for the service now.
+    /// Makes this process the main process of the service, which sends the messages.
     pub(crate) fn become_main(&mut self) {
         self.is_main = true;
     }
 
-    /// Another one does, and speaks from now on.
+    /// Makes another process the main process of the service, which sends the messages from now on.
     pub(crate) fn move_to(&mut self, pid: u32) {
         self.tell(&[format!("{MAIN}={pid}")]);
         self.is_main = false;
     }
 
-    /// Whether a request to stop says nothing new. systemd asks every process of a unit, and who is left once more when
-    /// the main process has gone (systemd.kill(5)): that is no impatience.
+    /// Returns whether a request to stop is systemd's second one. systemd asks every process of a unit to stop, and asks the
+    /// remaining ones again when the main process has gone (systemd.kill(5)). That must not count as a second request.
     pub(crate) fn is_repetition(&mut self, sender: u32) -> bool {
         let is_systemd =
             || std::fs::read_to_string(format!("/proc/{sender}/comm")).is_ok_and(|c| c == "systemd\n");
         self.manager.is_some() && is_systemd() && std::mem::replace(&mut self.stop_heard, true)
     }
 
-    /// One message, unless another process stands for the service.
+    /// Sends one message if this process is the main process of the service.
     pub(crate) fn tell(&mut self, fields: &[String]) {
         if let (Some(manager), true) = (&mut self.manager, self.is_main) {
             let message = fields.join("\n");
-            // To a manager that does not read, being alive is old news, and there would be more of it for ever.
+            // Watchdog messages are not queued: for a service manager that does not read, they would pile up for ever.
             if message != ALIVE || manager.waiting.is_empty() {
                 manager.waiting.push_back(message);
                 manager.send();
@@ -116,7 +118,7 @@ impl ServiceManager {
         }
     }
 
-    /// Sends what there was no room for, and is alive. Never returns. Cancel safe.
+    /// Sends queued messages and the watchdog messages. Never returns. Cancel safe.
     pub(crate) async fn keep_telling(&mut self) {
         loop {
             let ServiceManager { manager, watchdog, is_main, .. } = self;
@@ -128,7 +130,7 @@ impl ServiceManager {
         }
     }
 
-    /// Gives a manager that is busy a moment to take the last words.
+    /// Gives a busy service manager a moment to read the last messages.
     pub(crate) async fn finish(&mut self) {
         let Some(manager) = &mut self.manager else { return };
         let sent = timeout(PATIENCE, async {
@@ -149,7 +151,7 @@ impl Manager {
         while let Some(message) = self.waiting.front() {
             match self.socket.try_send(message.as_bytes()) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                // It may have made its socket anew.
+                // The service manager may have recreated its socket.
                 Err(_) => {
                     let again = connect(&self.path).and_then(|socket| {
                         self.socket = socket;
@@ -167,7 +169,7 @@ impl Manager {
     }
 }
 
-/// Whether a watchdog, if there is one, is meant for this process.
+/// Returns whether a watchdog, if there is one, is meant for this process.
 pub(crate) fn is_watched(var: impl Fn(&str) -> Option<String>) -> bool {
     var(WATCHDOG_PID).is_none_or(|pid| pid == std::process::id().to_string())
 }
@@ -185,7 +187,7 @@ fn connect(path: &str) -> io::Result<UnixDatagram> {
 
 async fn writable(manager: Option<&Manager>) {
     match manager {
-        // Fails only together with the next send, which says why.
+        // If this fails, so does the next send, which logs why.
         Some(manager) => drop(manager.socket.writable().await),
         None => std::future::pending().await,
     }
@@ -198,20 +200,20 @@ async fn tick(watchdog: &mut Option<Interval>) {
     }
 }
 
-/// The beginning of a reload. systemd wants to know that it is one that began after it had asked.
+/// Returns the fields that announce a reload. systemd compares the time with that of its request, to ignore earlier reloads.
 pub(crate) fn reloading() -> Vec<String> {
     let now = clock_gettime(ClockId::Monotonic);
     let usec = i128::from(now.tv_sec) * 1_000_000 + i128::from(now.tv_nsec / 1000);
     vec![RELOADING.to_owned(), format!("MONOTONIC_USEC={usec}")]
 }
 
-/// A field of ours, which systemd ignores: who is adopted by the supervisor if this one dies.
+/// Returns the custom field that names the successor, which the supervisor follows if this process dies. systemd ignores it.
 pub(crate) fn successor(pid: u32) -> String {
     format!("{SUCCESSOR}={pid}")
 }
 
-/// Why this process cannot be followed by another: every other process is killed when it leaves. Either it is the first of a
-/// pid namespace, or systemd started it and does not listen to it, so the service is over.
+/// Returns why a successor could not outlive this process, or `None` if it could. Either this process is pid 1 of a pid
+/// namespace, or systemd started it without `NOTIFY_SOCKET`: in both cases its exit kills every other process of the service.
 pub(crate) fn is_held() -> Option<&'static str> {
     if std::process::id() == 1 {
         return Some(
@@ -222,7 +224,7 @@ pub(crate) fn is_held() -> Option<&'static str> {
     let told = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let started_by_systemd = told(EXEC_PID)? == std::process::id().to_string();
     (started_by_systemd && told(SOCKET).is_none()).then_some(
-        "systemd would end the service with this process, because it does not hear which one comes next: set \
-         Type=notify in the unit (see examples/systemd), or keep a supervisor with --supervise",
+        "systemd would end the service with this process, because it is not told of the successor: set Type=notify in the \
+         unit (see examples/systemd), or keep a supervisor with --supervise",
     )
 }

@@ -1,7 +1,7 @@
-//! Signals and their senders. No other file knows which signal means what.
+//! Signals and their senders. The meaning of each signal is defined here and nowhere else.
 //!
-//! A sender is believed only where the kernel vouches for it: `si_pid` of a signal that was sent by kill(2) or through a
-//! pidfd (SI_USER). What comes by sigqueue(3) carries any pid that its author likes. SIGQUIT is left alone.
+//! A sender is believed only if the kernel vouches for it: `si_pid` of a signal that was sent by kill(2) or through a
+//! pidfd (SI_USER). The sender of a sigqueue(3) can put any pid into it. SIGQUIT is left alone.
 
 use std::os::unix::net::UnixStream as StdStream;
 
@@ -17,51 +17,51 @@ use crate::error::{Error, Kind};
 use crate::lifecycle::ChildCommand;
 use crate::process;
 
-/// What a server has handlers for.
+/// The signals that a server handles.
 const HANDLED: [NixSignal; 5] =
     [NixSignal::SIGHUP, NixSignal::SIGUSR2, NixSignal::SIGTERM, NixSignal::SIGINT, NixSignal::SIGURG];
 
-/// To a predecessor that speaks this version of the protocol: this generation serves, retire.
+/// Returns the signal that tells a predecessor to retire, for the protocol version that it speaks.
 ///
-/// SIGURG means nothing to anybody else, so no handler of the program around the predecessor hears a stop, and no request to
-/// stop can become one with it. Version 1 said it with SIGTERM.
+/// SIGURG has no other meaning, so the program's own SIGTERM handlers do not take it for a stop, and a pending request to
+/// stop cannot swallow it. Version 1 used SIGTERM.
 pub(crate) fn ready(protocol: u32) -> rustix::process::Signal {
     if protocol >= 2 { rustix::process::Signal::URG } else { rustix::process::Signal::TERM }
 }
 
-/// The signal by which a child is told something.
+/// Returns the signal for a command to the child.
 pub(crate) fn signal_for(command: ChildCommand) -> rustix::process::Signal {
     match command {
         ChildCommand::Restart => rustix::process::Signal::HUP,
         ChildCommand::Stop => rustix::process::Signal::TERM,
-        // Its default disposition is to be ignored.
+        // Harmless to a child without a handler: the default disposition of SIGURG is to be ignored.
         ChildCommand::Closed => rustix::process::Signal::URG,
     }
 }
 
-/// Whether a process that ended by this signal was asked for a restart before it had a handler.
+/// Returns whether a process that was killed by this signal had been asked to restart before it had a handler.
 pub(crate) fn asks_for_restart(signal: i32) -> bool {
     matches!(signal, SIGHUP | SIGUSR2)
 }
 
-/// What arrived, before it is known who the sender is to us.
+/// The signal that arrived, before its sender is identified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Heard {
     Restart,
-    /// SIGTERM or SIGINT: stop, or from a child that speaks version 1 of the protocol: ready.
+    /// SIGTERM or SIGINT: stop. From a child that speaks version 1 of the protocol: ready.
     Term,
-    /// SIGURG: from the child ready, from the predecessor closed.
+    /// SIGURG. From the child: ready. From the predecessor: its listener is closed.
     Urgent,
-    /// The terminal of this session is gone, which is no wish to restart.
+    /// SIGHUP because the terminal of this session is gone: not a request to restart.
     HungUp,
 }
 
-/// What arrived at the supervisor.
+/// A signal that arrived at the supervisor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SupervisorSignal {
     Restart(rustix::process::Signal),
     Stop(rustix::process::Signal),
-    /// The kernel told every process of the terminal: this one, and each generation.
+    /// The kernel signalled every process of the terminal: this one, and each generation.
     ToldAll {
         stop: bool,
     },
@@ -76,8 +76,8 @@ pub(crate) struct Signal {
     pub(crate) sender: Option<u32>,
 }
 
-/// How often this generation was told to stop. The supervisor passes on what it is told, and may not be the only one
-/// who is told: systemd and timeout(1) send a signal to each process there is. That is not impatience.
+/// Counts the requests to stop. systemd and timeout(1) send a signal to every process of the service, so a generation gets
+/// the same request twice: directly and passed on by the supervisor. That does not count as a second request.
 #[derive(Debug, Default)]
 pub(crate) struct Stops {
     passed_on: u32,
@@ -85,7 +85,7 @@ pub(crate) struct Stops {
 }
 
 impl Stops {
-    /// Counts one more, and tells whether it is a new one.
+    /// Counts a request, and returns whether it is a new one.
     pub(crate) fn is_new(&mut self, passed_on: bool) -> bool {
         let before = self.passed_on.max(self.direct);
         let counted = if passed_on { &mut self.passed_on } else { &mut self.direct };
@@ -94,12 +94,13 @@ impl Stops {
     }
 }
 
-/// The signals of a [`Server`](crate::Server), caught from this moment on: SIGHUP and SIGUSR2. SIGTERM and SIGINT end the
-/// process as usual until it listens, because there is nothing to lose, and a start that hangs must not survive them.
+/// The signal handlers of a [`Server`](crate::Server), installed early: SIGHUP and SIGUSR2 are caught from this moment on.
+/// SIGTERM and SIGINT still end the process until the server listens, because there is nothing to lose yet and a start that
+/// hangs must remain stoppable.
 ///
-/// A server catches them when it begins to listen. Until then a SIGHUP ends the process, so a program that takes its time to
-/// start catches them first of all, before it starts a thread, and gives them to the server, which acts on what has come
-/// meanwhile:
+/// By default a server catches the signals when it begins to listen. Until then a SIGHUP ends the process. A program that
+/// takes long to start should therefore install the handlers first, before it starts a thread, and pass them to the server,
+/// which acts on the signals that have arrived meanwhile:
 ///
 /// ```no_run
 /// # use {hyper::{Request, Response, body::Incoming, service::service_fn}, std::convert::Infallible};
@@ -116,18 +117,18 @@ impl Stops {
 /// }
 /// ```
 ///
-/// The time between `execve` and `main`, about a millisecond, cannot be covered. A successor that is ended by a SIGHUP or
-/// SIGUSR2 there is started again by its predecessor.
+/// The time between `execve` and `main`, about a millisecond, cannot be covered. If a SIGHUP or SIGUSR2 kills a successor
+/// in that time, its predecessor starts it again.
 ///
-/// What a server handles, and only that, is unblocked in the calling thread: the starter of the program may have blocked them
-/// (`env --block-signal`), and nothing could be heard then. When it is dropped the handlers stay and do nothing, so the
-/// signals are ignored from then on.
+/// The signals that a server handles are also unblocked in the calling thread, because the parent process may have blocked
+/// them (`env --block-signal`). When `Signals` is dropped, the handlers stay installed but do nothing: the signals are
+/// ignored from then on.
 #[derive(Debug)]
 pub struct Signals {
     delivery: SignalDelivery<StdStream, WithOrigin>,
-    /// What was taken out of the delivery and not yet looked at.
+    /// Signals that were taken out of `delivery` and not yet handled.
     taken: Vec<Origin>,
-    /// The delivery's pipe, within a runtime.
+    /// The read end of the socket pair of `delivery`, registered with the runtime.
     pipe: Option<UnixStream>,
     had_terminal: bool,
 }
@@ -137,7 +138,7 @@ impl Signals {
     ///
     /// # Errors
     ///
-    /// When there is no descriptor left for them.
+    /// When the process has no file descriptors left.
     pub fn install() -> Result<Signals, Error> {
         let install = || {
             let (read, write) = StdStream::pair()?;
@@ -145,14 +146,14 @@ impl Signals {
             write.set_nonblocking(true)?;
             let delivery =
                 SignalDelivery::with_pipe(read, write, WithOrigin::default(), [SIGHUP, SIGUSR2, SIGURG])?;
-            // After the handlers, so that what has been pending finds one.
+            // After the handlers, so that pending signals find one.
             SigSet::from_iter(HANDLED).thread_unblock()?;
             Ok(Signals { delivery, taken: vec![], pipe: None, had_terminal: process::has_terminal() })
         };
         install().map_err(|source| Kind::Signals(source).into())
     }
 
-    /// Within the runtime that waits for them.
+    /// Starts to catch SIGTERM and SIGINT too, and registers with the current runtime. Call it inside the runtime.
     pub(crate) fn enter(&mut self) -> Result<(), Error> {
         for stop in [SIGTERM, SIGINT] {
             self.delivery.handle().add_signal(stop).map_err(Kind::Signals)?;
@@ -162,7 +163,7 @@ impl Signals {
         Ok(())
     }
 
-    /// As [`enter`](Signals::enter), for the supervisor, which hears of its children too.
+    /// Does the same as [`enter`](Signals::enter) for the supervisor, which also catches SIGCHLD.
     pub(crate) fn enter_supervisor(&mut self) -> Result<(), Error> {
         self.delivery.handle().add_signal(SIGCHLD).map_err(Kind::Signals)?;
         let unblocked = SigSet::from(NixSignal::SIGCHLD).thread_unblock();
@@ -170,8 +171,7 @@ impl Signals {
         self.enter()
     }
 
-    /// Cancel safe. Looks at what the handlers stored before it waits, so a signal delivered before the call is
-    /// returned by it at once.
+    /// Waits for the next signal. A signal that was delivered before the call is returned at once. Cancel safe.
     pub(crate) async fn next(&mut self) -> Signal {
         loop {
             if let Some(signal) = self.delivered() {
@@ -181,7 +181,7 @@ impl Signals {
         }
     }
 
-    /// As [`next`](Signals::next), for the supervisor.
+    /// Waits for the next signal of the supervisor, as [`next`](Signals::next) does for a generation.
     pub(crate) async fn next_of_supervisor(&mut self) -> SupervisorSignal {
         use rustix::process::Signal;
         loop {
@@ -205,15 +205,15 @@ impl Signals {
     }
 
     async fn wait(&mut self) {
-        // Cannot be `None` because the caller has entered a runtime.
+        // Never `None`: the caller has called `enter`.
         let Some(pipe) = &self.pipe else { return std::future::pending().await };
-        // Cannot fail: both ends live as long as `self`. If it did, the next turn would look again.
+        // Cannot fail: both ends live as long as `self`. If it did, the caller's loop would look again.
         let _ = pipe.readable().await;
         // Clears tokio's readiness once the pipe is empty, so that the next `readable` really waits.
         let _ = pipe.try_read(&mut [0; 64]);
     }
 
-    /// A signal that was delivered already.
+    /// Returns a signal that has already been delivered.
     pub(crate) fn delivered(&mut self) -> Option<Signal> {
         let origin = self.take()?;
         let heard = match origin.signal {
@@ -225,15 +225,17 @@ impl Signals {
         Some(Signal { heard, sender: sender(&origin) })
     }
 
-    /// What generations say to each other comes first: a successor that is ready is told of a stop that came with it.
+    /// Takes the next signal. SIGURG comes first, so that a successor whose ready signal came together with a stop counts as
+    /// ready, and is told of the stop.
     fn take(&mut self) -> Option<Origin> {
         self.taken.extend(self.delivery.pending());
         let urgent = self.taken.iter().position(|origin| origin.signal == SIGURG);
         (!self.taken.is_empty()).then(|| self.taken.remove(urgent.unwrap_or(0)))
     }
 
-    /// The kernel says SIGHUP when a terminal closes, and so does the shell that it belonged to. By the time a shell hears
-    /// of it no process of its session has a terminal any more (`__tty_hangup` in drivers/tty/tty_io.c).
+    /// Returns whether a SIGHUP reports a closed terminal. The kernel sends such a SIGHUP, and so does the shell of that
+    /// terminal. By the time the shell sends it, no process of its session has a terminal any more (`__tty_hangup` in
+    /// drivers/tty/tty_io.c).
     fn is_of_the_terminal(&self, origin: &Origin) -> bool {
         let leader = || getsid(None).ok().map(|pid| pid.as_raw_pid().cast_unsigned());
         origin.cause == Cause::Kernel
@@ -243,7 +245,7 @@ impl Signals {
     }
 }
 
-/// Who sent it, as far as the kernel vouches for that. 0 is a process of another pid namespace.
+/// Returns the sender's pid if the kernel vouches for it. Pid 0 stands for a process of another pid namespace.
 fn sender(origin: &Origin) -> Option<u32> {
     let process = origin.process.filter(|_| origin.cause == Cause::Sent(Sent::User))?;
     Some(process.pid.cast_unsigned()).filter(|pid| *pid != 0)

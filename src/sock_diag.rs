@@ -1,5 +1,4 @@
-//! What the kernel says of TCP sockets when it is asked without privilege: sock_diag(7) over netlink. It does not know what
-//! the answers are for.
+//! Queries the kernel about TCP sockets with sock_diag(7) over netlink, which needs no privilege.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,8 +14,8 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, socket,
 };
 
-/// Gives each socket that listens on `port`, or any other that the kernel names, to `each`. It takes about a millisecond
-/// however many connections there are, because only sockets in state LISTEN are asked for.
+/// Calls `each` for every socket that listens on `port`; the kernel may also return sockets on other ports. This takes about a
+/// millisecond for any number of connections, because only sockets in state LISTEN are requested.
 pub(crate) fn listeners(is_ipv4: bool, port: u16, each: impl FnMut(InetResponse)) -> io::Result<()> {
     let mut socket_id = if is_ipv4 { SocketId::new_v4() } else { SocketId::new_v6() };
     socket_id.source_port = port;
@@ -30,18 +29,18 @@ pub(crate) fn listeners(is_ipv4: bool, port: u16, each: impl FnMut(InetResponse)
     ask(request, NLM_F_DUMP, each)
 }
 
-/// What the kernel knows of a connection.
+/// The kernel's data about a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Connection {
-    /// The shortest round trip in the last minutes, as it was measured.
+    /// The shortest round trip that was measured in the last minutes.
     pub(crate) round_trip: Duration,
-    /// How long ago data was last sent: as long as the client has taken none, if more of it waits.
+    /// Time since data was last sent. If more data waits to be sent, the client has accepted none for this long.
     pub(crate) last_sent: Duration,
-    /// The client's FIN or RST has arrived.
+    /// Whether the client's FIN or RST has arrived.
     pub(crate) has_ended: bool,
 }
 
-/// `None` where the kernel does not say.
+/// Looks a connection up. Returns `None` if the kernel does not answer.
 pub(crate) fn connection(local: SocketAddr, remote: SocketAddr) -> Option<Connection> {
     let request = InetRequest {
         family: if local.is_ipv4() { AF_INET } else { AF_INET6 },
@@ -57,7 +56,7 @@ pub(crate) fn connection(local: SocketAddr, remote: SocketAddr) -> Option<Connec
                 SocketAddr::V6(v6) => v6.scope_id(),
                 SocketAddr::V4(_) => 0,
             },
-            // Any.
+            // INET_DIAG_NOCOOKIE: any socket matches.
             cookie: [0xff; 8],
         },
     };
@@ -68,7 +67,7 @@ pub(crate) fn connection(local: SocketAddr, remote: SocketAddr) -> Option<Connec
                 connection = Some(Connection {
                     round_trip: Duration::from_micros(info.min_rtt.into()),
                     last_sent: Duration::from_millis(info.last_data_sent.into()),
-                    // Of the states, this is the first (`TCP_ESTABLISHED`).
+                    // 1 is `TCP_ESTABLISHED`.
                     has_ended: found.header.state != 1,
                 });
             }
@@ -76,7 +75,7 @@ pub(crate) fn connection(local: SocketAddr, remote: SocketAddr) -> Option<Connec
     };
     match ask(request, 0, each) {
         Ok(()) => connection,
-        // It has been reset.
+        // A connection that the kernel does not know has been reset.
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             Some(Connection { round_trip: Duration::ZERO, last_sent: Duration::MAX, has_ended: true })
         }
@@ -98,18 +97,18 @@ fn ask(request: InetRequest, flags: u16, mut each: impl FnMut(InetResponse)) -> 
     let mut bytes = vec![0; message.buffer_len()];
     message.serialize(&mut bytes);
     sendto(netlink.as_raw_fd(), &bytes, &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
-    // The kernel has the answer ready when `sendto` returns, so nothing here waits.
+    // The answer is ready when `sendto` returns, so `recv` need not wait.
     let mut buffer = vec![0; 32 * 1024];
     loop {
         let length = recv(netlink.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT)?;
-        // Only a dump has an end that is said.
+        // Only a dump ends with a separate message (NLMSG_DONE).
         if parse(&buffer[..length], &mut each)? || flags & NLM_F_DUMP == 0 {
             return Ok(());
         }
     }
 }
 
-/// Gives the sockets of one datagram to `each` and says whether it was the last.
+/// Calls `each` for the sockets of one datagram and returns whether it was the last datagram.
 pub(crate) fn parse(mut bytes: &[u8], mut each: impl FnMut(InetResponse)) -> io::Result<bool> {
     let invalid = |e| io::Error::new(io::ErrorKind::InvalidData, format!("sock_diag answered {e}"));
     while !bytes.is_empty() {
@@ -121,7 +120,7 @@ pub(crate) fn parse(mut bytes: &[u8], mut each: impl FnMut(InetResponse)) -> io:
             NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(found)) => each(*found),
             _ => {}
         }
-        // Messages are aligned to four bytes (netlink(7)); a length of 0 would never end.
+        // Messages are aligned to four bytes (netlink(7)); with a length of 0 the loop would never end.
         let length = (message.header.length as usize).next_multiple_of(4);
         if length == 0 {
             return Err(invalid("a message of length 0".into()));
@@ -138,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_connection_on_loopback_is_short_and_its_end_is_seen() {
+    fn a_loopback_connection_has_a_short_round_trip_and_its_end_is_seen() {
         for address in ["127.0.0.1:0", "[::1]:0"] {
             let Ok(listener) = TcpListener::bind(address) else { continue };
             let near = listener.local_addr().expect("bound");

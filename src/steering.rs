@@ -1,4 +1,4 @@
-//! Which generation the kernel gives new connections to: a program on the SO_REUSEPORT group of a port.
+//! Steers new connections to one generation with a BPF program on the SO_REUSEPORT group of a port.
 //!
 //! A classic BPF program returns an index into the group, and the index is the order of `listen()` (socket(7),
 //! SO_ATTACH_REUSEPORT_CBPF). With at most two generations listening the older is 0 and the newer is 1. An index
@@ -17,7 +17,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 pub(crate) enum Steering {
     /// To the older of two listeners, or to the only one.
     Hold,
-    /// To the newer of two listeners; if it is gone, to the one that is left.
+    /// To the newer of two listeners, or to the only one left.
     Flip,
 }
 

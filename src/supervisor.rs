@@ -1,8 +1,8 @@
-//! The supervisor, for a container or a terminal, where a pid cannot be handed on: it starts the first generation,
-//! adopts each one that follows, passes signals on, and leaves with the status of the last. To its generations it is the
-//! service manager of `notify`.
+//! The supervisor, for a container or a terminal, where the pid of the service must not change. It starts the first
+//! generation, adopts each later one, passes signals on, and exits with the status of the last generation. Generations
+//! report to it as to a service manager: see [`crate::service_manager`].
 //!
-//! It listens on nothing, serves nothing, and never starts a second time what has failed.
+//! The supervisor does not listen or serve, and never restarts a generation that has failed.
 
 use std::io;
 use std::path::Path;
@@ -22,11 +22,11 @@ mod service;
 use notify_socket::{NotifySocket, Received};
 use service::Service;
 
-/// Stays in front of the server, so that the starter of this program sees one process with one pid, for ever.
+/// Runs the server under a supervisor, so that the parent of this program sees one process whose pid never changes.
 ///
-/// Call it first in `main`, outside of any runtime, and go on when it returns `None`: then this process is a generation.
-/// Otherwise the service has ended, and `main` should return with the status that comes back, that of the last generation:
-/// 128 and the signal's number if it was killed.
+/// Call this function first in `main`, outside of any async runtime. If it returns `None`, this process is a generation and
+/// `main` continues. Otherwise the service has ended, and `main` should return the given exit code: that of the last
+/// generation, or 128 plus the signal number if that generation was killed.
 ///
 /// ```no_run
 /// # use std::process::ExitCode;
@@ -39,15 +39,16 @@ use service::Service;
 /// }
 /// ```
 ///
-/// The supervisor starts this program again, with the same arguments, where it was started, and passes on what it
-/// gets: SIGHUP and SIGUSR2 to the generation that stands for the service, SIGTERM and SIGINT to those that finish their
-/// connections as well. It is the parent of every orphan (`PR_SET_CHILD_SUBREAPER`) and reaps it. What the generations say to
-/// a service manager (`NOTIFY_SOCKET`) goes on to that of this process, but never another pid. Should a generation die, its
-/// successor goes on if it has one; otherwise the service is over, and to start it again is up to the watcher of this process.
+/// The supervisor starts this program again, with the same arguments and in the same directory, and passes signals on:
+/// SIGHUP and SIGUSR2 to the main generation, SIGTERM and SIGINT also to the generations that still finish their
+/// connections. It adopts every orphan (`PR_SET_CHILD_SUBREAPER`) and reaps it. It forwards the generations' messages to its
+/// service manager (`NOTIFY_SOCKET`), except those that name a pid. If the main generation dies, its successor takes its
+/// place. Without a successor the service has ended, and restarting it is up to the parent of the supervisor.
 ///
 /// # Errors
 ///
-/// When the program cannot be started again, or the system refuses what is needed for it.
+/// When the program cannot be started again, when the system refuses a resource that the supervisor needs, or when this
+/// function is called inside an async runtime.
 pub fn supervise() -> Result<Option<ExitCode>, Error> {
     if is_supervised() {
         return Ok(None);
@@ -55,11 +56,12 @@ pub fn supervise() -> Result<Option<ExitCode>, Error> {
     supervise_with(&mut Signals::install()?)
 }
 
-/// As [`supervise`], with signals that were caught before. When it returns `None` they are as they were.
+/// Does the same as [`supervise`], with signal handlers that were installed earlier. When it returns `None`, `signals` is
+/// unchanged and can be passed to [`Server::signals`](crate::Server::signals).
 ///
 /// # Errors
 ///
-/// As [`supervise`].
+/// See [`supervise`].
 pub fn supervise_with(signals: &mut Signals) -> Result<Option<ExitCode>, Error> {
     if is_supervised() {
         return Ok(None);
@@ -67,10 +69,10 @@ pub fn supervise_with(signals: &mut Signals) -> Result<Option<ExitCode>, Error> 
     let failed = |what| move |source: io::Error| Error::from(Kind::Supervisor { what, source });
     if tokio::runtime::Handle::try_current().is_ok() {
         let source = io::Error::other("call it before a runtime is entered");
-        return Err(failed("this is an asynchronous task")(source));
+        return Err(failed("called inside an async runtime")(source));
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.map_err(failed("no runtime"))?;
+    let runtime = runtime.map_err(failed("cannot start an async runtime"))?;
     runtime.block_on(async {
         signals.enter_supervisor()?;
         let supervisor = Supervisor::start(signals)?;
@@ -78,17 +80,20 @@ pub fn supervise_with(signals: &mut Signals) -> Result<Option<ExitCode>, Error> 
     })
 }
 
-/// Whether no one would follow this process to a successor: it is pid 1, with which its container ends, or systemd started
-/// it and does not listen to it (no `NOTIFY_SOCKET`); without [`supervise`] a restart is refused there. Or its parent is pid 1
-/// and not systemd: a small init (`docker run --init`, tini, dumb-init, bwrap), which ends the container with the process that
-/// it has started.
+/// Returns whether the service would end with this process even though a successor serves. That is so in three cases:
 ///
-/// Ask when the program starts, because orphans are adopted by pid 1 too.
+/// - This process is pid 1, so its container ends with it. Without [`supervise`] a restart is refused.
+/// - systemd started this process and gave it no `NOTIFY_SOCKET`. Without [`supervise`] a restart is refused.
+/// - The parent is pid 1 but not systemd, and there is no `NOTIFY_SOCKET`. The parent is then a small init
+///   (`docker run --init`, tini, dumb-init, bwrap), which ends the container when the process that it started exits.
+///
+/// Call this when the program starts, because pid 1 also adopts orphans later.
 pub fn needs_supervisor() -> bool {
     service_manager::is_held().is_some() || is_child_of_a_small_init()
 }
 
-/// Where this process may not look at pid 1, systemd's directory tells (sd_booted(3)).
+/// Returns whether the parent is a small init. If this process may not read the name of pid 1, the directory
+/// `/run/systemd/system` shows whether pid 1 is systemd (sd_booted(3)).
 fn is_child_of_a_small_init() -> bool {
     let is_systemd = || match std::fs::read_to_string("/proc/1/comm") {
         Ok(name) => name == "systemd\n",
@@ -98,7 +103,7 @@ fn is_child_of_a_small_init() -> bool {
     process::is_parent(1, None) && !manager_listens() && !is_systemd()
 }
 
-/// So many messages are read before signals are looked at again.
+/// The maximum number of messages to read before looking at signals again.
 const BATCH: usize = 64;
 
 struct Supervisor<'a> {
@@ -114,19 +119,19 @@ impl Supervisor<'_> {
         let launch = Launch::capture()?;
         pidfd::is_supported().map_err(Kind::Pidfd)?;
         pidfd::adopt_orphans().map_err(failed("cannot adopt the generations"))?;
-        let notify_socket = NotifySocket::open().map_err(failed("cannot open a socket for them"))?;
+        let notify_socket = NotifySocket::open().map_err(failed("cannot open the notify socket"))?;
         let manager = ServiceManager::of_supervisor();
         let mut environment = generation::supervisor_environment();
         environment.push((service_manager::SOCKET, notify_socket.name().to_owned()));
         let mut without = ENVIRONMENT.to_vec();
-        // The watchdog may be meant for another process; if it is meant for this one, the generation that serves answers.
+        // The main generation answers a watchdog that is meant for this process. One for another process is not passed on.
         without.push(service_manager::WATCHDOG_PID);
         if !service_manager::is_watched(|name| std::env::var(name).ok()) {
             without.push(service_manager::WATCHDOG_USEC);
         }
         let first = launch.spawn_first(&environment, &without).map_err(Kind::FirstGeneration)?;
-        info!(generation = 1, first, "in front of the generations");
-        // Cannot be another process: it has not been reaped.
+        info!(generation = 1, first, "supervising the generations");
+        // Cannot be another process with the same pid, because the child has not been reaped.
         let first = PidFd::open(first).map_err(failed("cannot watch the first generation"))?;
         Ok(Supervisor { signals, notify_socket, service: Service::of(first), manager })
     }
@@ -153,12 +158,12 @@ impl Supervisor<'_> {
         self.service.status()
     }
 
-    /// Reads what was said and buries who is dead, in the order in which it happened. Returns whether that was all.
+    /// Reads messages and removes dead generations, in the order of events. Returns whether everything has been read.
     fn look(&mut self) -> bool {
         let mut batch = 0..BATCH;
         loop {
-            // Both before the messages are read: what the dead have said is among them then, and who was named is known even if
-            // nothing is left of it.
+            // Both before the messages are read: then the last messages of a dead process are among them, and a process that is
+            // named in a message but already reaped is still known.
             let dead = self.service.dead();
             self.reap();
             while let Some(received) = self.notify_socket.next(|from| self.service.may_speak(from)) {
@@ -172,7 +177,8 @@ impl Supervisor<'_> {
                     return false;
                 }
             }
-            // A successor that is dead and cannot be reaped even now was reaped by the one that has named it, so it failed.
+            // A dead successor that cannot be reaped even now was reaped by its predecessor, so it failed while the
+            // predecessor lived.
             let failed = self.service.has_dead_successor();
             self.reap();
             self.service.remove_dead(dead, failed);

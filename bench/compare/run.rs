@@ -1,4 +1,4 @@
-//! One competitor restarted again and again under one load, on loopback or in a process with a lossy network of its own.
+//! One competitor restarted repeatedly under one load, on loopback or in a process with a separate lossy network.
 
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
@@ -16,13 +16,13 @@ use crate::competitors::{Competitor, Running, Setting};
 use crate::measure::{Measured, ms};
 use crate::workloads::Workload;
 
-/// After this the next restart begins, also where old processes are still there.
+/// The longest wait for old processes to exit; then the next restart begins.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Between two looks at the processes.
+/// The time between two looks at the processes.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// The first argument of a process that runs one run on a network of its own; the competitor, the workload and the
-/// restarts follow.
+/// The first argument of a process for one run in a separate network; the competitor, the workload and the number of restarts
+/// follow.
 pub(crate) const IN_NETNS: &str = "--run-in-netns";
 
 #[derive(Debug, Clone, Copy)]
@@ -32,21 +32,21 @@ pub(super) struct CompetitorRun {
     pub(super) restarts: u32,
 }
 
-/// Is told the number of each restart, and how many requests failed so far.
+/// A callback for the number of each restart, and of failed requests so far.
 pub(super) type Tell<'a> = &'a (dyn Fn(u64, u64) + Sync);
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Outcome {
     pub(crate) measured: Measured,
-    /// Processes that answered: more than one for each restart where several workers do.
+    /// The number of processes that answered; with several workers, more than one for each restart.
     pub(crate) answerers: usize,
-    /// Those that a client knew to be lost from one restart to the next.
+    /// The failures that clients noticed between each restart and the next.
     pub(crate) failed_by_restart: Vec<u64>,
-    /// The same before the first restart.
+    /// The failures before the first restart.
     pub(crate) failed_before: u64,
-    /// Restarts whose old processes did not leave in time.
+    /// The number of restarts after which the old processes did not exit in time.
     pub(crate) unsettled: u64,
-    /// Of the others: from the signal until all old processes have left.
+    /// For the other restarts, the time from the signal until all old processes have exited.
     pub(crate) gone_ms: Vec<f64>,
     pub(crate) usage: Usage,
 }
@@ -55,19 +55,19 @@ impl CompetitorRun {
     fn setting(&self) -> Setting {
         let http2 = matches!(self.workload.clients(), Some((Clients::Http2 { .. }, _)));
         if self.workload.is_lossy() {
-            let ip = SERVER.parse().expect("an address");
+            let ip = SERVER.parse().expect("the constant is an IP address");
             Setting { ip, standby: Duration::from_secs(5), http2 }
         } else {
             Setting { ip: Ipv4Addr::LOCALHOST, standby: Duration::from_millis(500), http2 }
         }
     }
 
-    /// Restarts begin so far apart, or farther: when the old processes of the one before have left.
+    /// The shortest time between two restarts. It is longer if the old processes take longer to exit.
     fn apart(&self) -> Duration {
         Duration::from_millis(if self.workload.is_lossy() { 6000 } else { 1500 })
     }
 
-    /// `clients`: the runtime that they live in.
+    /// Runs it here. `clients`: the runtime of the clients.
     pub(super) async fn run(&self, clients: &Handle, tell: Tell<'_>) -> Result<Outcome, String> {
         let several = "not measured: the others serve neither uploads and downloads nor WebSockets";
         let (kind, count) = self.workload.clients().ok_or(several)?;
@@ -118,7 +118,7 @@ impl CompetitorRun {
         Ok(seen)
     }
 
-    /// The same in a process of its own.
+    /// Runs it in a separate process with a lossy network.
     pub(super) fn run_on_the_bed(&self, tell: Tell<'_>) -> Result<Outcome, String> {
         let (workload, restarts) = (self.workload.name(), self.restarts.to_string());
         let args = [IN_NETNS, self.competitor.name, &workload, &restarts];
@@ -134,14 +134,14 @@ impl CompetitorRun {
     }
 }
 
-/// Runs one run in a process that [`CompetitorRun::run_on_the_bed`] has started, and says what came of it as JSON.
+/// Performs one run in a process that [`CompetitorRun::run_on_the_bed`] has started, and prints its outcome as JSON.
 pub(crate) fn on_the_bed(args: &[String]) {
     let [competitor, workload, restarts] = args else { return };
     let competitor = Competitor::all().into_iter().find(|one| one.name == competitor);
     let run = CompetitorRun {
-        competitor: competitor.expect("it was written by us"),
-        workload: Workload::from_str(workload, false).expect("it was written by us"),
-        restarts: restarts.parse().expect("it was written by us"),
+        competitor: competitor.expect("the parent process wrote it"),
+        workload: Workload::from_str(workload, false).expect("the parent process wrote it"),
+        restarts: restarts.parse().expect("the parent process wrote it"),
     };
     let measure = || {
         let network = Bed::new(LOSSY);
@@ -149,13 +149,13 @@ pub(crate) fn on_the_bed(args: &[String]) {
         let here = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
         let tell = |restart: u64, failed: u64| eprintln!("{IN_NETNS} {restart} {failed}");
         let outcome = here.block_on(run.run(clients.handle(), &tell));
-        println!("{}", serde_json::to_string(&outcome).expect("it is plain data"));
+        println!("{}", serde_json::to_string(&outcome).expect("outcomes are plain data"));
     };
-    // Inside already, so it is run as it is.
+    // This process is inside the network already, so `measure` runs at once.
     netns::run(IN_NETNS, &[], measure).expect("this process was started there");
 }
 
-/// What was seen while it was restarted.
+/// The observations during the restarts.
 #[derive(Default)]
 struct Seen {
     asked: Vec<Instant>,

@@ -1,4 +1,4 @@
-//! What all processes of a server take together, looked at again and again.
+//! The resources of all processes of a server together, sampled periodically.
 
 use std::collections::BTreeMap;
 
@@ -7,11 +7,11 @@ use support::resources::{cpu_seconds, pss_mib};
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Usage {
-    /// Before the first restart, memory that processes share counted once.
+    /// The memory before the first restart; memory that processes share is counted once.
     pub(crate) memory_before_mib: f64,
-    /// The most that was seen from then on.
+    /// The highest memory from then on.
     pub(crate) memory_most_mib: f64,
-    /// Of every process that there was, starts and restarts included. What one uses after the last look at it is missing.
+    /// The CPU time of all processes, including starts and restarts, but without the time after the last look at each process.
     pub(crate) cpu_seconds: f64,
     pub(crate) cpu_seconds_per_1000: f64,
 }
@@ -32,7 +32,7 @@ impl Watch {
     pub(super) fn look(&mut self, alive: &[u32]) {
         for pid in alive {
             let seconds = self.cpu_seconds.entry(*pid).or_default();
-            // One that has just ended says nothing.
+            // NaN, for a process that has just ended, is ignored by `max`.
             *seconds = seconds.max(cpu_seconds(*pid));
         }
         self.most_mib = self.most_mib.max(alive.iter().map(|pid| pss_mib(*pid)).sum());

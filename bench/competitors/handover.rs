@@ -1,4 +1,4 @@
-//! This crate: the playground, and the same with one protection switched off.
+//! This crate: the playground, also with one protection switched off.
 
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
@@ -12,7 +12,7 @@ use support::steering;
 
 use super::{Competitor, Kind, Means};
 
-/// The protection that is off.
+/// The protection that is switched off.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Without {
     Nothing,
@@ -51,7 +51,7 @@ pub(super) const ALL: &[Competitor] = &[
 pub(super) fn start(without: Without, address: SocketAddr, standby: Duration) -> Result<Handover, String> {
     let mut command = match without {
         Without::Hold => {
-            let me = std::env::current_exe().map_err(|error| format!("who am I: {error}"))?;
+            let me = std::env::current_exe().map_err(|error| format!("no path of this program: {error}"))?;
             let mut command = command(me);
             command.arg(REFUSE_STEERING).arg(crate::playground());
             command
@@ -96,11 +96,12 @@ impl Means for Handover {
     }
 }
 
-/// The first argument of this executable, when it is to become a program that cannot steer connections; the program and
-/// its arguments follow.
+/// The first argument that makes this executable replace itself by a program that cannot steer connections; the program and its
+/// arguments follow.
 pub(crate) const REFUSE_STEERING: &str = "--refuse-steering";
 
-/// Becomes the program. It fails as where a sandbox refuses the option, and so do all it starts: filters are inherited.
+/// Replaces this process by the program, with the steering option refused as in a sandbox, also for the program's children:
+/// seccomp filters are inherited.
 pub(crate) fn refuse_steering(args: &[String]) -> ExitCode {
     let Some((program, args)) = args.split_first() else { return ExitCode::FAILURE };
     let error = match steering::refuse() {

@@ -1,4 +1,4 @@
-//! HAProxy as master and worker, which pass their listeners on (HAProxy's management guide, section 4).
+//! HAProxy as master and worker, with the listeners passed on at a reload (HAProxy's management guide, section 4).
 
 use std::net::SocketAddr;
 
@@ -8,7 +8,7 @@ use support::servers::{packages, tell};
 
 use super::{Competitor, Kind, Means, cores};
 
-/// When a worker that leaves closes a connection without a request.
+/// When a leaving worker closes an idle connection.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Idle {
     AtOnce,

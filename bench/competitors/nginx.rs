@@ -39,7 +39,7 @@ pub(super) const ALL: &[Competitor] = &[
     },
 ];
 
-/// Of a worker, which takes memory for each from the start: several times what comes.
+/// The connections of a worker, several times more than needed. nginx allocates memory for each at startup.
 const CONNECTIONS: u32 = 4096;
 const PID_FILE: &str = "nginx.pid";
 
@@ -60,14 +60,16 @@ pub(super) fn start(way: Way, address: SocketAddr, http2: bool) -> Result<Nginx,
     Ok(Nginx { family, way, master })
 }
 
-/// As long as the parent that started it lives, nginx ignores USR2: it takes itself for the new one of two. So it must be a
-/// daemon for an upgrade, and otherwise it may stay with the terminal that ends the bench.
+/// The configuration of nginx.
 ///
-/// Root in a namespace may have no other users to become. A new binary gets no environment but what is named.
+/// While the parent that started it lives, nginx ignores USR2, because it believes to be the new one of two. So it must be a
+/// daemon for an upgrade; otherwise it may stay attached to the terminal that ends the bench.
 ///
-/// Before 1.25.1 a plain listener speaks either HTTP/1 or HTTP/2 (nginx.org, ngx_http_v2_module), and after that this is
-/// deprecated but does the same. A worker that leaves ends an HTTP/2 connection when nothing is under way on it, or after as
-/// many requests as `keepalive_requests` says, so where clients are busy it would stay for ever without the default of 1000.
+/// Root in a namespace may have no other user to switch to. A new binary gets only the environment variables that are named.
+///
+/// Before 1.25.1 a plain listener speaks either HTTP/1 or HTTP/2 (nginx.org, ngx_http_v2_module); later versions deprecate this
+/// but behave the same. A leaving worker ends an HTTP/2 connection when no request is in flight, or after `keepalive_requests`
+/// requests, so under busy clients it would stay for ever without the default of 1000.
 fn configuration(way: Way, address: SocketAddr, http2: bool) -> String {
     let user = if getuid().is_root() { "user root;" } else { "" };
     let descriptors = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX).min(2 * u64::from(CONNECTIONS));
@@ -110,7 +112,7 @@ pub(super) struct Nginx {
 }
 
 impl Nginx {
-    /// Whether the process has children.
+    /// Returns whether the master has children.
     fn has_workers(&self, master: u32) -> bool {
         self.family.pids().into_iter().any(|pid| parent(pid) == Some(master))
     }
@@ -143,7 +145,7 @@ impl Means for Nginx {
     }
 }
 
-/// proc_pid_stat(5): the name, in parentheses, may contain anything.
+/// The parent of a process (proc_pid_stat(5)). The name, in parentheses, may contain any character.
 fn parent(pid: u32) -> Option<u32> {
     let stat = read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()

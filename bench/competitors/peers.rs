@@ -1,4 +1,4 @@
-//! The servers in `bench/peers`, which are compiled when they are first asked for.
+//! The servers in `bench/peers`, which are compiled on first use.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -17,9 +17,9 @@ pub(super) enum Peer {
     Ecdysis,
     Shellflip,
     Pingora,
-    /// Bare hyper, the new one beside the old one.
+    /// Bare hyper, the new process started beside the old one.
     Beside,
-    /// Bare hyper, the new one after the old one.
+    /// Bare hyper, the new process started after the old one has ended.
     After,
 }
 
@@ -67,7 +67,7 @@ impl Peer {
         }
     }
 
-    /// What makes it what it is.
+    /// The dependencies that define the peer, for its version.
     fn dependencies(self) -> &'static [&'static str] {
         match self {
             Peer::Ecdysis => &["ecdysis", "hyper-util", "hyper"],
@@ -85,7 +85,7 @@ impl Peer {
     }
 }
 
-/// A name and the version that follows it in a Cargo.lock.
+/// A package and its version in a Cargo.lock.
 fn locked(lock: &str, name: &str) -> String {
     let entry = format!("\nname = \"{name}\"\nversion = \"");
     let version = lock.split_once(&entry).and_then(|(_, rest)| rest.split('"').next());
@@ -100,10 +100,10 @@ fn binary(package: &str) -> PathBuf {
     packages::peers().join("release").join(package)
 }
 
-/// Compiles it, at most once in a run.
+/// Compiles a package, at most once in a run.
 fn build(package: &'static str) -> Result<(), String> {
     static BUILT: Mutex<BTreeMap<&str, Result<(), String>>> = Mutex::new(BTreeMap::new());
-    let mut built = BUILT.lock().expect("nobody panics with it");
+    let mut built = BUILT.lock().expect("its holders never panic");
     built.entry(package).or_insert_with(|| compile(package)).clone()
 }
 
@@ -129,7 +129,7 @@ fn compile(package: &str) -> Result<(), String> {
     Err(format!("does not build: {error}{cmake}"))
 }
 
-/// It must be compiled already, which [`Peer::version`] has seen to.
+/// Starts a peer, which [`Peer::version`] must have compiled before.
 pub(super) fn start(peer: Peer, address: SocketAddr) -> Result<Server, String> {
     let mut server = Server { family: Family::new()?, peer, address, newest: 0 };
     server.newest = server.spawn(&[])?;
@@ -140,13 +140,13 @@ pub(super) struct Server {
     family: Family,
     peer: Peer,
     address: SocketAddr,
-    /// Who was started last by us.
+    /// The process that this executable started last.
     newest: u32,
 }
 
-/// Where pingora's new one waits for its predecessor.
+/// The socket at which a new pingora waits for its predecessor.
 const UPGRADE_SOCKET: &str = "upgrade.sock";
-/// Where the others say that they are ready.
+/// The file in which the other peers write their pid when they are ready.
 const PID_FILE: &str = "pid";
 
 impl Server {
@@ -161,11 +161,11 @@ impl Server {
         self.family.spawn(command.args(args))
     }
 
-    /// The coordination socket answers when the successor is ready.
+    /// Requests a restart through the coordination socket, which answers when the successor is ready.
     fn ask(&self) -> Result<(), String> {
-        let asked = self.command().arg("restart").output().map_err(|error| format!("cannot ask: {error}"))?;
+        let asked = self.command().arg("restart").output().map_err(|error| format!("cannot run: {error}"))?;
         let said = String::from_utf8_lossy(&asked.stderr);
-        if asked.status.success() { Ok(()) } else { Err(format!("no restart: {}", said.trim())) }
+        if asked.status.success() { Ok(()) } else { Err(format!("the restart failed: {}", said.trim())) }
     }
 }
 
@@ -180,7 +180,7 @@ impl Means for Server {
             Peer::Shellflip => self.ask()?,
             Peer::Pingora => {
                 let socket = self.family.dir().join(UPGRADE_SOCKET);
-                // One that is left of the last restart would be usage for a new one.
+                // A socket left over from the last restart would be mistaken for the new one.
                 let _ = std::fs::remove_file(&socket);
                 self.newest = self.spawn(&["--upgrade"])?;
                 wait_for("the new pingora at its socket", || socket.exists().then_some(()))?;

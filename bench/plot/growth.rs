@@ -1,4 +1,4 @@
-//! How times grow with the number of connections or addresses: both axes logarithmic, so what is linear is a line of slope 1.
+//! Times by the number of connections or addresses. Both axes are logarithmic, so linear growth is a line of slope 1.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use plotters::prelude::*;
 
 use super::{Drawn, FAILED, INK, NEW, OLD, draw, ink};
 
-/// Each line is a name and its points: how many, and milliseconds.
+/// Draws the lines. Each has a name and points of a number and milliseconds.
 pub(crate) fn growth(path: &Path, title: &str, of_what: &str, lines: &[(&str, Vec<(f64, f64)>)]) {
     let points = || lines.iter().flat_map(|(_, points)| points);
     let range = |value: fn(&(f64, f64)) -> f64| {

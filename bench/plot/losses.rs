@@ -6,7 +6,7 @@ use plotters::prelude::*;
 
 use super::{Area, Drawn, INK, NEW, OLD, draw, ink};
 
-/// What one server lost per restart, in each workload. `None`: not measured.
+/// The failed requests of one server per restart, for each workload. `None`: not measured.
 #[derive(Debug)]
 pub(crate) struct Loss {
     pub(crate) server: String,
@@ -15,11 +15,11 @@ pub(crate) struct Loss {
 
 const WIDTH: u32 = 960;
 const ROW: i32 = 26;
-/// Where the first row begins.
+/// The top of the first row.
 const HEAD: i32 = 92;
-/// Where the first column begins.
+/// The left edge of the first column.
 const NAMES: i32 = 248;
-/// Of a column, beside its bars.
+/// The width of the number next to a bar.
 const NUMBER: i32 = 52;
 
 pub(crate) fn losses(path: &Path, workloads: &[String], all: &[Loss]) {
@@ -29,7 +29,7 @@ pub(crate) fn losses(path: &Path, workloads: &[String], all: &[Loss]) {
 
 fn picture(root: &Area<'_>, workloads: &[String], all: &[Loss]) -> Drawn {
     root.draw(&Text::new("Failed requests per restart", (12, 10), ink(20)))?;
-    root.draw(&Text::new("Each column has a scale of its own.", (12, 38), ink(13)))?;
+    root.draw(&Text::new("Each column has its own scale.", (12, 38), ink(13)))?;
     for (row, loss) in all.iter().enumerate() {
         let top = HEAD + ROW * i32::try_from(row)?;
         root.draw(&PathElement::new([(12, top), (i32::try_from(WIDTH)? - 12, top)], INK.mix(0.3)))?;
@@ -45,7 +45,7 @@ fn picture(root: &Area<'_>, workloads: &[String], all: &[Loss]) -> Drawn {
     Ok(())
 }
 
-/// Nothing lost is said in another colour, so that it is seen at a glance.
+/// Draws a column. A zero has another colour, to be seen at a glance.
 fn column(root: &Area<'_>, left: i32, widest: i32, lost: &[Option<f64>]) -> Drawn {
     let most = lost.iter().flatten().fold(0.0_f64, |most, n| most.max(*n));
     for (row, lost) in lost.iter().enumerate() {
@@ -64,7 +64,7 @@ fn column(root: &Area<'_>, left: i32, widest: i32, lost: &[Option<f64>]) -> Draw
     Ok(())
 }
 
-/// With a tenth where it tells something.
+/// Formats a number, with one decimal place below 10.
 fn short(n: f64) -> String {
     let tenths = (10.0 * n).round() / 10.0;
     if n < 10.0 { tenths.to_string() } else { format!("{n:.0}") }

@@ -1,4 +1,4 @@
-//! One handover over time: who answered how many requests, how long they took, how many failed.
+//! One handover over time: the answers of each generation, their latency, and the failures.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -12,14 +12,14 @@ use super::{Area, Drawn, FAILED, INK, NEW, OLD, draw, ink};
 /// The width of a column.
 const BIN: Duration = Duration::from_millis(20);
 
-/// Something that happened, to be marked.
+/// An event to be marked.
 #[derive(Debug, Clone)]
 pub(crate) struct Moment {
     pub(crate) at: Instant,
     pub(crate) what: &'static str,
 }
 
-/// From a second before the first moment to a second after the last one.
+/// Draws the time from a second before the first moment to a second after the last one.
 pub(crate) fn timeline(path: &Path, report: &Report, moments: &[Moment]) {
     let (Some(first), Some(last)) = (moments.first(), moments.last()) else { return };
     let picture = Picture {
@@ -59,7 +59,7 @@ impl Picture<'_> {
         }
     }
 
-    /// Which column, if any.
+    /// The column of a moment, if it is in the picture.
     fn column(&self, at: Instant) -> Option<usize> {
         let seconds = self.seconds(at);
         (seconds >= self.from && seconds < self.to)
@@ -167,7 +167,7 @@ impl Picture<'_> {
             let x = self.seconds(moment.at);
             chart.draw_series([PathElement::new([(x, bottom), (x, top)], INK.mix(0.8).stroke_width(1))])?;
             if is_named {
-                // One below the other, because the first two are milliseconds apart.
+                // Names go below each other, because the first two moments are milliseconds apart.
                 let y = top * (0.97 - 0.09 * n as f64);
                 let name = format!(" {} {:+.3} s", moment.what, x);
                 chart.draw_series([Text::new(name, (x, y), ink(13))])?;
@@ -180,7 +180,7 @@ impl Picture<'_> {
 type Chart<'a, 'b, Y> =
     ChartContext<'a, SVGBackend<'b>, Cartesian2d<plotters::coord::types::RangedCoordf64, Y>>;
 
-/// With so much room below for the numbers of the axis.
+/// A chart with `below` pixels for the numbers of the x axis.
 fn frame<'a, 'b>(area: &'a Area<'b>, below: u32) -> ChartBuilder<'a, 'b, SVGBackend<'b>> {
     let mut chart = ChartBuilder::on(area);
     chart.margin(6).margin_right(24).x_label_area_size(below).y_label_area_size(64);

@@ -1,24 +1,24 @@
-//! One server with every kind of exchange, for people to play with, for the tests and for the bench.
+//! A server with every kind of request and response, to play with, for the tests and for the bench.
 //!
-//! `cargo run --release --example playground -- --listen 127.0.0.1:8080`, then for instance
+//! Run `cargo run --release --example playground -- --listen 127.0.0.1:8080`, then for instance
 //! `curl localhost:8080/slow?ms=5000` in one terminal and `kill -HUP` in another.
 //!
 //! | request | answer |
 //! |---|---|
 //! | `GET /` | `generation=N pid=P` |
 //! | `GET /addresses` | `remote=IP:PORT local=IP:PORT` |
-//! | `GET /slow?ms=` | the same as `/`, after a while |
-//! | `GET /bytes?n=` | that many bytes, at once |
-//! | `GET /stream?n=&ms=` | that many chunks, so far apart |
-//! | `GET /events?ms=` | server-sent events, so far apart (100 ms), until this generation retires |
+//! | `GET /slow?ms=` | the same as `/`, after this time |
+//! | `GET /bytes?n=` | `n` bytes, at once |
+//! | `GET /stream?n=&ms=` | `n` chunks, one every `ms` milliseconds |
+//! | `GET /events?ms=` | server-sent events, one every `ms` milliseconds (default 100), until this generation retires |
 //! | `GET /ws` | a WebSocket that echoes, closed with 1001 (going away) when this generation retires |
-//! | `POST /echo` | what was sent |
-//! | `POST /count` | how many bytes were sent, once all of them have come |
+//! | `POST /echo` | the body of the request |
+//! | `POST /count` | the number of bytes in the body, after all of them have arrived |
 //!
-//! Where the body does not say which generation answers, the header `generation` does.
+//! If the body does not name the generation that answers, the header `generation` does.
 //!
-//! `--fault` makes this generation fail in a way a successor can fail. A successor reads its command line anew, so the
-//! fault may also be given in a file: `--fault-file FILE`.
+//! `--fault` makes this generation fail in one of the ways in which a successor can fail. All generations have the same command
+//! line, so a fault for the next generation only goes into a file: `--fault-file FILE`.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -141,7 +141,7 @@ fn serve(cli: Cli, signals: Signals) -> Result<(), Box<dyn std::error::Error>> {
             }
             Some(fault) => server.ready_when(before_ready(fault, handle.clone())),
         };
-        // Looked up once, so that what the bench measures is the server.
+        // The generation is looked up only once, so that the bench measures the server and not the lookup.
         let generation = Arc::new(OnceLock::new());
         server
             .serve(service_fn(move |request| {
@@ -153,17 +153,17 @@ fn serve(cli: Cli, signals: Signals) -> Result<(), Box<dyn std::error::Error>> {
     })
 }
 
-/// With -v, what a program learns of its own generation.
+/// Logs the events that a program receives about its own generation; visible with -v.
 async fn log_events(mut events: Events) {
     while let Some(event) = events.next().await {
         tracing::debug!(pid = std::process::id(), ?event, "event");
     }
 }
 
-/// Binds where the predecessor listens, without a server.
+/// Binds the address of the predecessor without ever listening.
 async fn never_listen() -> Result<(), Box<dyn std::error::Error>> {
     let listen = std::env::var("HANDOVER_LISTEN")?;
-    // `ADDR`, or `ADDR=PORT` where port 0 was asked for.
+    // The format is `ADDR`, or `ADDR=PORT` if port 0 was requested.
     let (asked, actual) = listen.split_once('=').unwrap_or((&listen, ""));
     let mut addr: SocketAddr = asked.parse()?;
     addr.set_port(actual.parse().unwrap_or(addr.port()));
@@ -194,8 +194,8 @@ async fn before_ready(fault: Fault, handle: Handle) -> Result<(), String> {
     Ok(())
 }
 
-/// As a program does that believes it has finished.
-#[allow(clippy::exit, reason = "leaving in the midst of things is the fault")]
+/// Exits with status 0, like a program that believes it has finished.
+#[allow(clippy::exit, reason = "a sudden exit is the fault")]
 fn exit_zero() {
     std::process::exit(0);
 }

@@ -1,5 +1,5 @@
-//! What `tonic-prost-build` makes of the following at build time, less what this example does not need. It is written by
-//! hand so that building handover takes no `protoc`.
+//! The code that `tonic-prost-build` generates from the following file, reduced to the parts that this example needs. It is
+//! written by hand so that building handover does not require `protoc`.
 //!
 //! ```proto
 //! package clock;

@@ -1,6 +1,7 @@
 //! A gRPC service, served so that it can be replaced without losing a call.
 //!
-//! `cargo run --example tonic`, in a second terminal, because `grpcurl` is not everywhere and the smallest message is empty:
+//! Run `cargo run --example tonic`, and in a second terminal the following. It needs only curl instead of `grpcurl`, because the
+//! request is an empty message:
 //!
 //! ```sh
 //! ask() { printf '\0\0\0\0\0' | curl -sN --http2-prior-knowledge -H 'content-type: application/grpc' \
@@ -47,8 +48,8 @@ impl Clock for WallClock {
         Ok(Response::new(self.time(&greeting)))
     }
 
-    /// Lasts until this generation retires, and then ends with the status OK, as a stream that is cut never does. So the
-    /// client knows that it may watch again at once, and that another generation will answer.
+    /// Streams until this generation retires, and then ends with the status OK, which a stream that was cut never has. The client
+    /// therefore knows that it may watch again at once, and that another generation will answer.
     async fn watch(&self, request: Request<Ask>) -> Result<Response<BoxStream<Time>>, Status> {
         let mut retiring = info(&request)?.retiring();
         let ticks = stream::unfold(self.clone(), |clock| async {
@@ -67,7 +68,7 @@ impl WallClock {
     }
 }
 
-/// Tonic hands on what the server put into the request.
+/// Returns the `ConnectInfo` that the server added to the extensions of the request; tonic passes them on.
 fn info(request: &Request<Ask>) -> Result<&ConnectInfo, Status> {
     request.extensions().get().ok_or_else(|| Status::internal("not served by handover"))
 }

@@ -1,4 +1,5 @@
-//! The access log: a line for each request, when its response has ended, and nothing in a request makes a line of its own.
+//! The access log: one line for each request, written when its response has ended. Text from a request is escaped, so that it
+//! cannot forge a line.
 
 use std::fmt::Write as _;
 use std::io;
@@ -25,7 +26,7 @@ pub(crate) struct AccessOptions {
     /// Write a line for each request, in the common log format or as JSON
     #[arg(long, value_name = "FORM", default_value = "off")]
     access_log: Form,
-    /// Append these lines to this file instead of stdout. To rotate, do as with the log file
+    /// Append the access log to this file instead of stdout. Rotate it like the log file
     #[arg(long, value_name = "FILE")]
     access_log_file: Option<PathBuf>,
 }
@@ -37,7 +38,7 @@ enum Form {
     Json,
 }
 
-/// LogWriter that may wait for a slow reader.
+/// How many lines may wait for a slow reader.
 const QUEUE: usize = 16 * 1024;
 
 #[derive(Debug)]
@@ -48,12 +49,12 @@ pub(crate) struct AccessLog {
 }
 
 impl AccessOptions {
-    /// The file that would be opened.
+    /// Returns the file of the access log, if the log is on and goes to a file.
     pub(crate) fn file(&self) -> Option<&Path> {
         self.access_log_file.as_deref().filter(|_| self.access_log != Form::Off)
     }
 
-    /// LogWriter are written until the second of what this returns is dropped; none at all if the log is off.
+    /// Opens the access log; `None` if it is off. Dropping the `Flush` writes the lines that are left.
     pub(crate) fn open(
         &self,
         handle: &Handle,
@@ -97,7 +98,8 @@ pub(crate) struct Record {
 
 impl Record {
     pub(crate) fn begin<B>(log: &Arc<AccessLog>, request: &Request<B>) -> Record {
-        // In HTTP/2 every target has a scheme and an authority, in HTTP/1 only what the client made so.
+        // In HTTP/2 every target has a scheme and an authority, so only its path is logged. In HTTP/1 the target is logged as
+        // the client sent it.
         let target = match request.uri().path_and_query() {
             Some(path) if request.version() >= Version::HTTP_2 => path.to_string(),
             _ => request.uri().to_string(),
@@ -118,7 +120,7 @@ impl Record {
     fn common(&self) -> String {
         let or_dash = |known: Option<String>| known.unwrap_or_else(|| "-".into());
         let remote = or_dash(self.remote.map(|remote| remote.ip().to_string()));
-        // `Sun, 06 Nov 1994 08:49:37 GMT`, always of this length.
+        // The slices cannot panic: the format `Sun, 06 Nov 1994 08:49:37 GMT` has a fixed length.
         let date = httpdate::fmt_http_date(self.time);
         let (day, month, year, clock) = (&date[5..7], &date[8..11], &date[12..16], &date[17..25]);
         let (method, target, version) = (&self.method, quoted(&self.target), self.version);
@@ -159,22 +161,21 @@ impl Drop for Record {
     }
 }
 
-/// For between quotation marks: what would end them, and what is not printable ASCII, is escaped.
+/// Escapes text for a quoted field: quotation marks, backslashes and every byte that is not printable ASCII.
 fn quoted(text: &str) -> String {
     let mut quoted = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {
             b'"' | b'\\' => quoted.extend(['\\', byte.into()]),
             b' '..=b'~' => quoted.push(byte.into()),
-            // Cannot fail because a String takes whatever is written to it.
-            _ => write!(quoted, "\\x{byte:02x}").expect("a String has room"),
+            _ => write!(quoted, "\\x{byte:02x}").expect("writing to a String cannot fail"),
         }
     }
     quoted
 }
 
 pin_project! {
-    /// A response body whose bytes are counted. While it exists its request has not ended.
+    /// A response body that counts its bytes. Its drop ends the request and writes the line.
     #[derive(Debug)]
     pub(crate) struct Recorded<B> {
         record: Option<Record>,

@@ -1,5 +1,5 @@
-//! The admin address: the control interface over TCP, behind a token. It is one more address of the server, so it is
-//! handed over like the others; only the answer is another one there.
+//! The admin address: the control interface over TCP, protected by a token. It is one more address of the server and is handed
+//! over like the others; only its requests are answered by the control interface instead of the site.
 
 use std::convert::Infallible;
 use std::fs;
@@ -28,15 +28,15 @@ pub(crate) struct AdminOptions {
     /// Answer GET /version, /status and /metrics and POST /reload and /upgrade on this address
     #[arg(long, value_name = "IP:PORT", value_parser = address)]
     admin: Option<SocketAddr>,
-    /// Only to requests with `Authorization: Bearer` and the content of this file; needed unless ADMIN is loopback
+    /// Require `Authorization: Bearer` with the token in this file on the admin address; needed unless it is loopback
     #[arg(long, value_name = "FILE")]
     admin_token_file: Option<PathBuf>,
 }
 
-/// A token shorter than this can be guessed.
+/// Shortest token in bytes; a shorter one can be guessed.
 const TOKEN_BYTES: usize = 16;
 
-/// An admin address that is allowed to be one.
+/// A checked admin address and its token.
 #[derive(Debug)]
 pub(crate) struct Admin {
     address: SocketAddr,
@@ -44,28 +44,29 @@ pub(crate) struct Admin {
 }
 
 impl AdminOptions {
-    /// Reads the token; `None` without an admin address. Nothing else is served where the admin is, because which of both is
-    /// meant would be seen by the address only.
+    /// Checks the admin address and reads the token; `None` without an admin address. An address that the site listens on is
+    /// refused, because only the local address of a connection tells admin requests from requests to the site.
     pub(crate) fn check(&self, listen: &[SocketAddr]) -> Result<Option<Admin>, String> {
-        // Not by clap's `requires`, which does not see what the config file says.
+        // clap's `requires` does not see values from the config file.
         let Some(address) = self.admin else {
             return match &self.admin_token_file {
                 Some(path) => {
-                    Err(format!("{} is a token for no address: name one with --admin", path.display()))
+                    let path = path.display();
+                    Err(format!("the admin token file {path} needs an admin address: name one with --admin"))
                 }
                 None => Ok(None),
             };
         };
         if let Some(same) = listen.iter().find(|listen| overlap(**listen, address)) {
             return Err(format!(
-                "cannot open the admin address {address}: the server listens on {same}, and answers there itself; choose \
-                 another port"
+                "cannot open the admin address {address}: the server listens on {same} for its site; choose \
+                 another port for --admin"
             ));
         }
         let token = self.admin_token_file.as_deref().map(read_token).transpose()?;
         if token.is_none() && !address.ip().is_loopback() {
             return Err(format!(
-                "cannot open the admin address {address} to everybody: name a token with --admin-token-file, or use 127.0.0.1"
+                "cannot open the admin address {address} without a token: name a token with --admin-token-file, or use 127.0.0.1"
             ));
         }
         Ok(Some(Admin { address, token }))
@@ -76,7 +77,7 @@ fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "expected IP:PORT, such as 127.0.0.1:8080, 0.0.0.0:80 or [::1]:8080".to_owned())
 }
 
-/// Whether a connection to one may be one to the other.
+/// Returns whether a connection to one address could also be one to the other.
 fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
     let (one, other) = (a.ip().to_canonical(), b.ip().to_canonical());
     let is_any = |ip: IpAddr, other: IpAddr| ip.is_unspecified() && (ip.is_ipv6() || other.is_ipv4());
@@ -109,9 +110,9 @@ impl Admin {
         server.also_bind_reserved(self.address)
     }
 
-    /// Whether a connection came to this address; its port is known once the server listens.
+    /// Returns whether a connection came in on the admin address, whose port is known once the server listens.
     fn is_meant(&self, local: SocketAddr, handle: &Handle) -> bool {
-        // It is the last one that was asked for.
+        // The admin address is bound last.
         let port = handle.addresses().last().map_or(self.address.port(), SocketAddr::port);
         let scope = |address: SocketAddr| match address {
             SocketAddr::V6(v6) => v6.scope_id(),
@@ -121,14 +122,15 @@ impl Admin {
         local.port() == port && (self.address.ip().is_unspecified() || is_it())
     }
 
-    /// Why a request is not answered, if it is not.
+    /// Returns the status and the reason if the request must be refused.
     fn refusal(&self, request: &Request<Incoming>) -> Option<(StatusCode, &'static str)> {
         let header = |name| request.headers().get(name);
         let Some(token) = &self.token else {
-            // A user who reaches a loopback address may ask, but not a page in a browser that runs on this machine.
+            // Any user of this machine may ask over loopback, but no web page in a browser that runs here.
             let host = header(HOST).and_then(|host| host.to_str().ok()).or(request.uri().host());
             let from_a_page = header(ORIGIN).is_some() || !host.is_none_or(is_local);
-            return from_a_page.then_some((StatusCode::FORBIDDEN, "not for pages in a browser"));
+            return from_a_page
+                .then_some((StatusCode::FORBIDDEN, "requests from a page in a browser are refused"));
         };
         let given = header(AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
         let given = match given.split_at_checked(7) {
@@ -140,7 +142,7 @@ impl Admin {
     }
 }
 
-/// A name that no foreign server can answer to.
+/// Returns whether the host is a loopback name or address, which DNS rebinding cannot use.
 fn is_local(host: &str) -> bool {
     let Ok(authority) = host.parse::<Authority>() else { return false };
     let name = authority.host().trim_matches(['[', ']']);

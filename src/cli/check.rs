@@ -1,4 +1,4 @@
-//! `--check`: whether a server would start, as far as it can be told without binding or creating anything.
+//! `--check`: tells whether a server would start, as far as possible without binding or creating anything.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -11,7 +11,7 @@ use super::log::{cannot_open, one_line};
 use super::log_file;
 use super::serve::{check_root, configured};
 
-/// Prints what would be served, or gives the error that a start would give.
+/// Prints what the server would serve, or returns the error that a start would return.
 pub(super) fn check(
     cli: &Cli,
     log_file: Option<&Path>,
@@ -34,7 +34,7 @@ pub(super) fn check(
 
     let served = match &cli.root {
         Some(root) => format!("the files of {}", root.display()),
-        None => "a page that says who answers".into(),
+        None => "a page that names the answering generation".into(),
     };
     let listen: Vec<_> = cli.server.listen()?.iter().map(ToString::to_string).collect();
     let said = cli.config.as_deref().map(|path| format!(", as {} says", path.display())).unwrap_or_default();
@@ -43,16 +43,13 @@ pub(super) fn check(
     Ok(())
 }
 
-/// A file that is there is opened; of another only the directory is looked at, because the one who checks may be another
-/// user than the one who serves, and must not be the owner of the log.
+/// Opens a file that exists; for a missing file only checks its directory. Creating the file is no option: the user who runs
+/// the check may not be the user who serves, and would own the log.
 fn could_append(path: &Path) -> io::Result<()> {
     match log_file::append(path, false) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            match std::fs::metadata(dir)?.is_dir() {
-                true => Ok(()),
-                false => Err(io::ErrorKind::NotADirectory.into()),
-            }
+            if std::fs::metadata(dir)?.is_dir() { Ok(()) } else { Err(io::ErrorKind::NotADirectory.into()) }
         }
         opened => opened.map(drop),
     }

@@ -1,6 +1,6 @@
-//! The subcommands: each asks a server that runs, over its control socket, says what comes of it, and is a client only. It
-//! reads the server's answers and changes nothing by itself, but for the file that `upgrade` puts beside the program. Two
-//! print what packages need and ask no server.
+//! The subcommands. Each sends requests to the control sockets of a running server and prints the answers. They are clients
+//! only: they change nothing themselves, except that `upgrade` puts a file beside the program. `completions` and `man` print
+//! files for packages and need no server.
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -36,7 +36,7 @@ pub(crate) enum Command {
     Status {
         #[command(flatten)]
         which: Which,
-        /// As JSON, for programs
+        /// Print JSON, for programs
         #[arg(long)]
         json: bool,
     },
@@ -44,20 +44,20 @@ pub(crate) enum Command {
     Stop {
         #[command(flatten)]
         which: Which,
-        /// At once: connections are cut
+        /// Stop at once and cut all connections
         #[arg(long)]
         now: bool,
     },
-    /// Open the log files anew, after they were renamed: every generation does, and none is restarted
+    /// Reopen the log files in every generation, after a rotation has renamed them; nothing is restarted
     Reopen {
         #[command(flatten)]
         which: Which,
     },
-    /// Replace the program by another file and hand over to it; if that fails, everything is as before
+    /// Replace the program by another file and hand over to it; if that fails, restore the old file
     Upgrade {
         #[command(flatten)]
         which: Which,
-        /// The new program; the one before is kept as PROGRAM.old
+        /// The new program; the old one is kept as PROGRAM.old
         new_binary: PathBuf,
     },
     /// Print completions for a shell: `source <(handover completions bash)`
@@ -69,21 +69,21 @@ pub(crate) enum Command {
     Man,
 }
 
-/// Which server is meant. Without either, the only one of this user that runs.
+/// Selects a server. Without either flag it is the only running server of this user.
 #[derive(Debug, Args)]
 pub(crate) struct Which {
-    /// The server that was started with this --control
+    /// Select the server that was started with this --control
     #[arg(long, value_name = "DIR", conflicts_with = "listen")]
     control: Option<PathBuf>,
-    /// The server that listens on this address
+    /// Select the server that listens on this address
     #[arg(long, short, value_name = "IP:PORT", value_parser = Named::parse)]
     listen: Option<Named>,
 }
 
-/// After so long a subcommand says what it waits for.
+/// A subcommand that waits longer than this prints the reason.
 const SILENCE: Duration = Duration::from_secs(1);
 
-/// Why a subcommand did not do what it was asked for.
+/// The reason why a subcommand failed.
 #[derive(Debug)]
 enum Trouble {
     /// Exit status 3.
@@ -97,7 +97,7 @@ fn failed(reason: impl Into<String>) -> Trouble {
 }
 
 impl Command {
-    /// `program` describes the whole command line.
+    /// Runs the subcommand and returns its exit status. `program` describes the whole command line.
     pub(crate) fn run(self, program: fn() -> clap::Command) -> ExitCode {
         let done = match self {
             Command::Reload { which, wait_drained } => reload::run(&which, wait_drained),
@@ -113,8 +113,8 @@ impl Command {
             Err(Trouble::NotRunning(text)) => (text, ExitCode::from(3)),
             Err(Trouble::Failed(text)) => (text, ExitCode::FAILURE),
         };
-        // At once, because a server may write its lines to the same file. The reader may be gone, and that is no reason to
-        // panic.
+        // In a single write, because a server may write its lines to the same file. `eprintln!` would panic if the reader of
+        // stderr is gone.
         let _ = io::stderr().write_all(harmless(&format!("error: {text}\n")).as_bytes());
         code
     }
@@ -124,7 +124,7 @@ fn say(text: impl Display) {
     let _ = writeln!(io::stdout(), "{}", harmless(&text.to_string()));
 }
 
-/// Nothing that a terminal obeys: root may ask the server of another user.
+/// Replaces control characters, which a terminal would obey: root may ask the server of another user.
 fn harmless(text: &str) -> String {
     text.chars().map(|c| if c.is_control() && c != '\n' { ' ' } else { c }).collect()
 }

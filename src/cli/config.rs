@@ -1,8 +1,8 @@
-//! The config file: what it says becomes the default of the flag with the same name, so a flag wins, and each value is
-//! checked by the flag itself. Only the tables of `tables` have no flag.
+//! The config file. Each value becomes the default of the flag with the same name, so a flag wins and its parser checks the
+//! value. Only the tables in `tables` have no flag.
 //!
-//! An error names the file, the place and the key. What can be understood beside it counts all the same, so that the error
-//! goes where the log goes.
+//! An error names the file, the position and the key. The valid entries are applied nevertheless, so that the error is logged
+//! where the file says that the log goes.
 
 use std::any::TypeId;
 use std::collections::HashMap;
@@ -22,21 +22,21 @@ use toml::de::{DeTable, DeValue};
 mod tables;
 pub(crate) use tables::Tables;
 
-/// Flags that are no keys: they are about the file, or about one start.
+/// Flags that are not config keys: they concern the file itself or a single start.
 const FLAGS_ONLY: [&str; 6] = ["config", "check", "verbose", "quiet", "help", "version"];
-/// A larger file is none that a person wrote.
+/// Largest config file in bytes; a larger one was named by mistake.
 const LARGEST: u64 = 1 << 20;
 
-/// What only the file can say, and where it said the rest.
+/// The settings that only the file has, and the positions of the others in it.
 #[derive(Debug, Default)]
 pub(crate) struct Config {
     pub(crate) tables: Tables,
-    /// By key, `FILE:LINE:COLUMN: KEY`; only of what no flag overrides.
+    /// `FILE:LINE:COLUMN: KEY` by key, only of values that no flag overrides.
     origins: HashMap<String, String>,
 }
 
 impl Config {
-    /// `problem` with `key`, after the place in the file that it comes from, if it does.
+    /// Prefixes `problem` with the position of `key` in the file, if the value comes from there.
     pub(crate) fn blame(&self, key: &str, problem: String) -> String {
         match self.origins.get(key) {
             Some(origin) => format!("{origin}: {problem}"),
@@ -45,7 +45,7 @@ impl Config {
     }
 }
 
-/// The command line, completed by the file that it names. Ends the process on wrong usage, with status 2.
+/// Parses the command line and the config file that it names. Exits with status 2 on wrong usage.
 pub(crate) fn parse<C: CommandFactory + FromArgMatches>() -> (C, Config, Result<(), String>) {
     let given = C::command().get_matches();
     let mut command = C::command();
@@ -69,13 +69,10 @@ fn read(path: &Path) -> Result<String, String> {
     let mut text = String::new();
     let file = File::open(path).map_err(|error| cannot(error.to_string()))?;
     let size = file.take(LARGEST + 1).read_to_string(&mut text).map_err(|error| cannot(error.to_string()))?;
-    match size as u64 > LARGEST {
-        true => Err(cannot(format!("it is larger than {LARGEST} bytes"))),
-        false => Ok(text),
-    }
+    if size as u64 > LARGEST { Err(cannot(format!("it is larger than {LARGEST} bytes"))) } else { Ok(text) }
 }
 
-/// Where in a file something stands.
+/// A config file and its text, to turn spans into positions.
 #[derive(Clone, Copy)]
 struct Place<'a> {
     path: &'a Path,
@@ -94,12 +91,12 @@ impl Place<'_> {
 }
 
 impl Config {
-    /// Takes over all that is right, and gives the first error.
+    /// Applies all valid entries and returns the first error.
     fn take(&mut self, command: &mut Command, path: &Path, text: &str) -> Result<(), String> {
         let place = Place { path, text };
         let (table, errors) = DeTable::parse_recoverable(text);
         let mut result = errors.first().map_or(Ok(()), |error| Err(syntax(place, error)));
-        // In the order of the file, so that the first error is the first one.
+        // In the order of the file, so that the first error in the file is reported.
         let mut entries: Vec<_> = table.get_ref().iter().collect();
         entries.sort_by_key(|(key, _)| key.span().start);
         for (key, value) in entries {
@@ -141,7 +138,7 @@ impl Config {
 
 fn syntax(place: Place<'_>, error: &toml::de::Error) -> String {
     let span = error.span().unwrap_or_default();
-    // What stands before the equals sign of its line, which is the key unless the line is no TOML at all.
+    // The text before the equals sign of the line is the key, unless the line is not TOML at all.
     let above = place.text.get(..span.start).unwrap_or_default();
     let line = place.text.get(above.rfind('\n').map_or(0, |end| end + 1)..).unwrap_or_default();
     let key = line.lines().next().unwrap_or_default().split('=').next().unwrap_or_default().trim();
@@ -152,7 +149,7 @@ fn syntax(place: Place<'_>, error: &toml::de::Error) -> String {
     format!("{}: {key}: {}; {advice}", place.at(&span), error.message())
 }
 
-/// The name of an argument in the file: a flag's, without the dashes.
+/// Returns the config key of an argument: the name of the flag without dashes.
 fn key_of(arg: &Arg) -> &str {
     arg.get_long().unwrap_or(arg.get_id().as_str())
 }
@@ -166,7 +163,7 @@ fn known(command: &Command) -> String {
     keys.chain(["[headers]", "[mime]"]).collect::<Vec<_>>().join(", ")
 }
 
-/// What an argument is in TOML.
+/// The TOML type of an argument.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Bool,
@@ -190,7 +187,7 @@ impl Kind {
     }
 }
 
-/// What would be right.
+/// Describes a valid value.
 fn expected(arg: &Arg) -> String {
     let key = key_of(arg);
     let example = arg.get_default_values().first().map(|value| value.to_string_lossy().into_owned());
@@ -207,7 +204,7 @@ fn expected(arg: &Arg) -> String {
     }
 }
 
-/// The text that a flag would be given for it.
+/// Converts a TOML value into the text values of a flag.
 fn values(arg: &Arg, value: &DeValue<'_>) -> Result<Vec<String>, String> {
     let wrong = |value: &DeValue<'_>| format!("{}, not {}", expected(arg), described(value));
     match (Kind::of(arg), value) {
@@ -240,7 +237,7 @@ fn described(value: &DeValue<'_>) -> String {
     }
 }
 
-/// What the flag itself has against a value.
+/// Checks a value with the parser of its flag, and returns the objection.
 fn check(command: &Command, arg: &Arg, value: &str) -> Result<(), String> {
     let words = match arg.get_long() {
         Some(long) => vec![String::new(), format!("--{long}={value}")],

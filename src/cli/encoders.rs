@@ -1,5 +1,5 @@
-//! Permits to compress. An encoder keeps megabytes for as long as its response lasts, and a client that does not read lets
-//! it last, so there are only so many, for a connection and in the process. A response without permit is sent as it is.
+//! Permits to compress. An encoder keeps megabytes until its response has ended, and a client that does not read can delay that
+//! end, so encoders are limited per connection and per process. A response without a permit is sent uncompressed.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -15,13 +15,15 @@ use hyper::header::{
 use pin_project_lite::pin_project;
 use tower_http::compression::predicate::Predicate;
 
-/// An encoder for brotli takes 2 MiB with what it has read (measured, at the level used here), one for gzip an eighth of it.
+/// Limit of encoders in the process. A brotli encoder takes 2 MiB with its input (measured, at the level used here), a gzip
+/// encoder an eighth of that.
 const MOST: usize = 48;
-/// A page has so many texts at once; more of them are small, or are sent at once.
+/// Limit of encoders for a connection. A page rarely loads more long texts than this at the same time.
 const FOR_EACH: usize = 8;
-/// Less than this fits a packet as it is.
+/// Shortest length in bytes to compress; a shorter response fits into one packet uncompressed.
 const WORTH_IT: u64 = 1024;
 
+/// The count of encoders in use.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Encoders(Arc<Mutex<Taken>>);
 
@@ -31,7 +33,7 @@ struct Taken {
     by: HashMap<Option<SocketAddr>, usize>,
 }
 
-/// An extension of a response that may be compressed, and then a part of it.
+/// A permit to compress one response. It is an extension of the response first, and moves into its body later.
 #[derive(Debug, Clone)]
 pub(crate) struct Permit {
     _taken: Arc<One>,
@@ -44,7 +46,7 @@ struct One {
 }
 
 impl Encoders {
-    /// For a response to this client, as the address of its connection.
+    /// Returns a permit for a response on the connection with this client address, unless a limit is reached.
     pub(crate) fn permit(&self, client: Option<SocketAddr>) -> Option<Permit> {
         let mut taken = self.lock();
         if taken.all >= MOST || taken.by.get(&client).is_some_and(|number| *number >= FOR_EACH) {
@@ -73,7 +75,7 @@ impl Drop for One {
     }
 }
 
-/// What has a permit, which only what is worth it has asked for.
+/// A predicate for tower-http: compresses exactly the responses that have a permit.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct IsPermitted;
 
@@ -83,14 +85,14 @@ impl Predicate for IsPermitted {
     }
 }
 
-/// Whether it is text that is long enough. A part of a file is never compressed, nor what is compressed already.
+/// Returns whether the response is text and long enough. Ranges and compressed responses are never compressed.
 fn is_worth_it<B: Body>(response: &Response<B>) -> bool {
     let headers = response.headers();
     if headers.contains_key(CONTENT_ENCODING) || headers.contains_key(CONTENT_RANGE) {
         return false;
     }
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-    // Of a file, also when only its head is asked for; the size of a page is not in a header yet.
+    // A file has the header, also in the answer to HEAD; a generated page has no such header yet, but an exact body size.
     let length = text(CONTENT_LENGTH).and_then(|length| length.parse().ok());
     let long = length.or(response.body().size_hint().exact()).is_none_or(|length: u64| length >= WORTH_IT);
     let kind = text(CONTENT_TYPE).unwrap_or_default().split(';').next().unwrap_or_default().trim();
@@ -100,8 +102,8 @@ fn is_worth_it<B: Body>(response: &Response<B>) -> bool {
     long && (is_text || is_like_text)
 }
 
-/// Gives it a permit to be compressed, if it is worth it and there is one. Otherwise says that the next one may be compressed,
-/// as tower-http does of one that is.
+/// Gives the response a permit if it is worth compressing and one is left. If none is left, adds `Vary: Accept-Encoding`, as
+/// tower-http does for a compressed response, because the next response may be compressed.
 pub(crate) fn permitted<B: Body>(
     mut response: Response<B>,
     encoders: &Encoders,
@@ -122,12 +124,12 @@ pub(crate) fn permitted<B: Body>(
 }
 
 pin_project! {
-    /// A response body with the permit that it needs, if it needs one.
+    /// A response body with its permit, if it is compressed.
     #[derive(Debug)]
     pub(crate) struct Permitted<B> {
         #[pin]
         body: B,
-        // Given back after the encoder is gone: fields are dropped in this order.
+        // Must be the last field: it is dropped after the encoder in `body`.
         permit: Option<Permit>,
     }
 }

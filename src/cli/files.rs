@@ -1,4 +1,4 @@
-//! What the binary serves: the files of ROOT, or a page that says who answers.
+//! The site of the binary: the files of ROOT, or a page that names the answering generation.
 
 use std::convert::Infallible;
 use std::io;
@@ -23,7 +23,7 @@ pub(crate) struct FileServer {
     handle: Handle,
 }
 
-/// A page that is made here.
+/// A generated page.
 pub(crate) type Page = Full<Bytes>;
 pub(crate) type Body = Either<ServeFileSystemResponseBody, Page>;
 
@@ -34,7 +34,8 @@ impl FileServer {
 }
 
 impl FileServer {
-    /// A generation that retires says 200: the address is served. Only the end of the service is a reason to look elsewhere.
+    /// Answers a probe. A retiring generation still answers 200, because its successor serves the address; only a stop makes
+    /// `/readyz` fail.
     fn probe(&self, request: &Request<Incoming>) -> Option<Response<Page>> {
         if !self.probes || !matches!(*request.method(), Method::GET | Method::HEAD) {
             return None;
@@ -50,8 +51,8 @@ impl FileServer {
     }
 }
 
-/// The files of ROOT. For each stream of an HTTP/2 client that does not read hyper keeps two pieces of what was read, so they
-/// are small where there are many; in HTTP/1 there is one response at a time for each connection.
+/// The files of ROOT. For each HTTP/2 stream whose client does not read, hyper buffers two chunks, so chunks are small when there
+/// are many responses; an HTTP/1 connection has one response at a time.
 #[derive(Debug, Clone)]
 struct Dir {
     files: Files,
@@ -84,7 +85,7 @@ impl Service<Request<Incoming>> for FileServer {
             let page = page(&request, &self.handle);
             return Box::pin(async { Ok(page.map(Either::Right)) });
         };
-        // `GET name`, which only CONNECT may say (RFC 9112, section 3.2.3).
+        // A target such as `GET name`: only CONNECT may use the authority form (RFC 9112, section 3.2.3).
         if request.uri().path().is_empty() && matches!(*request.method(), Method::GET | Method::HEAD) {
             return Box::pin(async { Ok(status(StatusCode::BAD_REQUEST)) });
         }
@@ -96,7 +97,7 @@ impl Service<Request<Incoming>> for FileServer {
     }
 }
 
-/// For a browser a page, for anything else (curl) the same in plain text.
+/// Returns the page without ROOT: HTML for a browser, plain text for other clients such as curl.
 fn page(request: &Request<Incoming>, handle: &Handle) -> Response<Page> {
     let (generation, pid) = (handle.generation(), std::process::id());
     let text = format!(
@@ -119,7 +120,7 @@ fn page(request: &Request<Incoming>, handle: &Handle) -> Response<Page> {
     uncached(html, "text/html; charset=utf-8")
 }
 
-/// A name that no file has or can have is the client's mistake. Anything else is ours.
+/// Returns 404 for a name that no file has or can have, and 500 for every other error.
 fn status_of(error: &io::Error) -> StatusCode {
     use io::ErrorKind::{InvalidFilename, NotADirectory, NotFound, PermissionDenied};
     match error.kind() {
@@ -141,7 +142,7 @@ fn plain(text: String) -> Response<Page> {
     uncached(text, "text/plain; charset=utf-8")
 }
 
-/// The next answer may come from another generation.
+/// Returns a page with `Cache-Control: no-store`, because the next answer may come from another generation.
 pub(crate) fn uncached(body: impl Into<Bytes>, kind: &'static str) -> Response<Page> {
     let mut response = Response::new(Full::new(body.into()));
     let headers = response.headers_mut();

@@ -1,5 +1,5 @@
-//! The command line of the binary `handover`: what may be said, and what comes of it. It is a library only because the playground
-//! has the same flags, and promises nothing to others.
+//! The command line of the `handover` binary: its flags, its subcommands and the server behind them. This is a library only
+//! because the playground shares the flags; its API is not stable.
 
 #![doc(hidden)]
 
@@ -33,18 +33,19 @@ pub mod tls;
 use flags::Cli;
 use reopen::{LogFiles, ReopenSignal};
 
-/// Whether this process is to serve, from a glance at its arguments. What only asks or commands is ended by Ctrl-C as usual.
+/// Returns whether the arguments ask for a server. A subcommand or a query such as `--help` keeps the default signal handlers, so
+/// Ctrl-C ends it as usual.
 pub fn is_server() -> bool {
     const QUESTIONS: [&str; 5] = ["--check", "--help", "-h", "--version", "-V"];
     let mut args = std::env::args_os().skip(1).peekable();
     let is_command = args.peek().and_then(|first| first.to_str()).is_some_and(|first| {
-        // To ask for the list takes longer than all the rest.
+        // Flags are sorted out first: building the list of subcommands costs more than the rest of this function.
         !first.starts_with('-') && command::Command::has_subcommand(first)
     });
     !is_command && args.all(|arg| QUESTIONS.iter().all(|question| arg != *question))
 }
 
-/// `signals` are those that were caught already.
+/// Runs the command line. `signals` are the handlers that `main` has installed already.
 pub fn run(mut signals: Option<Signals>) -> ExitCode {
     let asked = ReopenSignal::listen();
     // Prints usage errors itself, and exits with status 2.
@@ -58,16 +59,18 @@ pub fn run(mut signals: Option<Signals>) -> ExitCode {
         && !cli.check
         && let Err(problem) = runtime::check()
     {
-        // The log needs a thread too.
+        // Written directly to stderr: the log would need a thread too.
         let _ = io::stderr().write_all(format!("ERROR {problem}\n").as_bytes());
         return ExitCode::FAILURE;
     }
-    // What a check has to say is for the caller, and not for the log of a server. The supervisor would keep the
-    // file open after it was rotated.
+    // A check reports to its caller and must not write to the log of a server. A supervisor would keep the log file open
+    // after a rotation.
     let log_file = if cli.check || in_front { cli.log.log_file.take() } else { None };
     let (lines, _flush, opened) = cli.log.install();
     let mut asked = asked
-        .inspect_err(|error| tracing::warn!(%error, "cannot hear SIGUSR1, which ends this process"))
+        .inspect_err(|error| {
+            tracing::warn!(%error, "cannot handle SIGUSR1, which would end this process instead of reopening its logs");
+        })
         .ok();
     if in_front {
         asked.take().into_iter().for_each(|asked| asked.pass_on(cli.control.clone()));
@@ -82,9 +85,10 @@ pub fn run(mut signals: Option<Signals>) -> ExitCode {
     }
     let in_file = cli.log.log_file.is_some() && opened.is_ok();
     let done = read.and_then(|()| opened.map_err(|problem| config.blame("log-file", problem)));
-    let done = done.map_err(Into::into).and_then(|()| match cli.check {
-        true => check::check(&cli, log_file.as_deref(), &config),
-        false => {
+    let done = done.map_err(Into::into).and_then(|()| {
+        if cli.check {
+            check::check(&cli, log_file.as_deref(), &config)
+        } else {
             let files = LogFiles::default();
             cli.log.log_file.iter().for_each(|path| files.add(path.clone(), lines.clone()));
             serve::serve(cli, config, files, asked, signals)
@@ -96,7 +100,7 @@ pub fn run(mut signals: Option<Signals>) -> ExitCode {
             let error = error.to_string();
             tracing::error!("{error}");
             if in_file {
-                // Its starter should not have to look for the reason.
+                // The log went to a file; the caller sees the reason on stderr too.
                 let _ = io::stderr().write_all(&[log::one_line(error.as_bytes()), b"\n".to_vec()].concat());
             }
             ExitCode::FAILURE

@@ -1,5 +1,5 @@
-//! The page for a directory without index.html: the names in it, none of them hidden, nothing outside of ROOT. Pages are
-//! made one after the other, so that a directory with many names keeps no other file waiting, and kept for the next one.
+//! The listing of a directory without index.html: its names except hidden ones, and nothing outside of ROOT. Listings are made one
+//! after the other, so that large directories do not take all file threads, and are cached.
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;
@@ -21,9 +21,9 @@ mod cache;
 
 use cache::{Cache, Version};
 
-/// A directory with more names is listed up to here, so that no request takes memory without end.
+/// Limit of names in a listing, so that a request takes a bounded amount of memory.
 const MOST: usize = 10_000;
-/// What may stand in a link as it is. A colon may not: it would make the name before it a scheme.
+/// The characters to escape in a link. A colon is among them: the text before it would be taken for a scheme.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
 /// The listings of one ROOT.
@@ -42,7 +42,7 @@ impl Listings {
         Listings(Arc::new(Inner { root, made: Mutex::default(), turn: Arc::new(Semaphore::new(1)) }))
     }
 
-    /// The page for the directory that `path`, of a request, means; `None` if there is none to be seen.
+    /// Returns the listing for a request path; `None` if there is no such directory, or it must not be listed.
     pub(crate) async fn page(&self, path: &str) -> Option<Response<Page>> {
         let (inner, path) = (Arc::clone(&self.0), path.to_owned());
         let (page, path) =
@@ -50,11 +50,11 @@ impl Listings {
         let page = match page {
             Some(page) => page,
             None => {
-                // Waits here, and not in a thread that reads files meanwhile.
+                // Waits as a task and does not occupy a file thread.
                 let turn = Arc::clone(&self.0.turn).acquire_owned().await.ok()?;
                 let inner = Arc::clone(&self.0);
                 let made = spawn_blocking(move || {
-                    // Also if no request waits for it any more.
+                    // Held until the listing is made, even if the request is dropped meanwhile.
                     let _turn = turn;
                     inner.made_or_make(&path)
                 });
@@ -66,7 +66,7 @@ impl Listings {
 }
 
 impl Inner {
-    /// The page if it was made before and is still right; `None` outside if there is no such directory.
+    /// Returns the cached page if it is still right. The outer `None` means that there is no such directory.
     fn made(&self, path: &str) -> Option<Option<Bytes>> {
         let dir = Directory::of(&self.root, path)?;
         let version = Version::of(&dir.real).ok()?;
@@ -78,7 +78,7 @@ impl Inner {
             return Some(made);
         }
         let dir = Directory::of(&self.root, path)?;
-        // Before the names: what changes while they are read counts for the next one.
+        // Taken before the names are read: a change during the read must invalidate this page.
         let version = Version::of(&dir.real).ok()?;
         let names = names(&dir.real).ok()?;
         let lasts = !names.links && version.is_settled();
@@ -104,7 +104,7 @@ fn page(dir: &Directory, mut names: Names) -> String {
     for (name, slash) in names.names {
         let link = percent_encode(&name, ESCAPED);
         let shown = escaped(&String::from_utf8_lossy(&name));
-        // Cannot fail because a String takes whatever is written to it.
+        // Writing to a String cannot fail.
         let _ = writeln!(html, "<li><a href=\"{link}{slash}\"><bdi>{shown}</bdi>{slash}</a>");
     }
     html.push_str("</ul>\n");
@@ -114,18 +114,18 @@ fn page(dir: &Directory, mut names: Names) -> String {
     html
 }
 
-/// A directory without index.html.
+/// A directory that may be listed.
 struct Directory {
-    /// Without links.
+    /// The path with all links resolved.
     real: PathBuf,
-    /// Its path below ROOT, the same however a request spells it.
+    /// The path below ROOT in one normal form, independent of the spelling in the request.
     title: String,
     is_root: bool,
 }
 
 impl Directory {
-    /// The one that is meant. A link that leads out of ROOT is followed to a file, because who made it meant that file, but
-    /// it was not meant to show what else lies there.
+    /// Returns the directory for a request path, if it may be listed. A link out of ROOT is served as a file, because its author
+    /// published that file, but a directory outside of ROOT is never listed.
     fn of(root: &Path, path: &str) -> Option<Directory> {
         let decoded = percent_decode_str(path.trim_start_matches('/')).decode_utf8().ok()?;
         let mut dir = root.to_path_buf();
@@ -153,7 +153,7 @@ fn is_hidden(name: &OsStr) -> bool {
 }
 
 struct Names {
-    /// Each with the slash that stands behind a directory, or nothing.
+    /// Each name with its suffix: a slash for a directory, nothing for a file.
     names: Vec<(Vec<u8>, &'static str)>,
     /// There are more than [`MOST`].
     more: bool,
@@ -161,7 +161,7 @@ struct Names {
     links: bool,
 }
 
-/// The names of what can be served.
+/// Reads the names of the files and directories that can be served.
 fn names(dir: &Path) -> io::Result<Names> {
     let (mut names, mut links) = (Vec::new(), false);
     for entry in fs::read_dir(dir)? {
@@ -190,7 +190,7 @@ fn names(dir: &Path) -> io::Result<Names> {
     Ok(Names { names, more: false, links })
 }
 
-/// For HTML, as text or in quotation marks.
+/// Escapes text for HTML, as content or in a quoted attribute.
 fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for char in text.chars() {
@@ -200,7 +200,7 @@ fn escaped(text: &str) -> String {
             '>' => escaped.push_str("&gt;"),
             '"' => escaped.push_str("&quot;"),
             '\'' => escaped.push_str("&#39;"),
-            // Nothing visible, and some a terminal obeys.
+            // Control characters are invisible, and a terminal obeys some of them.
             _ if char.is_control() => escaped.push('\u{fffd}'),
             _ => escaped.push(char),
         }

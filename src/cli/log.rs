@@ -1,6 +1,7 @@
-//! Where log lines go and which ones, as text or JSON. RUST_LOG, if set, overrides --log-level, -v and -q.
+//! The log of the server: its destination, its level and its format, text or JSON. RUST_LOG, if set, overrides --log-level, -v
+//! and -q.
 //!
-//! All generations write one stream, so each line says which generation and which process wrote it.
+//! All generations write to the same stream, so each line names its generation and pid.
 
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
@@ -18,19 +19,19 @@ use super::log_writer::{Flush, LogWriter};
 
 #[derive(Debug, Args)]
 pub struct LogOptions {
-    /// The form of log lines
+    /// The format of log lines
     #[arg(long, value_name = "FORM", default_value = "text")]
     log_format: Format,
     /// Append log lines to this file instead of stderr. To rotate, rename it and send USR1 (`handover reopen`), or restart
     #[arg(long, value_name = "FILE")]
     pub(crate) log_file: Option<PathBuf>,
-    /// From which level on events are logged
+    /// Log events of this level and of more severe ones
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     log_level: Level,
-    /// Say more: one level; twice for two
+    /// Log one level more; may be repeated
     #[arg(long, short, action = ArgAction::Count, conflicts_with = "quiet")]
     verbose: u8,
-    /// Say less: one level; twice for two
+    /// Log one level less; may be repeated
     #[arg(long, short, action = ArgAction::Count)]
     quiet: u8,
 }
@@ -50,17 +51,17 @@ enum Level {
     Trace,
 }
 
-/// Until a successor is ready its stderr is a pipe, and the true one lies behind its stdin.
+/// Returns whether log lines reach a terminal. Until a successor is ready its stderr is a pipe, and its stdin is the real stderr.
 fn is_terminal() -> bool {
     io::stderr().is_terminal() || (handover::generation() > 1 && io::stdin().is_terminal())
 }
 
-/// LogWriter that may wait for a slow reader.
+/// How many lines may wait for a slow reader.
 const QUEUE: usize = 1024;
 
 impl LogOptions {
-    /// LogWriter are written until the second of what this returns is dropped. When the log file cannot be opened they go to
-    /// stderr, and the third says why.
+    /// Installs the log. Dropping the `Flush` writes the lines that are left. If the log file cannot be opened, lines go to stderr
+    /// and the result says why.
     pub fn install(&self) -> (LogWriter, Flush, Result<(), String>) {
         let (out, opened): (Box<dyn Write + Send>, _) = match self.log_file.as_deref() {
             None => (Box::new(io::stderr()), Ok(())),
@@ -80,7 +81,8 @@ impl LogOptions {
             Events { lines: lines.clone(), format: self.log_format, generation: handover::generation() };
         let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(self.level()));
         let lines_of = tracing_subscriber::fmt::layer().with_target(false).with_writer(events);
-        // The library's span says what is at the end of every line here, and a line of the program has no span.
+        // Spans are left out: the library's span only has fields that are added to every line below, and events of the program
+        // have no span.
         let events_only = filter_fn(|metadata: &Metadata<'_>| metadata.is_event());
         let log = tracing_subscriber::registry().with(filter);
         match self.log_format {
@@ -101,7 +103,7 @@ pub(crate) fn cannot_open(what: &str, path: &std::path::Path, error: &io::Error)
     format!("cannot open the {what} {}: {error}; name a file that this user may write to", path.display())
 }
 
-/// Makes a line of each event.
+/// Turns each event into a line.
 struct Events {
     lines: LogWriter,
     format: Format,
@@ -135,13 +137,13 @@ impl<'a> MakeWriter<'a> for Events {
 /// One event on its way to becoming a line.
 struct Event<'a> {
     lines: &'a LogWriter,
-    /// What stands at the end of each line, and this one does not say by itself.
+    /// The generation and pid to append, as far as the event has no such fields itself.
     missing: String,
 }
 
 impl Write for Event<'_> {
-    /// Called once for each event. It never fails, because tracing-subscriber would print that to stderr and panic when
-    /// it cannot.
+    /// Called once for each event. Never fails, because tracing-subscriber would print the error to stderr, and panic if that
+    /// fails too.
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         let mut line = one_line(event);
         if self.missing.ends_with('}') {
@@ -158,13 +160,13 @@ impl Write for Event<'_> {
     }
 }
 
-/// An event, or another text, as one line without its end. tracing-subscriber escapes what a terminal obeys in the values of an event, but
-/// not a line break, and a path or the name of a process may contain one.
+/// Returns an event or another text as one line without a line break at its end. tracing-subscriber escapes most control
+/// characters in values, but not line breaks, which a path or a process name may contain.
 pub(crate) fn one_line(event: &[u8]) -> Vec<u8> {
     let mut line = Vec::with_capacity(event.len() + 64);
     for &byte in event.strip_suffix(b"\n").unwrap_or(event) {
         match byte {
-            // ESC comes from the colours, which only a terminal gets.
+            // An ESC belongs to the colours, which are only written to a terminal.
             0..b' ' if byte != 0x1b => line.extend(byte.escape_ascii()),
             _ => line.push(byte),
         }

@@ -1,5 +1,4 @@
-//! Files that the program writes to, in directories that may belong to another user: where a symbolic link is
-//! followed.
+//! Opening of log files safely in directories that another user may write to.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -14,21 +13,20 @@ use rustix::process::geteuid;
 const STICKY: u32 = 0o1000;
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 
-/// Opens a file for lines at its end. With `create` it is made if it is missing, with mode 0640, because a log may say more
-/// than the world should know.
+/// Opens a file for appending. With `create` a missing file is created, with mode 0640 because a log may contain private data.
 ///
-/// A symbolic link is followed only where no other user could have put it: a server of root whose log lies in the directory of
-/// another user would write to any file otherwise. For the same reason a file there has no second name.
+/// A symbolic link is followed only where no other user could have made it: otherwise a server of root with its log in the
+/// directory of another user could be made to write to any file. For the same reason a file with hard links is refused there.
 pub(crate) fn append(path: &Path, create: bool) -> io::Result<File> {
     let (Some(name), parent) = (path.file_name(), path.parent()) else {
         return Err(io::ErrorKind::IsADirectory.into());
     };
     let parent = parent.filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let name = CString::new(name.as_bytes())?;
-    // Held from here on, so that another directory cannot take its place.
+    // The directory is held open from here on, so that it cannot be replaced by another one.
     let dir =
         File::from(openat(CWD, parent, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?);
-    // A FIFO without a reader is an error at once, instead of a wait for its reader (fifo(7)). Only to open it.
+    // NONBLOCK makes opening a FIFO without a reader fail at once instead of waiting (fifo(7)). It is removed after the open.
     let mut flags = OFlags::WRONLY | OFlags::APPEND | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     flags.set(OFlags::CREATE, create);
     let open = |flags| openat(&dir, &name, flags, Mode::from_raw_mode(0o640)).map(File::from);
@@ -54,12 +52,12 @@ pub(crate) fn append(path: &Path, create: bool) -> io::Result<File> {
     {
         return Err(io::Error::new(
             io::ErrorKind::PermissionDenied,
-            "it has a second name, and lies in a directory that another user may write to",
+            "it has a second name (a hard link), and is in a directory that another user may write to",
         ));
     }
     let found = file.metadata()?;
     if found.mode() & 0o600 != 0o600 && found.is_file() && found.uid() == geteuid().as_raw() {
-        // A umask that leaves its owner nothing would refuse it to the next generation.
+        // With a umask that masks the owner's bits, the next generation could not open the file.
         fchmod(&file, Mode::from_raw_mode(found.mode() & 0o777 | 0o600))?;
     }
     fcntl_setfl(&file, fcntl_getfl(&file)? - OFlags::NONBLOCK)?;

@@ -1,8 +1,8 @@
-//! LogWriter on their way out of the process: a thread of its own writes them, so that the server never waits for a reader.
-//! Without one, lines beyond a bound are dropped and counted, and the server goes on.
+//! The writer of log lines: a separate thread writes them, so that the server never waits for a slow reader. Lines beyond a bound
+//! are dropped and counted.
 //!
 //! tracing-appender does nearly the same, but makes one write(2) of each line (187,000 instead of 10,000 for 300,000 lines that
-//! come in bursts), panics where the system has no thread for it, and keeps the file that it was given.
+//! come in bursts), panics where the system refuses it a thread, and cannot switch to another file.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -11,15 +11,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::time::{Duration, Instant};
 
-/// So many bytes are written at once, if that many wait. Several generations write to the same pipe, and up to
-/// PIPE_BUF the kernel keeps what one of them writes in one piece (pipe(7)).
+/// Largest write in bytes, unless a single line is longer. Several generations write to the same pipe, and the kernel writes up
+/// to PIPE_BUF bytes atomically (pipe(7)).
 const PIECE: usize = 4096;
-/// How long the end waits for the lines that are left.
+/// How long the end of the process waits for the lines that are left.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How often dropped lines are reported.
 const REPORT: Duration = Duration::from_secs(10);
 
-/// The way in.
+/// The sending end of the queue of lines.
 #[derive(Debug, Clone)]
 pub struct LogWriter {
     queue: SyncSender<Entry>,
@@ -29,13 +29,13 @@ pub struct LogWriter {
 #[derive(Debug)]
 enum Entry {
     Line(Vec<u8>),
-    /// What comes after it goes there.
+    /// The following lines go to this file.
     Out(File),
     Flush(Sender<()>),
 }
 
 impl LogWriter {
-    /// Up to `bound` lines may wait. `report` hears how many were dropped, once there is a reader again.
+    /// Starts the thread. At most `bound` lines may wait. `report` gets the number of dropped lines once writing works again.
     pub(crate) fn begin(
         name: &str,
         bound: usize,
@@ -46,18 +46,18 @@ impl LogWriter {
         let dropped = Arc::new(AtomicU64::new(0));
         let lines = LogWriter { queue, dropped: Arc::clone(&dropped) };
         let thread = std::thread::Builder::new().name(name.into());
-        // If there is no thread for it there is no log, and the server serves all the same.
+        // Without a thread there is no log, but the server still serves.
         let _ = thread.spawn(move || write_out(&entries, out, &dropped, report));
         (lines.clone(), Flush(lines.queue))
     }
 
-    /// What is put from now on goes to this file.
+    /// Writes the lines that are put from now on to this file.
     pub(crate) fn go_to(&self, file: File) -> io::Result<()> {
-        let full = |_| io::Error::other("too many lines wait to be written");
+        let full = |_| io::Error::other("the queue of log lines is full");
         self.queue.try_send(Entry::Out(file)).map_err(full)
     }
 
-    /// `line` ends with a line break.
+    /// Queues a line, which ends with a line break; drops and counts it if the queue is full.
     pub(crate) fn put(&self, line: Vec<u8>) {
         if self.queue.try_send(Entry::Line(line)).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
@@ -107,7 +107,8 @@ fn write_out(
     }
 }
 
-/// What cannot be written is dropped and counted: the disk is full, the file is as large as it may be, or there is no reader.
+/// Writes a piece. Lines that cannot be written are dropped and counted: the disk is full, the file is at its size limit, or the
+/// pipe has no reader. Returns whether all lines were written.
 fn write_piece(out: &mut impl Write, piece: &mut Vec<u8>, dropped: &AtomicU64) -> bool {
     let lines = |bytes: &[u8]| bytes.iter().filter(|byte| **byte == b'\n').count() as u64;
     let mut rest = &piece[..];
@@ -124,7 +125,7 @@ fn write_piece(out: &mut impl Write, piece: &mut Vec<u8>, dropped: &AtomicU64) -
     lost == 0
 }
 
-/// Writes the lines that are left when it is dropped, if there is a reader.
+/// A guard that writes the remaining lines on drop, if there is a reader.
 #[derive(Debug)]
 #[must_use]
 pub struct Flush(SyncSender<Entry>);

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use handover::Signals;
 
 fn main() -> ExitCode {
-    // First of all, because a SIGHUP ends the process until then. Where it fails, the server says so, which tries again.
+    // Comes first: until the handler is installed a SIGHUP ends the process. A failure is dropped here because the server
+    // installs the handlers again and reports the error.
     let signals = handover_cli::is_server().then(Signals::install).and_then(Result::ok);
     handover_cli::run(signals)
 }

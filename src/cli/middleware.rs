@@ -1,5 +1,5 @@
-//! What the options add to a site: listings, media types, compression, headers and the access log. A server without any of
-//! them serves the site itself, and its requests never come here.
+//! Optional layers around a site: listings, media types, compression, headers and the access log. A server without any of
+//! them serves the site directly and does not use this module.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -34,16 +34,16 @@ pub(crate) struct MiddlewareOptions {
     #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, require_equals = true)]
     #[arg(default_value = "false", default_missing_value = "true", hide_possible_values = true)]
     directory_listing: bool,
-    /// Compress text with brotli or gzip on its way, where there is no compressed file beside it
+    /// Compress text with brotli or gzip on the fly, unless a compressed file lies beside it
     #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1, require_equals = true)]
     #[arg(default_value = "false", default_missing_value = "true", hide_possible_values = true)]
     compression: bool,
 }
 
-/// Where both encoders are quick; higher ones make pages hardly smaller.
+/// A level at which both encoders are fast; higher ones hardly make pages smaller.
 const LEVEL: CompressionLevel = CompressionLevel::Precise(4);
 
-/// A response body as it is, or as it is compressed.
+/// A response body, plain or compressed.
 type Sent = Either<Body, Permitted<CompressionBody<Body>>>;
 type Answer<B> = Pin<Box<dyn Future<Output = Result<Response<B>, Infallible>> + Send>>;
 
@@ -56,7 +56,7 @@ pub(crate) struct Middleware {
 }
 
 impl Middleware {
-    /// `None` if there is nothing to add.
+    /// Wraps the site; `None` if no option adds anything.
     pub(crate) fn of(
         site: &FileServer,
         root: Option<PathBuf>,
@@ -89,7 +89,7 @@ impl Service<Request<Incoming>> for Middleware {
         let mut record = self.access.as_ref().map(|log| Record::begin(log, &request));
         let headers = Arc::clone(&self.headers);
         let answer = match self.compressed.clone() {
-            // A client that does not say what it accepts gets everything as it is.
+            // A client without Accept-Encoding gets everything uncompressed.
             Some(mut compressed) if request.headers().contains_key(ACCEPT_ENCODING) => {
                 Either::Left(compressed.call(request))
             }
@@ -115,13 +115,13 @@ impl Service<Request<Incoming>> for Middleware {
     }
 }
 
-/// tower-http takes the length away.
+/// Returns whether tower-http has compressed the response: it removes the length.
 fn is_compressed<B>(response: &Response<B>) -> bool {
     response.headers().contains_key(CONTENT_ENCODING) && !response.headers().contains_key(CONTENT_LENGTH)
 }
 
-/// What was compressed on its way is the same page but not the same bytes, so its tag must not be strong (RFC 9110, section
-/// 8.8.1). Nor that of the answer that such a page has not changed.
+/// Makes the ETag weak, because a response that is compressed on the fly does not have the same bytes as the file (RFC 9110,
+/// section 8.8.1). The same applies to the tag of a 304, which may be for such a response.
 fn weakly_tagged<B>(mut response: Response<B>) -> Response<B> {
     if (is_compressed(&response) || response.status() == StatusCode::NOT_MODIFIED)
         && let Some(tag) = response.headers_mut().get_mut(ETAG)
@@ -133,7 +133,7 @@ fn weakly_tagged<B>(mut response: Response<B>) -> Response<B> {
     response
 }
 
-/// The site, with listings and media types, and with permits where there is something to compress.
+/// The site with listings and media types, and with permits for compression if that is on.
 #[derive(Debug, Clone)]
 struct Found {
     site: FileServer,
@@ -174,7 +174,7 @@ impl Found {
     }
 }
 
-/// Of the file that a path means, in lower case.
+/// Returns the extension of the file that a request path names, in lower case.
 fn extension(path: &str) -> Option<String> {
     let name = match path.rsplit('/').next()? {
         "" => "index.html",

@@ -1,5 +1,6 @@
-//! The files of ROOT as tower-http reads them. A client that stops reading keeps no descriptor: the table takes it away
-//! when others need it, and the file is opened again at its next read. Nothing here blocks a thread of the runtime.
+//! The backend with which tower-http reads the files of ROOT. A client that stops reading cannot hold a descriptor: the table
+//! closes the file when another one needs the descriptor, and opens it again for the next read. Nothing here blocks a thread of
+//! the runtime.
 
 use std::fs::{self, Metadata};
 use std::io::{self, SeekFrom};
@@ -16,17 +17,17 @@ mod table;
 
 use table::{Held, Table};
 
-/// Regular files only: to open a FIFO waits for its writer, for ever if need be, and takes a thread as long.
+/// The open files; regular files only. Opening a FIFO would block a thread until a writer comes, possibly for ever.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Files(Arc<Table>);
 
-/// With more responses under way each keeps less in memory.
+/// From this number of responses in flight on, each buffers less.
 const MANY: usize = 128;
-/// With more than these, as little as possible.
+/// Above this number of responses in flight, each buffers as little as possible.
 const VERY_MANY: usize = 1024;
 
 impl Files {
-    /// How much a response that begins now should read at once.
+    /// Returns the chunk size for a response that begins now.
     pub(crate) fn chunk(&self) -> usize {
         match under_way(&self.0) {
             ..MANY => 64 * 1024,
@@ -36,7 +37,7 @@ impl Files {
     }
 }
 
-/// About: each response has a reference to the table, and some have two.
+/// Returns roughly the number of responses in flight: each has a reference to the table, and some have two.
 fn under_way(table: &Arc<Table>) -> usize {
     Arc::strong_count(table)
 }
@@ -63,14 +64,14 @@ impl Backend for Files {
     }
 }
 
-/// A file from the first byte to the length that it had when it was opened, which is the length that was announced.
+/// A file that is being served, up to the length that it had when it was first opened, which is the announced Content-Length.
 #[derive(Debug)]
 pub(crate) struct OpenFile {
     held: Arc<Held>,
     table: Arc<Table>,
     position: u64,
     reading: Option<JoinHandle<io::Result<Vec<u8>>>>,
-    /// Of the last read, for the next one: to allocate one for each costs a fifth of the throughput.
+    /// Reused for the next read: allocating a buffer for each read costs a fifth of the throughput.
     buffer: Vec<u8>,
 }
 
@@ -103,7 +104,7 @@ impl AsyncRead for OpenFile {
         let read = ready!(Pin::new(reading).poll(cx));
         this.reading = None;
         let read = read??;
-        // The buffer may have more room than was asked for.
+        // A read may fill the spare capacity of the buffer beyond `most`.
         let length = read.len().min(most);
         buf.put_slice(&read[..length]);
         this.position += length as u64;

@@ -1,18 +1,18 @@
-//! Releases behind a link, `current -> releases/2`: whether the program and ROOT are of the same one.
+//! Releases behind a link, `current -> releases/2`: a warning if the program and ROOT belong to different releases.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-/// Warns if the program comes through a link and ROOT is that of another release: the supervisor started this where the old
-/// release is, and ROOT begins there.
+/// Warns if the program was started through the link and ROOT belongs to another release. That happens when the supervisor's
+/// working directory is the old release and ROOT is relative.
 pub(crate) fn warn_of_another(root: &Path) {
     let execfn = OsStr::from_bytes(rustix::param::linux_execfn().to_bytes());
     let Ok(program) = std::path::absolute(execfn) else { return };
     if let Some((link, meant, found)) = another(&program, root) {
         tracing::warn!(
-            "ROOT is {}, of another release than the program, which comes through the link {}: name {} as ROOT, or start \
-             the server where the link is part of $PWD",
+            "ROOT is {}, of another release than the program, which was started through the link {}: use {} as ROOT, or \
+             start the server where $PWD contains the link",
             found.display(),
             link.display(),
             meant.display()
@@ -20,7 +20,7 @@ pub(crate) fn warn_of_another(root: &Path) {
     }
 }
 
-/// The link, the ROOT that is behind it, and the ROOT of another release that would be served.
+/// Returns the link, the ROOT behind it, and the ROOT of another release that would be served instead.
 fn another(program: &Path, root: &Path) -> Option<(PathBuf, PathBuf, PathBuf)> {
     let link = program.ancestors().skip(1).find(|dir| dir.is_symlink())?;
     let release = link.canonicalize().ok()?;
@@ -28,7 +28,7 @@ fn another(program: &Path, root: &Path) -> Option<(PathBuf, PathBuf, PathBuf)> {
     let mut below = root.strip_prefix(release.parent()?).ok()?.components();
     let other = below.next()?;
     let meant = link.join(below.as_path());
-    // `/bin` is a link as well; but nothing of `/usr/share` lies there.
+    // `/bin` is a link too, but a ROOT in `/usr/share` has no counterpart there.
     (Some(other.as_os_str()) != release.file_name() && meant.is_dir()).then(|| (link.to_owned(), meant, root))
 }
 
@@ -41,12 +41,12 @@ mod tests {
 
     #[test]
     fn a_root_of_another_release_is_found_and_nothing_else() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let path = |name: &str| dir.path().canonicalize().expect("it is there").join(name);
+        let dir = tempfile::tempdir().expect("/tmp is writable");
+        let path = |name: &str| dir.path().canonicalize().expect("the directory exists").join(name);
         for below in ["releases/1/www", "releases/2/www", "releases/2/bin", "releases/share/doc", "www"] {
-            fs::create_dir_all(path(below)).expect("ours");
+            fs::create_dir_all(path(below)).expect("the temporary directory is ours");
         }
-        symlink("releases/2", path("current")).expect("ours");
+        symlink("releases/2", path("current")).expect("the temporary directory is ours");
         let program = path("current/bin/handover");
         let found = another(&program, &path("releases/1/www"));
         assert_eq!(found, Some((path("current"), path("current/www"), path("releases/1/www"))));

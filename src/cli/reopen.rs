@@ -1,5 +1,5 @@
-//! Log rotation without a restart: on SIGUSR1, and when `handover reopen` asks, every generation that lives opens the files
-//! anew that its lines go to. No SIGUSR1 ends a process of this program.
+//! Log rotation without a restart: on SIGUSR1 and on `handover reopen` every generation reopens its log files. All processes of
+//! this program handle SIGUSR1, so that it never ends one.
 
 use std::fs;
 use std::io;
@@ -24,7 +24,7 @@ use super::log_file;
 use super::log_writer::LogWriter;
 use super::options::ControlOptions;
 
-/// The files that lines go to.
+/// The log files and their writers.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct LogFiles(Arc<Mutex<Vec<LogFile>>>);
 
@@ -49,7 +49,7 @@ impl control::LogFiles for LogFiles {
                 Ok(()) => opened.iter_mut().for_each(|all| all.push(path.clone())),
                 Err(error) => {
                     let why =
-                        format!("cannot open {} anew: {error}; lines go to the old file", path.display());
+                        format!("cannot reopen {}: {error}; lines still go to the old file", path.display());
                     tracing::warn!("{why}");
                     opened = Err(why);
                 }
@@ -59,14 +59,14 @@ impl control::LogFiles for LogFiles {
     }
 }
 
-/// Each SIGUSR1 from now on, until it is read.
+/// The read end of a pipe that gets a byte for each SIGUSR1.
 #[derive(Debug)]
 pub(crate) struct ReopenSignal(UnixStream);
 
 impl ReopenSignal {
-    /// Called first of all, so that there is no moment in which the signal ends this process. SIGXFSZ, which a log at the
-    /// limit of file sizes brings, has a handler that does nothing, instead of being ignored, because a program that is
-    /// started from here would go on ignoring it: the write fails, and the line is dropped and counted.
+    /// Installs the handlers. Called first, so that SIGUSR1 cannot end this process at any moment. A log at the file size limit
+    /// raises SIGXFSZ, which gets a handler that does nothing: the write fails, and the line is dropped and counted. The signal is
+    /// not set to be ignored, because child processes would inherit that.
     pub(crate) fn listen() -> io::Result<ReopenSignal> {
         flag::register(SIGXFSZ, Arc::default())?;
         let (read, write) = UnixStream::pair()?;
@@ -74,7 +74,7 @@ impl ReopenSignal {
         Ok(ReopenSignal(read))
     }
 
-    /// In a generation. The siblings are told, because the sender of the signal knows one pid.
+    /// Reopens the log files of this generation on each signal, and tells its siblings, because the sender may know only one pid.
     pub(crate) async fn reopen_when_told(self, files: LogFiles, api: Api) {
         let asked = self.0.set_nonblocking(true).and_then(|()| tokio::net::UnixStream::from_std(self.0));
         let Ok(mut asked) = asked else { return };
@@ -85,7 +85,8 @@ impl ReopenSignal {
         }
     }
 
-    /// In the supervisor, which has no log file: its generations are told, by a signal where they have no control socket.
+    /// Passes each signal on from the supervisor, which has no log file, to its generations: over their control sockets, or by
+    /// SIGUSR1 if none has one.
     pub(crate) fn pass_on(self, control: ControlOptions) {
         let passing = move || {
             while let Ok(1..) = io::Read::read(&mut &self.0, &mut [0; 64]) {
@@ -99,21 +100,21 @@ impl ReopenSignal {
                     .filter(|(_, socket)| ask(socket, Method::POST, "/reopen", Some(PATIENCE)).is_ok());
                 if told.count() == 0 {
                     generations().for_each(|held| {
-                        // Who has left meanwhile writes to no file.
+                        // Fails for a generation that has left meanwhile, which needs no reopening.
                         let _ = pidfd_send_signal(held, Signal::USR1);
                     });
                 }
             }
         };
-        // If there is no thread for it, the signal is ignored.
+        // Without a thread the signal has no effect.
         let _ = std::thread::Builder::new().name("reopen".into()).spawn(passing);
     }
 }
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The processes that this one is in front of, as far as they have a handler for the signal: without one they would be ended
-/// by it. They are held, so that no other process gets it that has the same pid later.
+/// Returns pidfds of the generations of this supervisor that have a handler for SIGUSR1; the others would be ended by it. A pidfd
+/// keeps the signal from reaching a later process with the same pid.
 fn generations() -> impl Iterator<Item = OwnedFd> {
     let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
@@ -130,7 +131,7 @@ fn generations() -> impl Iterator<Item = OwnedFd> {
     })
 }
 
-/// Whether a process is a descendant of this one.
+/// Returns whether a process is a descendant of this one.
 fn is_ours(pid: i32) -> bool {
     let parent = |pid: u32| {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;

@@ -1,5 +1,5 @@
-//! The threads of the server. They are all there before it serves: the system may refuse one later on (`ulimit -u`,
-//! TasksMax=, pids.max), and tokio panics where it is refused one that it cannot do without.
+//! The threads of the server. All of them are started before it serves: the system may refuse a thread later (`ulimit -u`,
+//! TasksMax=, pids.max), and tokio panics when it is refused a thread that it needs.
 
 use std::sync::{Arc, Barrier};
 use std::thread;
@@ -8,18 +8,19 @@ use std::time::{Duration, Instant};
 use handover::control::plain;
 use tokio::runtime::{Builder, Runtime};
 
-/// Files are read by these at least.
+/// Number of threads started in advance for reading files.
 const FILES: usize = 4;
-/// For the log, the access log, and the stderr of a successor.
+/// One thread each for the log, the access log and the stderr of a successor.
 const OTHERS: usize = 3;
-/// Threads for files stay, so that none is needed again. (Whatever is much longer overflows somewhere in the C library.)
+/// How long idle file threads are kept: for good, so that none has to be started again. (A much longer time overflows in the C
+/// library.)
 const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 fn workers() -> usize {
     thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Fails with the reason if the system has no room for the threads that are needed.
+/// Checks that the system allows as many threads as the server needs, by starting them; returns the reason if it does not.
 pub(crate) fn check() -> Result<(), String> {
     let needed = workers() + FILES + OTHERS;
     let before = running();
@@ -31,7 +32,7 @@ pub(crate) fn check() -> Result<(), String> {
             Ok(one) => started.push(one),
             Err(error) => {
                 let room = started.len();
-                // No thread comes to the barrier in place of those that are missing, but this process is about to leave.
+                // The started threads stay blocked at the barrier, which is harmless: this process is about to exit.
                 let error = plain(&error);
                 return Err(format!(
                     "cannot start: {needed} threads are needed and there is room for {room}: {error}; raise the limit of \
@@ -42,7 +43,7 @@ pub(crate) fn check() -> Result<(), String> {
     }
     end.wait();
     started.into_iter().for_each(|one| drop(one.join()));
-    // A thread that was joined may count for a moment longer.
+    // The kernel may still count a joined thread for a moment.
     let until = Instant::now() + Duration::from_secs(1);
     while running() > before && Instant::now() < until {
         thread::yield_now();
@@ -54,6 +55,7 @@ fn running() -> usize {
     std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count)
 }
 
+/// Builds the runtime and starts its file threads: the barrier makes `FILES` blocking tasks run at the same time.
 pub(crate) fn build() -> std::io::Result<Runtime> {
     let runtime = Builder::new_multi_thread().enable_all().thread_keep_alive(FOR_EVER).build()?;
     let all = Arc::new(Barrier::new(FILES));

@@ -1,4 +1,4 @@
-//! One generation: what the flags and the config describe is served until it has left.
+//! Runs one generation of the server that the flags and the config describe, until it has left.
 
 use std::convert::Infallible;
 use std::path::Path;
@@ -46,13 +46,13 @@ pub(crate) fn serve(
         Some(extras) => runtime.block_on(operated(server, extras, operation)),
         None => runtime.block_on(operated(server, site, operation)),
     };
-    // A thread that hangs in a file system must not keep a generation that has retired.
+    // Does not wait for blocking threads: one that hangs in a file system must not keep a retired generation alive.
     runtime.shutdown_background();
     served.map_err(reason)?;
     Ok(())
 }
 
-/// The server that the flags and the config describe, and whether it has TLS.
+/// Builds the server that the flags and the config describe; the bool is true if it has TLS.
 pub(crate) fn configured(cli: &Cli, config: &Config) -> Result<(Server, Option<Admin>, bool), String> {
     let listen = cli.server.listen().map_err(|problem| config.blame("listen", problem))?;
     let admin = cli.admin.check(&listen).map_err(|problem| config.blame("admin", problem))?;
@@ -60,15 +60,18 @@ pub(crate) fn configured(cli: &Cli, config: &Config) -> Result<(Server, Option<A
     let has_tls = tls.is_some();
     let server = cli.tls.apply(cli.server.server(&listen), tls);
     let server = admin.iter().fold(server, |server, admin| admin.bind(server));
-    server.check().map_err(|problem| match problem.is_invalid_setting() {
-        // The flags have bounds of their own, so it is about the addresses.
-        true => config.blame("listen", problem.to_string()),
-        false => problem.to_string(),
+    server.check().map_err(|problem| {
+        if problem.is_invalid_setting() {
+            // The other flags check their own bounds, so the problem is in the addresses.
+            config.blame("listen", problem.to_string())
+        } else {
+            problem.to_string()
+        }
     })?;
     Ok((server, admin, has_tls))
 }
 
-/// How a generation is operated.
+/// The parts with which operators control a generation.
 struct Operation {
     control: ControlOptions,
     admin: Option<Admin>,
@@ -76,7 +79,7 @@ struct Operation {
     asked: Option<ReopenSignal>,
 }
 
-/// Serves the site, and answers its operators.
+/// Serves the site, the admin address and the control socket.
 async fn operated<S, B>(server: Server, site: S, operation: Operation) -> Result<(), handover::Error>
 where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + Sync + 'static,
@@ -103,7 +106,7 @@ where
     served.map(drop)
 }
 
-/// The only check is that for the control socket, which says itself what is wrong.
+/// Returns the error to report. The only readiness check opens the control socket, and its own error is clear enough.
 fn reason(error: handover::Error) -> Box<dyn std::error::Error> {
     match std::error::Error::source(&error).map(ToString::to_string) {
         Some(problem) if error.is_not_ready() => problem.into(),
@@ -114,9 +117,10 @@ fn reason(error: handover::Error) -> Box<dyn std::error::Error> {
 pub(crate) fn check_root(root: &Path) -> Result<(), String> {
     std::fs::read_dir(root).map(drop).map_err(|error| {
         let name = root.display().to_string();
-        let advice = match Command::has_subcommand(&name) {
-            true => format!("`handover {name}` must come before its flags"),
-            false => "name a directory this user may read".to_owned(),
+        let advice = if Command::has_subcommand(&name) {
+            format!("`handover {name}` must come before its flags")
+        } else {
+            "name a directory this user may read".to_owned()
         };
         format!("cannot serve {name}: {error}; {advice}")
     })

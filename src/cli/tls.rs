@@ -1,5 +1,5 @@
-//! The certificate and the key that the binary serves HTTPS with. They are read once, when a generation starts: a new
-//! certificate comes with the next generation, and a bad one stops only that.
+//! The certificate and the key of the binary for HTTPS. They are read once, when a generation starts: a new certificate takes
+//! effect with the next generation, and a bad one only prevents that generation.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -21,7 +21,7 @@ use super::options::{cause, duration, time};
 
 #[derive(Debug, Args)]
 pub struct TlsOptions {
-    /// Serve HTTPS with the certificates in this PEM file, the server's own first; each generation reads it anew
+    /// Serve HTTPS with the certificate chain in this PEM file, the server's own first; each generation reads it anew
     #[arg(long, value_name = "FILE")]
     tls_cert: Option<PathBuf>,
     /// The key of that certificate: PEM, not encrypted
@@ -32,18 +32,18 @@ pub struct TlsOptions {
     tls_handshake_timeout: Duration,
 }
 
-/// A larger file is none of these.
+/// Largest certificate or key file in bytes; a larger one was named by mistake.
 const LARGEST: u64 = 1 << 20;
 
-/// What is wrong, after the flag that it is wrong with.
+/// The flag that has a mistake, and the reason.
 pub type Mistake = (&'static str, String);
 
 const CERT: &str = "tls-cert";
 const KEY: &str = "tls-key";
 
 impl TlsOptions {
-    /// Reads and checks the files; `None` without TLS. What clients may dislike is only a warning, because a server that
-    /// does not start is of no help.
+    /// Reads and checks the files; `None` without TLS. A certificate that clients may refuse is only a warning, because a server
+    /// that does not start is worse.
     pub fn load(&self) -> Result<Option<Arc<ServerConfig>>, Mistake> {
         let (cert, key) = match (&self.tls_cert, &self.tls_key) {
             (None, None) => return Ok(None),
@@ -86,6 +86,7 @@ impl TlsOptions {
         Ok(Some(Arc::new(config)))
     }
 
+    /// Adds TLS to the server, if there is any.
     pub fn apply(&self, server: Server, config: Option<Arc<ServerConfig>>) -> Server {
         match config {
             Some(config) => server.tls(config).handshake_timeout(self.tls_handshake_timeout),
@@ -103,7 +104,7 @@ fn configured(certified: CertifiedKey, provider: Arc<CryptoProvider>) -> Result<
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
         .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
-    // Tickets instead of 256 remembered sessions. The key of the tickets lives and dies with this process.
+    // Tickets replace the default cache of 256 sessions. Their key never leaves this process.
     config.ticketer = ring::Ticketer::new()?;
     Ok(config)
 }
@@ -122,17 +123,14 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
 fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let chain: Result<Vec<_>, pem::Error> = CertificateDer::pem_slice_iter(&read(path)?).collect();
     let chain = chain.map_err(|error| format!("its PEM is broken: {error}"))?;
-    match chain.is_empty() {
-        true => Err("there is no -----BEGIN CERTIFICATE----- in it".into()),
-        false => Ok(chain),
-    }
+    if chain.is_empty() { Err("there is no -----BEGIN CERTIFICATE----- in it".into()) } else { Ok(chain) }
 }
 
 fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
     let text = read(path)?;
     let key = PrivateKeyDer::from_pem_slice(&text).map_err(|error| match error {
         pem::Error::NoItemsFound if text.windows(9).any(|word| word == b"ENCRYPTED") => {
-            "it is encrypted, and a server asks for no passphrase; `openssl pkey -in FILE -out NEW` writes it without".into()
+            "it is encrypted, and the server cannot ask for a passphrase; `openssl pkey -in FILE -out NEW` removes it".into()
         }
         pem::Error::NoItemsFound => "there is no -----BEGIN PRIVATE KEY----- in it".into(),
         error => format!("its PEM is broken: {error}"),
@@ -140,14 +138,15 @@ fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
     let mode = fs::metadata(path).map_err(|error| cause(&error))?.permissions().mode() & 0o777;
     if mode & 0o007 != 0 {
         tracing::warn!(
-            "everybody on this machine may use the TLS key {} (mode {mode:o}); chmod 600 it",
+            "every user of this machine may use the TLS key {} (mode {mode:o}); chmod 600 it",
             path.display()
         );
     }
     Ok(key)
 }
 
-/// Dates are the first thing that a verifier looks at, so one that trusts no authority is asked.
+/// Warns of certificates that have expired or are not valid yet. The verifier checks dates before it looks for a trust anchor, so
+/// an empty root store is enough.
 fn warn_of_dates(chain: &[CertificateDer<'_>], path: &Path, provider: &CryptoProvider) {
     let algorithms = provider.signature_verification_algorithms.all;
     for cert in chain {
@@ -157,7 +156,7 @@ fn warn_of_dates(chain: &[CertificateDer<'_>], path: &Path, provider: &CryptoPro
         let Err(Error::InvalidCertificate(why)) = verified else { continue };
         let what = match why {
             CertificateError::ExpiredContext { not_after, .. } => {
-                format!("has expired on {}", date(not_after))
+                format!("expired on {}", date(not_after))
             }
             CertificateError::NotValidYetContext { not_before, .. } => {
                 format!("is not valid before {}", date(not_before))
@@ -165,14 +164,14 @@ fn warn_of_dates(chain: &[CertificateDer<'_>], path: &Path, provider: &CryptoPro
             _ => continue,
         };
         tracing::warn!(
-            "a TLS certificate in {} {what}: clients will refuse it, and it is served all the same",
+            "a TLS certificate in {} {what}: clients will refuse it, but it is served nevertheless",
             path.display()
         );
     }
 }
 
 fn date(time: UnixTime) -> String {
-    // A certificate may name a year that HTTP cannot.
+    // A certificate may name a year after 9999, which an HTTP date cannot.
     let last = Duration::from_secs(253_402_300_799);
     httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + Duration::from_secs(time.as_secs()).min(last))
 }

@@ -1,4 +1,4 @@
-//! One request to one control socket.
+//! HTTP client for one request to one control socket.
 
 use std::io;
 use std::path::Path;
@@ -13,23 +13,23 @@ use tokio::net::UnixStream;
 
 use super::protocol::LINES;
 
-/// No answer that is read as a whole is longer: more than 64 generations with every status there is.
+/// The size limit of a body that is read as a whole: enough for the counters of 64 generations with every HTTP status.
 pub(super) const MOST_BYTES: usize = 4 << 20;
 
-/// An answer of which the head has come.
+/// A response whose head has arrived.
 #[derive(Debug)]
 pub struct Answer {
     pub status: StatusCode,
     body: Incoming,
-    /// The beginning of a line.
+    /// Bytes that have been received and not returned yet: the beginning of a line.
     line: Vec<u8>,
 }
 
-/// Asks, and waits for the head of the answer.
+/// Sends a request and waits for the head of the response.
 pub async fn ask(socket: &Path, method: Method, target: &str, body: Bytes) -> io::Result<Answer> {
     let stream = UnixStream::connect(socket).await?;
     let (mut sender, connection) = handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
-    // It ends with the answer, or with the last who waits for it.
+    // The task ends when the response is complete or dropped.
     tokio::spawn(connection);
     let request = Request::builder().method(method).uri(target).header(HOST, "localhost");
     let request = request.header(ACCEPT, LINES).body(Full::new(body)).map_err(io::Error::other)?;
@@ -38,13 +38,13 @@ pub async fn ask(socket: &Path, method: Method, target: &str, body: Bytes) -> io
 }
 
 impl Answer {
-    /// The whole of it.
+    /// Reads the whole body.
     pub async fn bytes(self) -> io::Result<Bytes> {
         let body = Limited::new(self.body, MOST_BYTES).collect().await;
         body.map(|body| body.to_bytes()).map_err(io::Error::other)
     }
 
-    /// The next line. `None` at the end, which comes early if the one who answers dies.
+    /// Returns the next line, or `None` at the end of the body, which comes early if the server dies.
     pub async fn line(&mut self) -> Option<Vec<u8>> {
         loop {
             if let Some(end) = self.line.iter().position(|byte| *byte == b'\n') {
@@ -57,7 +57,7 @@ impl Answer {
     }
 }
 
-/// One that goes before it has answered is no other error than one that closes its socket.
+/// Maps the error of a server that dies before it answers to `UnexpectedEof`, as if it had closed its socket.
 fn broken(error: hyper::Error) -> io::Error {
     let kind =
         if error.is_incomplete_message() { io::ErrorKind::UnexpectedEof } else { io::ErrorKind::Other };

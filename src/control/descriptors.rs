@@ -1,5 +1,5 @@
-//! What the control socket does with descriptors besides to serve them: it keeps some in reserve, so that it answers when
-//! every other one is taken, and looks whether a client is still there.
+//! Descriptors of the control socket: a reserve, so that it can answer when the process has no free descriptor, and the check
+//! whether a client is still connected.
 
 use std::fs::File;
 use std::net::Shutdown;
@@ -9,10 +9,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::net::UnixStream;
 
-/// So many clients are answered at the same time when no descriptor is free. One of them may take its time.
+/// How many clients can be answered at the same time when no descriptor is free. More than one, because a client may be slow.
 const SPARE: usize = 4;
 
-/// Descriptors that are open for nothing but to be closed when there is need of one.
+/// Reserve descriptors: they are open only to be closed when the process has no free descriptor.
 #[derive(Debug, Default)]
 pub(super) struct Spare(Mutex<Vec<OwnedFd>>);
 
@@ -29,13 +29,13 @@ impl Spare {
         }
     }
 
-    /// Makes room for one, if there is any left.
+    /// Closes one reserve descriptor. Returns whether there was one.
     pub(super) fn give_up_one(&self) -> bool {
         self.lock().pop().is_some()
     }
 
-    /// Closes a connection. Its descriptor becomes a spare one if one is missing: if it were free for a moment, another
-    /// client of the site would get it.
+    /// Ends a connection. Its descriptor refills the reserve if that is not full: if it were free for a moment, a new connection
+    /// to the server would take it.
     pub(super) fn take(&self, stream: UnixStream) {
         let mut spare = self.lock();
         if spare.len() < SPARE
@@ -51,17 +51,17 @@ impl Spare {
     }
 }
 
-/// The client of a connection that hyper has.
+/// A second descriptor of a connection that hyper owns, to check whether its client is still there.
 #[derive(Debug)]
 pub(super) struct Client(Option<OwnedFd>);
 
 impl Client {
-    /// Where no descriptor is free it is thought to be there.
+    /// Duplicates the descriptor. If none is free, the client is assumed to be connected.
     pub(super) fn of(stream: &UnixStream) -> Client {
         Client(stream.as_fd().try_clone_to_owned().ok())
     }
 
-    /// Whether it has closed the connection, or its side of it, also behind bytes that are not read yet.
+    /// Returns whether the client has closed the connection or its sending side, even if unread bytes precede the FIN.
     pub(super) fn gave_up(&self) -> bool {
         let Some(stream) = &self.0 else { return false };
         let mut polled = [PollFd::new(stream, PollFlags::RDHUP)];

@@ -1,4 +1,4 @@
-//! A socket in a control directory: how it gets its name, how it is found again, and how one goes that was left behind.
+//! The socket file in a control directory: binding it, checking that it is still there, and removing stale ones.
 
 use std::fs::{self, File};
 use std::io;
@@ -13,18 +13,19 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::runtime_dir::{Problem, RuntimeDir};
 
-/// So many may wait to be accepted.
+/// The backlog of the socket.
 const QUEUE: i32 = 128;
-/// What sun_path holds, without the zero at its end (unix(7)).
+/// The capacity of sun_path without the final null byte (unix(7)).
 const MAX_PATH: usize = 107;
 
-/// A socket that listens, and where.
+/// A listening socket and its file.
 #[derive(Debug)]
 pub(super) struct Bound {
     pub(super) listener: net::UnixListener,
     pub(super) at: At,
 }
 
+/// The socket file: its path and its inode, which shows whether the path still leads to our socket.
 #[derive(Debug, Clone)]
 pub(super) struct At {
     pub(super) dir: RuntimeDir,
@@ -33,7 +34,7 @@ pub(super) struct At {
 }
 
 impl At {
-    /// Whether it can still be found: its directory may have been taken away, as $XDG_RUNTIME_DIR is at logout.
+    /// Returns whether the socket is still at its path. Its directory may have been removed, as $XDG_RUNTIME_DIR is at logout.
     pub(super) fn is_there(&self) -> bool {
         fs::symlink_metadata(&self.path).is_ok_and(|about| about.ino() == self.inode)
     }
@@ -46,7 +47,7 @@ impl At {
     }
 }
 
-/// Listens in the first directory that can be used; otherwise says what is wrong with the best.
+/// Listens in the first directory that can be used. If there is none, returns the problem of the first one.
 pub(super) fn listen_in(dirs: &[RuntimeDir]) -> Result<Bound, Problem> {
     let mut first = None;
     for dir in dirs {
@@ -62,7 +63,7 @@ fn listen(dir: &RuntimeDir) -> Result<Bound, Problem> {
     let path = dir.path.join(format!("{}.sock", std::process::id()));
     check_length(dir, &path)?;
     let bound = || {
-        // Again if another server that leaves has taken the empty directory away meanwhile.
+        // Retried if another server that leaves has removed the empty directory meanwhile.
         for _ in 0..3 {
             dir.prepare()?;
             remove_stale(&dir.path);
@@ -71,7 +72,7 @@ fn listen(dir: &RuntimeDir) -> Result<Bound, Problem> {
                 bound => return bound.map_err(|error| Problem::new("listen on", &path, &error)),
             }
         }
-        Err(Problem::with(&dir.path, "it vanishes again and again"))
+        Err(Problem::with(&dir.path, "it was removed each time it was made"))
     };
     let listener = bound()?;
     let inode = fs::symlink_metadata(&path).map_err(|error| Problem::new("find", &path, &error))?.ino();
@@ -80,11 +81,11 @@ fn listen(dir: &RuntimeDir) -> Result<Bound, Problem> {
 
 fn check_length(dir: &RuntimeDir, path: &Path) -> Result<(), Problem> {
     let length = path.as_os_str().len();
-    let cause = || format!("the path of its sockets has {length} bytes, and the kernel takes {MAX_PATH}");
+    let cause = || format!("the path of its sockets has {length} bytes, and the kernel allows {MAX_PATH}");
     if length > MAX_PATH { Err(Problem::with(&dir.path, &cause())) } else { Ok(()) }
 }
 
-/// What a start would have against this directory, as far as it can be told without making anything there.
+/// Checks whether the server could start with this control directory, as far as possible without making anything there.
 pub fn check(dir: &Path) -> Result<(), String> {
     let dir = RuntimeDir::named(dir);
     let found =
@@ -92,13 +93,14 @@ pub fn check(dir: &Path) -> Result<(), String> {
     found.map_err(|problem| problem.text)
 }
 
-/// A socket of this user only, also should another directory have taken the place of the one that was looked at: its mode
-/// is that of the socket before it gets its name (bind(2) takes the umask from it), so no path is looked up again.
+/// Binds a socket that only this user can connect to. The mode is set on the descriptor before the socket gets its name, and
+/// bind(2) gives the file that mode without the bits of the umask. So no path is looked up a second time, and the file is safe
+/// even if another directory has taken the place of the one that was checked.
 fn bind(path: &Path) -> io::Result<net::UnixListener> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
     socket.bind(&SockAddr::unix(path)?)?;
-    // A umask may have taken too much. Through a directory that no other user can write to no link is followed.
+    // The umask may have removed bits that the owner needs. No other user can put a link into a directory with this mode.
     if let (Some(dir), Some(name)) = (path.parent(), path.file_name()) {
         let dir = File::open(dir)?;
         let about = dir.metadata()?;
@@ -111,14 +113,14 @@ fn bind(path: &Path) -> io::Result<net::UnixListener> {
     Ok(OwnedFd::from(socket).into())
 }
 
-/// Takes away sockets of processes that died without doing so, and one that has the name of ours.
+/// Removes the sockets of processes that died without removing them, and a stale one with our own pid.
 pub fn remove_stale(dir: &Path) {
     let is_zombie = |pid| fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|s| s.contains(") Z "));
     for (pid, path) in sockets(dir) {
         let alive = Pid::from_raw(pid).is_some_and(|pid| test_kill_process(pid).is_ok()) && !is_zombie(pid);
         let mine = pid.cast_unsigned() == std::process::id();
-        // With another pid namespace a process may be alive that is not seen. To connect cannot wait: a listener that is
-        // dead refuses.
+        // A live process in another pid namespace looks dead, so the socket must also refuse a connection. The attempt does not
+        // block: the socket of a dead listener refuses at once.
         let refused =
             || net::UnixStream::connect(&path).is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused);
         if (mine || !alive) && refused() {
@@ -127,7 +129,7 @@ pub fn remove_stale(dir: &Path) {
     }
 }
 
-/// The sockets in a control directory, and whose they are.
+/// The sockets in a control directory, each with the pid of its process.
 pub fn sockets(dir: &Path) -> Vec<(i32, PathBuf)> {
     let files = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
     let of = |path: PathBuf| Some((path.file_name()?.to_str()?.strip_suffix(".sock")?.parse().ok()?, path));

@@ -1,4 +1,4 @@
-//! Runs a program to see whether it can: with a deadline, and without anything it does outliving that.
+//! Runs a program to check that it works. At the deadline the program and its children are killed.
 
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
@@ -13,44 +13,44 @@ use tokio::time::timeout;
 use crate::error::plain;
 use crate::process::lines::Lines;
 
-/// How long to wait for what a program has said that is gone, if a process it started still has its output.
+/// The timeout for reading the output of a program that has exited, because a child of it may keep the pipe open.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
-/// Why a program is not good.
+/// The reason why a program did not pass.
 #[derive(Debug)]
 pub(super) struct Unfit {
     pub(super) reason: String,
-    /// What it wrote to stderr.
+    /// The last lines that the program wrote to stderr.
     pub(super) stderr: Vec<String>,
 }
 
-/// Runs `program` and gives the first line of its output if its exit status is 0.
+/// Runs `program` and returns the first line of its output if its exit status is 0.
 pub(super) async fn run<I, S>(program: &Path, args: I, within: Duration) -> Result<String, Unfit>
 where
     I: IntoIterator<Item = S>,
     S: AsRef<std::ffi::OsStr>,
 {
     let mut command = Command::new(program);
-    // Empty, also where there is no /dev/null.
+    // An empty stdin that does not need /dev/null.
     let (nothing, _) = std::io::pipe().map_err(|error| Unfit { reason: plain(&error), stderr: vec![] })?;
     command.args(args).stdin(nothing).stdout(Stdio::piped()).stderr(Stdio::piped());
     for name in crate::generation::ENVIRONMENT {
         command.env_remove(name);
     }
-    // A group of its own, so that what it starts can be ended with it.
+    // A separate process group, so that the children can be killed with the program.
     command.process_group(0).kill_on_drop(true);
     let mut child = command.spawn().map_err(|error| Unfit { reason: cannot(&error), stderr: vec![] })?;
     let said = Output::of(child.stdout.take(), Lines::first());
     let complained = Output::of(child.stderr.take(), Lines::last());
     let ended = timeout(within, child.wait()).await;
-    // Cannot reach another process: there is an id only until it has been waited for.
+    // Cannot reach another process: `id` is `None` once the child has been waited for.
     if let (Err(_), Some(group)) = (&ended, child.id().and_then(|id| Pid::from_raw(id.cast_signed()))) {
         let _ = kill_process_group(group, Signal::KILL);
     }
     let stderr = complained.lines().await;
     let unfit = |reason| Unfit { reason, stderr: stderr.clone() };
     match ended {
-        Err(_) => Err(unfit(format!("it does not end within {within:?}"))),
+        Err(_) => Err(unfit(format!("it did not exit within {within:?}"))),
         Ok(Err(error)) => Err(unfit(plain(&error))),
         Ok(Ok(status)) if !ExitStatus::success(&status) => Err(unfit(status.to_string())),
         Ok(Ok(_)) => Ok(said.lines().await.into_iter().next().unwrap_or_default()),
@@ -59,13 +59,13 @@ where
 
 fn cannot(error: &std::io::Error) -> String {
     match error.raw_os_error() {
-        Some(nix::libc::ENOEXEC) => "it is not an executable of this machine".into(),
+        Some(nix::libc::ENOEXEC) => "it is not an executable for this machine".into(),
         Some(nix::libc::ENOENT) => "the interpreter or loader it names does not exist".into(),
         _ => plain(error),
     }
 }
 
-/// What comes out of a pipe.
+/// Reads a pipe in a background task.
 struct Output {
     lines: Arc<Mutex<Lines>>,
     reading: tokio::task::JoinHandle<()>,

@@ -1,5 +1,5 @@
-//! What is said on the control socket and on the admin address, as both sides know it. What a peer of another version does not say has
-//! its default, and what it says more is left alone.
+//! The messages on the control socket and on the admin address, shared by server and client. A field that a peer of another
+//! version does not send gets its default, and a field that this version does not know is ignored.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ pub(super) mod from_report;
 
 use serde::{Deserialize, Serialize};
 
-/// The media type of answers that come line by line, a [`Step`] each.
+/// The media type of a response that is streamed line by line, one [`Step`] per line.
 pub const LINES: &str = "application/x-ndjson";
 
 /// `GET /version`.
@@ -25,7 +25,7 @@ pub struct Version {
 pub struct Status {
     pub generation: u64,
     pub pid: u32,
-    /// What all generations of its server are known by.
+    /// The service id that all generations of this server share.
     pub service: Option<String>,
     pub network_namespace: Option<u64>,
     pub version: String,
@@ -39,7 +39,7 @@ pub struct Status {
     pub listen: Vec<String>,
     pub port_group: Vec<PortMember>,
     pub predecessor: Option<u32>,
-    /// The predecessor still listens and can serve again.
+    /// Whether the predecessor still listens and can serve again.
     pub predecessor_listens: bool,
     pub successor: Option<u32>,
     pub connections: Connections,
@@ -47,7 +47,7 @@ pub struct Status {
     pub last_handover: Option<LastHandover>,
 }
 
-/// A socket that listens on an address of the server.
+/// A socket that listens on one of the server's addresses; it may belong to another process.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PortMember {
@@ -83,7 +83,7 @@ pub struct LastHandover {
     pub ago_s: f64,
 }
 
-/// Why a handover failed; of one that succeeded only the successor.
+/// The reason for a failed handover. After a successful one only `successor` is set.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Failure {
@@ -91,15 +91,15 @@ pub struct Failure {
     pub reason: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub successor: Option<u32>,
-    /// How it ended.
+    /// The exit status of the successor.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<String>,
-    /// The last lines that it wrote.
+    /// The last lines that the successor wrote to stderr.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stderr: Option<Vec<String>>,
 }
 
-/// What came of a handover or an upgrade.
+/// The result of a handover or an upgrade.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
     #[serde(rename = "took over")]
@@ -112,7 +112,7 @@ pub enum Outcome {
     TakenBack,
     #[serde(rename = "upgraded")]
     Upgraded,
-    /// Something that this version does not know.
+    /// An outcome that this version does not know.
     #[default]
     #[serde(other, rename = "unknown")]
     Unknown,
@@ -137,25 +137,25 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// `POST /reload` and `POST /upgrade`: one step of it. The one with an outcome is the last.
+/// One step of `POST /reload` or `POST /upgrade`. The last step has an outcome.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Step {
-    /// Its name.
+    /// The name of the step.
     pub step: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Outcome>,
     #[serde(flatten)]
     pub failure: Failure,
-    /// Of a note.
+    /// The text of a note.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub took_ms: Option<f64>,
-    /// Of the connections of a generation that has left.
+    /// The connections of a generation that has left.
     #[serde(flatten)]
     pub drained: Option<Drained>,
-    /// The new file of an upgrade, what it says of its version, the program that it becomes, and where that is kept.
+    /// In an upgrade: the new file, its version, the program that it replaces, and where the old program is kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -164,12 +164,12 @@ pub struct Step {
     pub program: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub old: Option<String>,
-    /// Whether the old file is back in place after an upgrade that failed, and otherwise why not.
+    /// After a failed upgrade: whether the old file is back in place, and the reason if not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub restored: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not_restored: Option<String>,
-    /// Since it was asked for.
+    /// Time since the request.
     pub after_ms: f64,
 }
 
@@ -192,7 +192,7 @@ pub struct Drained {
     pub requests_cut: u64,
 }
 
-/// `POST /reopen`: the files that were opened anew.
+/// `POST /reopen`: the files that were reopened.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Reopened {
@@ -206,7 +206,7 @@ pub struct Stopping {
     pub stopping: bool,
 }
 
-/// Any answer but 200 and 202.
+/// The body of every response other than 200 and 202, except a failed reload or upgrade.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Refusal {
@@ -218,7 +218,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_another_version_says_is_understood_as_far_as_it_is_known() {
+    fn messages_of_another_version_are_understood_as_far_as_this_one_knows_them() {
         let older = r#"{"generation":2,"pid":7,"phase":"serving","listen":["[::]:80"],"connections":{"open":3},
             "last_handover":{"outcome":"failed","reason":"r","successor":null,"status":"exit status: 1","stderr":["x"],"ago_s":1.5}}"#;
         let status: Status = serde_json::from_str(older).expect("it is JSON");
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_step_says_what_it_has_and_no_more() {
+    fn a_step_serialises_only_the_fields_that_it_has() {
         let drained = Drained { finished: 2, cut: 1, requests_cut: 0 };
         let step =
             Step { outcome: Some(Outcome::TookOver), drained: Some(drained), ..Step::named("drained") };

@@ -1,5 +1,5 @@
-//! Where the sockets of a server's generations lie: in a directory of its own that no other user may enter. It decides where
-//! that is, for the server and for its clients, and whether it can be trusted.
+//! The control directory: each server has one for the sockets of its generations, which no other user may enter. This module
+//! decides, for the server and for its clients, where the directory is and whether it can be trusted.
 
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder};
@@ -16,11 +16,11 @@ use rustix::process::geteuid;
 
 use crate::error::plain;
 
-/// The directory of one server.
+/// The control directory of one server.
 #[derive(Debug, Clone)]
 pub(crate) struct RuntimeDir {
     pub(crate) path: PathBuf,
-    /// Named by a flag. Otherwise its levels that are ours to make: from the second one on they are inside of the first.
+    /// The levels of the path that this program makes, each inside the one before; `None` if a flag named the directory.
     made: Option<Vec<PathBuf>>,
 }
 
@@ -29,8 +29,8 @@ impl RuntimeDir {
         RuntimeDir { path: dir.to_owned(), made: None }
     }
 
-    /// Where a server with this key is found that was told nothing, the best place first. A successor goes where its
-    /// predecessor is, also when its first address is another one.
+    /// The candidates for a server with this key and without `--control`, the best one first. A successor uses the directory of
+    /// its predecessor, even if its first address differs.
     pub(crate) fn usual(key: &OsStr, predecessor: Option<u32>) -> Vec<RuntimeDir> {
         let bases = bases();
         let of_predecessor = predecessor.and_then(|pid| home_of(&bases, pid));
@@ -50,7 +50,7 @@ impl RuntimeDir {
         self.made.is_some()
     }
 
-    /// Makes the directory if it is missing, and refuses one that others could enter.
+    /// Makes the directory if it is missing, and refuses one that other users could enter.
     pub(crate) fn prepare(&self) -> Result<(), Problem> {
         for dir in self.made.as_deref().unwrap_or_default() {
             create(dir).map_err(|error| Problem::new("create", dir, &error))?;
@@ -66,8 +66,8 @@ impl RuntimeDir {
         Ok(())
     }
 
-    /// Whether a directory that is there can be trusted by its owner, who need not be the one that checks, or one can be
-    /// made where there is none.
+    /// Checks, without making anything, that the directory's owner can trust it, or that it could be made if it is missing. The
+    /// owner need not be the user of this process: root may check the config of a service that runs as another user.
     pub(crate) fn check(&self) -> Result<(), Problem> {
         match self.path.ancestors().find(|dir| dir.exists()) {
             Some(dir) if dir == self.path => {
@@ -81,19 +81,19 @@ impl RuntimeDir {
         }
     }
 
-    /// Takes an empty directory away that it has made.
+    /// Removes the directory if this program made it and it is empty.
     pub(crate) fn tidy(&self) {
         if self.is_default() {
-            // Another generation may be in it.
+            // Fails if another generation still has its socket there.
             let _ = fs::remove_dir(&self.path);
         }
     }
 }
 
-/// Where a process that lives has its socket.
+/// Finds the control directory in which the live process `pid` has its socket.
 fn home_of(bases: &[PathBuf], pid: u32) -> Option<RuntimeDir> {
     let socket = format!("{pid}.sock");
-    // One that is left of a process that had the same pid refuses.
+    // A stale socket of a dead process that had the same pid refuses the connection.
     let is_home = |dir: &PathBuf| UnixStream::connect(dir.join(&socket)).is_ok();
     bases.iter().find_map(|base| {
         let dir = homes(base).into_iter().find(is_home)?;
@@ -101,17 +101,17 @@ fn home_of(bases: &[PathBuf], pid: u32) -> Option<RuntimeDir> {
     })
 }
 
-/// The directories of servers below a base.
+/// The control directories below a base.
 pub fn homes(base: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(base.join("handover")).into_iter().flatten().flatten();
     entries.map(|entry| entry.path()).collect()
 }
 
-/// Why there can be no control socket.
+/// The reason why the control socket cannot be opened.
 #[derive(Debug)]
 pub(crate) struct Problem {
     pub(crate) text: String,
-    /// It is not the directory's fault, and no reason to refuse a release.
+    /// Whether the disk or the quota is full, which is no reason to refuse to start.
     pub(crate) is_full: bool,
 }
 
@@ -133,13 +133,13 @@ fn advised(cause: &str) -> String {
     format!("{cause}; choose another directory with --control, or --no-control")
 }
 
-/// Makes a directory that its owner may use, whatever the umask.
+/// Makes a directory with mode 0700, whatever the umask.
 fn create(dir: &Path) -> io::Result<()> {
     match DirBuilder::new().mode(0o700).create(dir) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
         made => made?,
     }
-    // Held open, so that nothing else gets the mode.
+    // The mode is changed through a descriptor, so that no other file can get it if the path is replaced meanwhile.
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let held = fs::File::from(rustix::fs::open(dir, flags, Mode::empty())?);
     let about = held.metadata()?;
@@ -160,9 +160,9 @@ fn of_user(me: u32, dir: &Path, metadata: io::Result<fs::Metadata>) -> Result<()
     let cause = if metadata.is_symlink() {
         "it is a symbolic link, which another user may have made".to_owned()
     } else if !metadata.is_dir() {
-        "it is no directory".to_owned()
+        "it is not a directory".to_owned()
     } else if owner != me {
-        format!("it belongs to uid {owner}, and this is uid {me}")
+        format!("it belongs to uid {owner}, but this process runs as uid {me}")
     } else if mode & 0o077 != 0 {
         format!("others may enter it (mode {mode:o}); `chmod 700` it")
     } else {
@@ -171,21 +171,21 @@ fn of_user(me: u32, dir: &Path, metadata: io::Result<fs::Metadata>) -> Result<()
     Err(Problem::with(dir, &cause))
 }
 
-/// The end of a name that cannot be guessed, for a draft beside a file.
+/// Returns a suffix that cannot be guessed, for the name of a temporary file or of a service.
 pub fn secret() -> String {
-    // The keys of a hash map come from the kernel's random numbers.
+    // `RandomState` takes its keys from the kernel's random numbers.
     format!("{:016x}", RandomState::new().hash_one(std::process::id()))
 }
 
-/// Whether a file has capabilities (capabilities(7)), which belong to the file itself and to no copy of it.
+/// Returns whether a file has capabilities (capabilities(7)), which a copy of the file does not get.
 pub fn has_capabilities(file: &Path) -> bool {
     rustix::fs::getxattr(file, c"security.capability", &mut [0; 64]).is_ok_and(|length| length > 0)
 }
 
-/// Where the directories of servers may be, the usual one first.
+/// The bases that may hold control directories, in the order of preference.
 pub fn bases() -> Vec<PathBuf> {
     let var = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    // systemd sets it, and then nothing else is meant. It may name several directories (systemd.exec(5)).
+    // If systemd sets this variable, no other base is used. It may name several directories (systemd.exec(5)).
     if let Some(dirs) = var("RUNTIME_DIRECTORY") {
         let first = dirs.to_string_lossy().split(':').next().map(PathBuf::from);
         return first.into_iter().collect();
@@ -193,17 +193,17 @@ pub fn bases() -> Vec<PathBuf> {
     let uid = geteuid();
     let of_session = PathBuf::from(format!("/run/user/{}", uid.as_raw()));
     let of_system = if uid.is_root() { Some(PathBuf::from("/run")) } else { None };
-    // Root's session ends and takes its directory along, while a server that was started in it goes on.
+    // Root does not use /run/user/0: it is removed at logout, while a server started in that session goes on.
     let of_session = of_system.or_else(|| of_session.is_dir().then_some(of_session));
     var("XDG_RUNTIME_DIR").into_iter().chain(of_session).chain([temporary()]).collect()
 }
 
-/// Where the servers of others keep theirs, for root.
+/// The bases of other users, which root may search.
 pub fn bases_of_others() -> Vec<PathBuf> {
     let below = |dir: &str| fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
     let temporary = below("/tmp")
         .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("handover-")));
-    // Also those that systemd has made: RuntimeDirectory=site is /run/site.
+    // /run also covers the directories that systemd makes: RuntimeDirectory=site is /run/site.
     below("/run/user")
         .chain(below("/run"))
         .chain(temporary)
@@ -215,12 +215,12 @@ fn temporary() -> PathBuf {
     PathBuf::from(format!("/tmp/handover-{}", geteuid().as_raw()))
 }
 
-/// Tells the network namespaces apart, in each of which the same address may be served.
+/// The inode number of our network namespace. Each namespace can have its own server on the same address.
 pub fn network_namespace() -> Option<u64> {
     fs::metadata("/proc/self/ns/net").map(|namespace| namespace.ino()).ok()
 }
 
-/// An address as the name of a directory: `127.0.0.1-8080`, `__1-8080`.
+/// Formats an address as a directory name: `127.0.0.1-8080`, `__1-8080`.
 pub fn key(address: SocketAddr) -> String {
     let ip = match address {
         SocketAddr::V6(v6) if v6.scope_id() != 0 => format!("{}%{}", v6.ip(), v6.scope_id()),
@@ -234,7 +234,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_address_has_a_name_of_its_own_that_a_file_can_have() {
+    fn each_address_has_its_own_valid_file_name() {
         let names =
             ["127.0.0.1:80", "127.0.0.1:8080", "[::1]:80", "[::]:80", "[fe80::1%3]:80", "[fe80::1]:80"]
                 .map(|text| key(text.parse().expect("literal")));

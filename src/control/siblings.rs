@@ -1,5 +1,5 @@
-//! The other generations of the same server, by their sockets in the control directory: what they counted, and what they are
-//! told. One that does not answer in time is not waited for.
+//! Requests to the other generations of the same server through their sockets in the control directory. A generation that does
+//! not answer within the timeout is skipped.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,14 +17,14 @@ use crate::metrics::Ledger;
 const COUNTERS: &str = "/counters";
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// What the others know.
+/// Collects the ledgers of the other generations.
 #[cfg(feature = "metrics")]
 pub(super) async fn gather(dir: &Path) -> Vec<Ledger> {
     let answers = ask_all(dir, Method::GET, COUNTERS, Bytes::new()).await;
     answers.iter().filter_map(|answer| serde_json::from_slice(answer).ok()).collect()
 }
 
-/// What this one knows.
+/// Returns the ledger of the generation with this pid.
 pub(super) async fn of(dir: &Path, pid: u32) -> Option<Ledger> {
     let socket = dir.join(format!("{pid}.sock"));
     let asked = ask(socket, Method::GET, COUNTERS, Bytes::new());
@@ -32,19 +32,19 @@ pub(super) async fn of(dir: &Path, pid: u32) -> Option<Ledger> {
     serde_json::from_slice(&answer).ok()
 }
 
-/// Has the others know this.
+/// Sends our ledger to the other generations.
 pub(super) async fn tell(dir: &Path, ledger: &Ledger) {
     if let Ok(text) = serde_json::to_vec(ledger) {
         ask_all(dir, Method::POST, COUNTERS, text.into()).await;
     }
 }
 
-/// Has the others open their log files anew.
+/// Tells the other generations to reopen their log files.
 pub(super) async fn reopen(dir: &Path) {
     ask_all(dir, Method::POST, "/reopen", Bytes::new()).await;
 }
 
-/// The pids of those that serve, or will: for a first generation, other servers.
+/// The pids of the generations that are not draining or stopping. To a first generation these are other servers.
 pub(super) async fn servers(dir: &Path) -> Vec<u32> {
     let answers = ask_all(dir, Method::GET, "/status", Bytes::new()).await;
     let statuses = answers.iter().filter_map(|answer| serde_json::from_slice::<Status>(answer).ok());
@@ -52,7 +52,7 @@ pub(super) async fn servers(dir: &Path) -> Vec<u32> {
     serving.map(|status| status.pid).collect()
 }
 
-/// Has the others do this.
+/// Sends a request to every other socket at the same time, and returns the bodies of the successful answers.
 async fn ask_all(dir: &Path, method: Method, target: &'static str, body: Bytes) -> Vec<Bytes> {
     let others = sockets(dir).into_iter().filter(|(pid, _)| pid.cast_unsigned() != std::process::id());
     let asked =

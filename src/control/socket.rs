@@ -1,5 +1,5 @@
-//! The control socket of one generation: `DIR/PID.sock`, from before it takes over until its last answer is sent. Nothing
-//! here may hold up the server: a client waits, and is left when the generation leaves.
+//! The control socket of one generation: `DIR/PID.sock`, from before the generation takes over until its last answer is sent.
+//! Control requests must never delay the server: a client waits, and is cut off when the generation leaves.
 
 use std::convert::Infallible;
 use std::ffi::OsString;
@@ -30,16 +30,16 @@ use super::runtime_dir::{Problem, RuntimeDir, key, network_namespace};
 use super::{Api, Body, Via, client, error, siblings};
 use crate::handle::Handle;
 
-/// So many may ask at the same time.
+/// At most this many requests are answered at the same time.
 const CONNECTIONS: u16 = 64;
-/// The least that hyper works with.
+/// The smallest buffer that hyper accepts.
 const MAX_HEAD: usize = 8192;
 const MAX_BODY: usize = 4096;
-/// How long a request may take to arrive, and the directory to be made.
+/// The timeout for a request to arrive, and for the control directory to be made.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How often it is looked whether the socket can still be found.
+/// The interval between checks that the socket file is still in its place.
 const LOOK: Duration = Duration::from_secs(2);
-/// How long answers that are not read may keep a generation that has left.
+/// How long a generation that has left waits for clients to read their answers.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone)]
@@ -47,11 +47,11 @@ pub struct Control(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    /// Named by a flag.
+    /// The directory given by `--control`.
     dir: Option<PathBuf>,
     handle: Handle,
     api: Api,
-    /// Where it listens, once it does.
+    /// The socket file, once it exists.
     open: Mutex<Option<At>>,
     closing: watch::Sender<bool>,
     slots: Arc<Semaphore>,
@@ -60,7 +60,7 @@ struct Inner {
 }
 
 impl Control {
-    /// In a directory of its own for the first address of the server, if none is named.
+    /// A control socket in `dir`, or if it is `None` in a directory named after the server's first address.
     pub fn new(dir: Option<PathBuf>, handle: Handle, api: Api) -> Control {
         Control(Arc::new(Inner {
             dir,
@@ -74,7 +74,7 @@ impl Control {
         }))
     }
 
-    /// Listens. The addresses of the server are known by now, and it has not taken over yet.
+    /// Starts to listen. The server knows its addresses by now and has not taken over yet.
     pub async fn open(self) -> Result<(), String> {
         let predecessor = self.predecessor();
         let dirs = match (&self.0.dir, self.0.handle.addresses().first()) {
@@ -89,7 +89,7 @@ impl Control {
                 tokio::spawn(self.accept(listener).in_current_span());
                 Ok(())
             }
-            // A user who did not ask for it should not have to do without the server.
+            // A server whose user did not ask for a control directory starts without one.
             Err(problem) if self.0.dir.is_none() || problem.is_full => {
                 let problem = problem.text;
                 tracing::warn!("no control socket: {problem}");
@@ -104,8 +104,8 @@ impl Control {
         getppid().filter(|_| !is_first).map(|pid| pid.as_raw_pid().cast_unsigned())
     }
 
-    /// Where it goes without a flag. If another server is there, which can have the same address in another network
-    /// namespace only, the name of that is in the name of the directory.
+    /// The directories to try without `--control`. If another server is there already, it has the same address in another
+    /// network namespace; then the directory's name gets the inode number of our namespace as a suffix.
     async fn usual(&self, address: SocketAddr, predecessor: Option<u32>) -> Vec<RuntimeDir> {
         let plain = OsString::from(key(address));
         let dirs = spawn_blocking(move || (RuntimeDir::usual(&plain, predecessor), plain));
@@ -120,7 +120,7 @@ impl Control {
         dirs
     }
 
-    /// It listens there: finds out who its siblings are.
+    /// Records where the socket is, finds the other generations, and warns if another server uses the same directory.
     async fn joined(&self, at: At, predecessor: Option<u32>) {
         let dir = at.dir.path.clone();
         *lock(&self.0.open) = Some(at);
@@ -130,7 +130,7 @@ impl Control {
         {
             tracing::warn!(
                 other,
-                "{} is the control directory of another server, too: give each its own, because `handover reload` and \
+                "{} is the control directory of another server, too: give each server its own, because `handover reload` and \
                  `handover stop` refuse to choose between them",
                 dir.display()
             );
@@ -170,20 +170,20 @@ impl Control {
         }
     }
 
-    /// Listens again, elsewhere if need be, if the socket cannot be found any more.
+    /// Listens again, in another directory if necessary, if the socket file has been removed.
     async fn again(&self) -> Option<Result<UnixListener, Problem>> {
         let at = lock(&self.0.open).clone()?;
         let (dir, predecessor) = (self.0.dir.clone(), self.predecessor());
         let dirs = spawn_blocking(move || match dir {
             _ if at.is_there() => vec![],
             Some(dir) => vec![RuntimeDir::named(&dir)],
-            // The key stays that of the service.
+            // The directory keeps its name, by which clients find the service.
             None => RuntimeDir::usual(at.dir.path.file_name().unwrap_or_default(), predecessor),
         });
         let dirs = timeout(PATIENCE, dirs).await.ok()?.ok().filter(|dirs| !dirs.is_empty())?;
         Some(listen_in(dirs).await.map(|(listener, at)| {
             let dir = at.dir.path.clone();
-            tracing::info!("the control socket was gone, and is in {} now", dir.display());
+            tracing::info!("the control socket was gone and has been made again in {}", dir.display());
             self.0.api.moved(dir);
             *lock(&self.0.open) = Some(at);
             listener
@@ -193,11 +193,11 @@ impl Control {
     async fn connection(self, stream: UnixStream, slot: Option<OwnedSemaphorePermit>) {
         let (mine, peer) = (geteuid().as_raw(), stream.peer_cred().map(|peer| peer.uid()));
         let refused = match (&slot, peer) {
-            (None, _) => Some((StatusCode::SERVICE_UNAVAILABLE, "too many are asking: try again later")),
+            (None, _) => Some((StatusCode::SERVICE_UNAVAILABLE, "too many requests: try again later")),
             (_, Ok(uid)) if uid == mine || uid == 0 => None,
             _ => Some((StatusCode::FORBIDDEN, "only the user of this server and root may ask")),
         };
-        // A client without a slot is told so; of these, too, there are only so many.
+        // A client without a slot gets a 503. The number of these clients is limited, too.
         let spare = || Arc::clone(&self.0.spare).try_acquire_owned().ok();
         let Some(_slot) = slot.or_else(spare) else { return self.0.descriptors.take(stream) };
         let patience = if refused.is_some() { LAST_WORDS } else { PATIENCE };
@@ -220,7 +220,7 @@ impl Control {
         let served = tokio::select! {
             served = &mut served => served,
             () = told(&mut closing) => {
-                // Closes at once unless a request is being answered.
+                // Closes at once unless a request is in flight.
                 served.as_mut().graceful_shutdown();
                 served.await
             }
@@ -231,7 +231,7 @@ impl Control {
         self.0.descriptors.take(connection.into_parts().io.into_inner());
     }
 
-    /// The generation has left: waits a moment for the answers that say so, and takes its socket away.
+    /// Waits a moment for answers in flight, after the generation has left, and removes the socket.
     pub async fn close(self) {
         let _ = self.0.closing.send(true);
         let answered = async {
@@ -250,7 +250,7 @@ fn lock(open: &Mutex<Option<At>>) -> MutexGuard<'_, Option<At>> {
     open.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// No descriptor is free.
+/// Returns whether the error means that no descriptor is free.
 fn is_full(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
 }
@@ -261,7 +261,7 @@ async fn listen_in(dirs: Vec<RuntimeDir>) -> Result<(UnixListener, At), Problem>
     let Bound { listener, at } = match timeout(PATIENCE, listening).await {
         Ok(Ok(listening)) => listening?,
         Ok(Err(panic)) => return Err(Problem::with(&best, &panic.to_string())),
-        Err(_) => return Err(Problem::with(&best, &format!("it takes more than {PATIENCE:?}"))),
+        Err(_) => return Err(Problem::with(&best, &format!("it did not respond within {PATIENCE:?}"))),
     };
     match UnixListener::from_std(listener) {
         Ok(listener) => Ok((listener, at)),
@@ -273,7 +273,7 @@ async fn told(closing: &mut watch::Receiver<bool>) {
     let _ = closing.wait_for(|closing| *closing).await;
 }
 
-/// Only counters need a body; another one that is small does no harm.
+/// Reads the body and answers the request. Only `/counters` needs a body; a small one on another path is ignored.
 async fn answer(api: &Api, request: Request<Incoming>, client: &Client) -> Response<Body> {
     let (head, body) = request.into_parts();
     let too_large = || error(StatusCode::PAYLOAD_TOO_LARGE, "a control request needs no body");
@@ -287,6 +287,6 @@ async fn answer(api: &Api, request: Request<Incoming>, client: &Client) -> Respo
             api.answer(request, Via::Socket, || client.gave_up()).await
         }
         Ok(Err(_)) => too_large(),
-        Err(_) => error(StatusCode::REQUEST_TIMEOUT, "the body of the request does not come"),
+        Err(_) => error(StatusCode::REQUEST_TIMEOUT, "the body of the request did not arrive in time"),
     }
 }

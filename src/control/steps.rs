@@ -1,4 +1,4 @@
-//! The events of a handover as steps of it, each with its time, up to the one that the client waits for.
+//! Converts the events of a handover to timed steps, up to the one that the client waits for.
 
 use std::time::Instant;
 
@@ -7,18 +7,18 @@ use super::protocol::from_report;
 use crate::handle::Events;
 use crate::report::Event;
 
-/// What a client that asks for a handover waits for.
+/// The point up to which a client follows the handover that it asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Until {
     /// The successor serves.
     Served,
-    /// It cannot be replaced by its predecessor any more.
+    /// The predecessor can no longer serve again.
     StandbyEnded,
     /// The predecessor has left.
     Drained,
 }
 
-/// The steps of a handover.
+/// The steps of one handover, with times since it was asked for.
 #[derive(Debug)]
 pub(super) struct Steps {
     events: Events,
@@ -32,7 +32,7 @@ impl Steps {
         Steps { events, began: Instant::now(), until, handed_over: false }
     }
 
-    /// The next step; and once it is over, whether the handover succeeded.
+    /// Returns the next step. With the last one, also returns whether the handover succeeded.
     pub(super) async fn next(&mut self) -> (Step, Option<bool>) {
         loop {
             let Some(event) = self.events.next().await else {

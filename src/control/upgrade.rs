@@ -1,5 +1,5 @@
-//! An upgrade: a file that lies beside the program is tried, takes its place, and gets the service; or everything is as it
-//! was. At no moment is there no program: whatever happens meanwhile, a restart starts the old file or the new one.
+//! An upgrade: a new file in the program's directory is checked, replaces the program, and takes over; if any of this fails, the
+//! old program is put back. The program's path exists at every moment, so a restart always starts the old file or the new one.
 
 use std::borrow::Cow;
 use std::ffi::OsStr;
@@ -24,7 +24,7 @@ use crate::report::Phase;
 const VERSION_WITHIN: Duration = Duration::from_secs(5);
 const CHECK_WITHIN: Duration = Duration::from_secs(10);
 
-/// What is to be done, once it is known that it may be tried.
+/// An upgrade that has passed the first checks and has changed nothing yet.
 pub(super) struct Upgrade {
     handle: Handle,
     files: Files,
@@ -32,7 +32,7 @@ pub(super) struct Upgrade {
     began: Instant,
 }
 
-/// All in one directory.
+/// The paths of an upgrade, all in one directory.
 #[derive(Debug, Clone)]
 struct Files {
     program: PathBuf,
@@ -43,13 +43,13 @@ struct Files {
 type Refused = (StatusCode, String);
 
 impl Upgrade {
-    /// Nothing is touched yet.
+    /// Checks whether the upgrade can be tried. Changes nothing.
     pub(super) async fn prepare(handle: Handle, file: &str) -> Result<Upgrade, Refused> {
         let conflict = |reason: &str| (StatusCode::CONFLICT, reason.to_owned());
         let Some(status) = handle.status().await else { return Err(conflict("this generation has left")) };
         if status.phase != Phase::Serving {
             return Err(conflict(
-                "this generation cannot hand over now: a handover is under way, or it leaves",
+                "this generation cannot hand over now: a handover is under way, or it is leaving",
             ));
         } else if status.predecessor_listens {
             return Err(conflict("the last handover is still in standby: try again when that is over"));
@@ -61,7 +61,7 @@ impl Upgrade {
         Ok(Upgrade { handle, files, args: status.args, began: Instant::now() })
     }
 
-    /// Tells each step; the last one has the outcome.
+    /// Performs the upgrade and passes each step to `tell`. The last step has the outcome.
     pub(super) async fn perform(self, tell: impl Fn(Step)) {
         let tell = |mut step: Step| {
             step.after_ms = (self.began.elapsed().as_secs_f64() * 1e6).round() / 1e3;
@@ -105,14 +105,14 @@ impl Upgrade {
 
         match self.hand_over(&tell).await {
             Ok(()) => {
-                // It is the program now; its name beside it is of no use.
+                // The new file is the program now; its other name is not needed any more.
                 let _ = self.files.change(|files| fs::remove_file(&files.new)).await;
                 tell(Step { outcome: Some(Outcome::Upgraded), ..placed("upgraded") });
             }
             Err(mut why) => {
                 let restored = self.files.change(Files::restore).await;
                 if let Err(problem) = &restored {
-                    tracing::error!("the old program is not back in place: {problem}");
+                    tracing::error!("the old program could not be put back in place: {problem}");
                     why.not_restored = Some(problem.clone());
                 }
                 why.restored = Some(restored.is_ok());
@@ -122,7 +122,8 @@ impl Upgrade {
         }
     }
 
-    /// The file of the next generation lies there. A handover that was under way before may have started the old one.
+    /// Hands over to the new file, which is in place by now. A handover that was under way before is an error, because it may
+    /// have started the old file.
     async fn hand_over(&self, tell: impl Fn(Step)) -> Result<(), Step> {
         let under_way = self.handle.hand_over().await.map_err(|refused| Step::failed(refused.to_string()))?;
         if under_way.joined {
@@ -146,12 +147,13 @@ impl Upgrade {
 }
 
 impl Files {
-    /// Symbolic links are followed: what is replaced is the file that runs, in the directory where it lies.
+    /// Finds the files for an upgrade to `name`. Symbolic links to the program are followed: the file that runs is replaced, in
+    /// its own directory.
     fn find(program: &Path, name: &str) -> Result<Files, String> {
-        let name = unescaped(name).ok_or("the name of the new file is not well escaped")?;
+        let name = unescaped(name).ok_or("the name of the new file is not valid percent-encoded UTF-8")?;
         if name.is_empty() || name == "." || name == ".." || name.contains(['/', '\0']) {
             return Err(format!(
-                "{name:?} does not name a file beside the program: say ?file=NAME, without a directory"
+                "{name:?} does not name a file beside the program: use ?file=NAME, without a directory"
             ));
         }
         let program = program
@@ -161,7 +163,7 @@ impl Files {
         let mut old = program.clone().into_os_string();
         old.push(".old");
         if new == program || new == *old {
-            return Err(format!("{name} is the name of the program, or of the one before: choose another"));
+            return Err(format!("{name} is the name of the program or of the old program: choose another"));
         }
         let about = fs::symlink_metadata(&new);
         match about.map(|about| about.is_file()) {
@@ -185,7 +187,7 @@ impl Files {
     }
 
     fn place(&self) -> io::Result<()> {
-        // What was not on the disk before a crash would be an empty program after it.
+        // Without this the program could be an empty file after a crash of the machine.
         File::open(&self.new)?.sync_all()?;
         twin(&self.program, &self.old)?;
         twin(&self.new, &self.program)?;
@@ -202,17 +204,17 @@ impl Files {
     }
 }
 
-/// Gives a file a second name, in the place of what has that name. Where the file system or its rules have no hard
-/// links, it is a copy.
+/// Gives a file a second name, which replaces any file of that name. Copies the file where hard links are not supported or not
+/// allowed.
 fn twin(file: &Path, name: &Path) -> io::Result<()> {
     let draft = name.with_file_name(format!(".handover-draft-{}", secret()));
-    // Neither follows a link that lies there, nor writes to a file that does.
+    // Neither call follows a symbolic link at the draft's name or writes to an existing file.
     if fs::hard_link(file, &draft).is_err() {
         let copied = copy(file, &draft);
         copied.inspect_err(|_| drop(fs::remove_file(&draft)))?;
     }
     let renamed = fs::rename(&draft, name);
-    // Two names of the same file are left as they are, both (rename(2)).
+    // Needed because rename(2) does nothing if both names are the same file.
     let _ = fs::remove_file(&draft);
     renamed
 }
@@ -220,7 +222,7 @@ fn twin(file: &Path, name: &Path) -> io::Result<()> {
 fn copy(file: &Path, draft: &Path) -> io::Result<()> {
     if has_capabilities(file) {
         return Err(io::Error::other(
-            "there are no hard links here, and a copy loses the file's capabilities",
+            "hard links do not work here, and a copy loses the file's capabilities",
         ));
     }
     let mut from = File::open(file)?;
@@ -230,7 +232,7 @@ fn copy(file: &Path, draft: &Path) -> io::Result<()> {
     to.sync_all()
 }
 
-/// `%20` is a space. A lone `%` is a mistake.
+/// Decodes percent-encoding. A `%` without two hex digits is an error.
 fn unescaped(text: &str) -> Option<String> {
     let escapes = text.split('%').skip(1);
     let is_escape = |rest: &str| rest.bytes().take(2).filter(u8::is_ascii_hexdigit).count() == 2;

@@ -1,5 +1,5 @@
-//! How a new connection comes in. When there is no room, the connections that would be missed least make it: silent ones first, then
-//! those that never sent a complete request, then the one that has been idle longest, a few at a time, as nginx does it.
+//! Admission of new connections. When the pool is full, the least valuable connections are evicted: silent ones first, then those that
+//! never sent a complete request, then those that have been idle longest, a few at a time, as nginx does it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,24 +12,24 @@ use super::Drain;
 use super::requests::Requests;
 use super::slots::{Candidate, LingerPermit, Pool, Slot, YOUNG};
 
-/// So many at most make room at a time, and a 64th of all that may be open.
+/// The most connections that are asked to leave at a time. A smaller pool asks a 64th of its limit, but at least one.
 const MOST_AT_ONCE: usize = 32;
-/// How soon it is looked again where no connection could make room.
+/// How soon the pool is checked again when no connection could be evicted.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
-/// So many milliseconds is an answer waited for before others are asked.
+/// How many milliseconds the connections that were asked have to answer before others are asked.
 const ANSWERS: u64 = 20;
-/// So many connections whose end is sent may at least be waited for without a place.
+/// How many connections may always linger without a slot after their FIN, however small the pool is.
 const FEW_LEAVING: usize = 16;
 
 impl Drain {
-    /// A place whether there is room or not.
+    /// Takes a slot even if the pool is full.
     pub(crate) fn slot_anyway(&self, pool: Pool) -> Slot {
         self.0.pools.take_anyway(pool);
         Slot::new(self, pool)
     }
 
-    /// A place as soon as there is one. A lame duck always has one: its listener is steered away from or will close, and what
-    /// is in the queue of a listener when it closes is lost. Cancel safe.
+    /// Waits for a slot and takes it. A lame duck always gives one: new connections are steered away from its listener or the
+    /// listener will close, and connections in the queue of a listener are lost when it closes. Cancel safe.
     pub(crate) async fn slot(&self, pool: Pool) -> Slot {
         loop {
             self.wait_for_slot(pool).await;
@@ -43,7 +43,7 @@ impl Drain {
         }
     }
 
-    /// Returns when one more connection may be accepted. Cancel safe.
+    /// Waits until one more connection may be accepted. Cancel safe.
     pub(super) async fn wait_for_slot(&self, pool: Pool) {
         while self.is_full(pool) {
             let gone = self.0.gone.notified();
@@ -51,7 +51,7 @@ impl Drain {
                 return;
             }
             self.evict(pool);
-            // Those who were asked may take long to answer on a busy machine, and others become old enough.
+            // Connections that were asked may answer late on a busy machine, and more connections become old enough to ask.
             let _ = timeout(LOOK_AGAIN, gone).await;
         }
     }
@@ -60,7 +60,7 @@ impl Drain {
         self.is_normal() && self.0.pools.is_full(pool)
     }
 
-    /// Asks a few of those that can make room, unless some have been asked that have not answered.
+    /// Asks a few connections to leave, unless an earlier request to leave is still unanswered.
     pub(crate) fn evict(&self, pool: Pool) {
         let (pools, now) = (&self.0.pools, self.millis(Instant::now()));
         let waits = now < pools.asked_at.load(Ordering::SeqCst) + ANSWERS;
@@ -85,7 +85,7 @@ impl Drain {
             needed.notify_one();
         }
         for (_, requests, waker) in best {
-            // In this order, because it may answer at once.
+            // Counted first, because the connection may answer at once.
             pools.asked.fetch_add(1, Ordering::SeqCst);
             if requests.slot_state().ask() {
                 waker.wake();
@@ -95,7 +95,7 @@ impl Drain {
         }
     }
 
-    /// One that was asked has answered: it leaves, or something has arrived on it.
+    /// Records the answer of a connection that was asked to leave: it leaves, or it stays because data has arrived.
     pub(super) fn answered(&self, leaves: bool) {
         self.0.pools.asked.fetch_sub(1, Ordering::SeqCst);
         if leaves {
@@ -105,8 +105,8 @@ impl Drain {
         }
     }
 
-    /// Whether one more connection may be waited for until its client has ended, without a place: as many as an eighth of those
-    /// that may be open, or 16.
+    /// Returns a permit to linger without a slot, if one is free. There are as many permits as an eighth of the pool's limit, but
+    /// at least 16.
     pub(super) fn leaving(&self, pool: Pool) -> Option<LingerPermit> {
         let most = (self.0.pools.limits[pool as usize] / 8).max(FEW_LEAVING);
         let one_more = |leaving: usize| (leaving < most).then(|| leaving + 1);
@@ -115,8 +115,7 @@ impl Drain {
         Some(LingerPermit::new(self))
     }
 
-    /// Returns when a connection whose client's end is waited for had better be closed, because a new one needs its place.
-    /// Cancel safe.
+    /// Waits until a new connection needs the slot of a connection that lingers. Cancel safe.
     pub(super) async fn slot_needed(&self, pool: Pool) {
         sleep(YOUNG).await;
         let (lingering, needed) = &self.0.pools.lingering[pool as usize];

@@ -1,4 +1,4 @@
-//! The I/O object of one connection: what passes through it, in both directions. What becomes of it, `conn_state` decides.
+//! The I/O object of one connection. It passes bytes in both directions; `conn_state` decides when the connection is closed.
 
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
@@ -30,19 +30,19 @@ pub(super) use socket::StreamOps;
 #[cfg(feature = "tls")]
 pub use tls::TlsStream;
 
-/// A head and a body of so many bytes together are sent from one buffer: to the kernel that is less work than two, by
-/// more than copying them costs.
+/// A head and a body of at most this many bytes together are copied into one buffer: the copy costs less than the kernel saves
+/// with one buffer instead of two.
 const SMALL: usize = 1024;
 
-/// An accepted connection, counted until it is dropped: a generation that leaves waits for it up to the deadline. It is a
+/// An accepted connection, counted until it is dropped: a generation that drains waits for it up to the deadline. It is a
 /// stream for any protocol; [`Conn::serve`] speaks HTTP on it.
 ///
-/// To drop it ends the connection as its shutdown does, with FIN, and in such a way that the client gets all that was
-/// written: what it still sends is read and discarded, by a task, until it ends too, says nothing for 2 s, or has sent for
-/// 30 s. For so long the connection counts.
+/// Dropping it ends the connection with FIN, as shutdown does, and the client still gets all bytes that were written: a task
+/// reads and discards further input until the client ends too, sends nothing for 2 s, or has sent for 30 s. The
+/// connection counts as open until then.
 pub struct Conn<T = TcpStream>(
-    /// `None` once it is dropped, or has become another. On the heap, because a future holds a value in each place that it is moved
-    /// through.
+    /// `None` once the connection is dropped or converted to another type. Boxed, because a future reserves space for a value in each
+    /// place that the value is moved through.
     Option<Box<Open<T>>>,
 );
 
@@ -53,13 +53,13 @@ struct Open<T> {
     clock: Clock,
     registration: Registration,
     timer: Timer,
-    /// What is done with it once it is dropped.
+    /// Spawns the task that lingers after the drop.
     linger: fn(Box<Open<T>>),
 }
 
 impl Conn {
     pub(crate) fn accepted(stream: TcpStream, remote: SocketAddr, drain: &Drain, slot: Slot) -> Conn {
-        // Fails only if the connection is dead by now; the first read will say so.
+        // Fails only if the connection is already dead; the first read will report it.
         let local = stream.local_addr().unwrap_or(remote);
         Conn::new(stream, remote, local, drain, slot, StreamOps::tcp())
     }
@@ -88,7 +88,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Conn<T> {
         registration: Registration,
     ) -> Conn<T> {
         let linger = |open: Box<Open<T>>| {
-            // Without a runtime there is no task to wait.
+            // No task can be spawned without a runtime.
             if let Ok(runtime) = Handle::try_current() {
                 let Open { socket, open_guard, state, .. } = *open;
                 runtime.spawn(linger(socket.stream, open_guard, state.ends(), socket.ops));
@@ -101,7 +101,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Conn<T> {
 }
 
 impl<T> Conn<T> {
-    /// The addresses of both ends, and whether the generation is retiring.
+    /// Returns the addresses of both ends, and a handle that says whether the generation is retiring.
     pub fn connect_info(&self) -> ConnectInfo {
         ConnectInfo(Arc::clone(self.requests()))
     }
@@ -110,7 +110,7 @@ impl<T> Conn<T> {
         self.open().state.requests()
     }
 
-    /// It speaks this, by these bytes, which are to be read again.
+    /// Sets the protocol that these first bytes showed. The bytes will be read again.
     pub(super) fn begin(&mut self, protocol: Protocol, bytes: Vec<u8>) {
         let open = self.open_mut();
         open.state.on_protocol(protocol, bytes, &open.clock);
@@ -121,16 +121,16 @@ impl<T> Conn<T> {
     }
 
     fn open(&self) -> &Open<T> {
-        self.0.as_ref().expect("it is there until it is dropped")
+        self.0.as_ref().expect("only drop() and tls() take it, and both consume the Conn")
     }
 
     fn open_mut(&mut self) -> &mut Open<T> {
-        self.0.as_mut().expect("it is there until it is dropped")
+        self.0.as_mut().expect("only drop() and tls() take it, and both consume the Conn")
     }
 }
 
 impl<T: AsyncWrite + Unpin> Open<T> {
-    /// Does what the state says. Ready when hyper is to read the end, or with an error.
+    /// Follows the decisions of the state. Ready when hyper is to read end-of-file, or with an error.
     fn follow(
         &mut self,
         cx: &mut Context<'_>,
@@ -140,7 +140,7 @@ impl<T: AsyncWrite + Unpin> Open<T> {
         loop {
             let close = ask(&mut self.state, &self.clock, &seen);
             if !self.state.output().is_empty() {
-                // What cannot be written now is written before anything else.
+                // Output that cannot be written now goes out before the next write of hyper.
                 let _ = self.poll_output(cx);
             }
             match close {
@@ -163,7 +163,7 @@ impl<T: AsyncWrite + Unpin> Open<T> {
                 Close::Fail(failure) => {
                     self.leave();
                     if matches!(failure, Failure::Gone | Failure::Stalled) {
-                        // What waits in the kernel would stay there for many minutes.
+                        // Unsent data would otherwise stay in the kernel for many minutes.
                         self.socket.set_reset(true);
                     }
                     return Poll::Ready(Err(failure.into()));
@@ -178,9 +178,9 @@ impl<T: AsyncWrite + Unpin> Open<T> {
         }
     }
 
-    /// There is nothing to read. Ready with end-of-file when the connection is to be closed.
+    /// Called when there is nothing to read. Ready with end-of-file when the connection is to be closed.
     fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // This task is woken when there is something new for the connection.
+        // The registry wakes this task when the mode changes or the connection is asked to leave.
         if self.registration.wake(cx.waker()) {
             self.timer.forget_task();
         }
@@ -192,7 +192,7 @@ impl<T: AsyncWrite + Unpin> Open<T> {
         close
     }
 
-    /// Writes what is said between the frames of hyper.
+    /// Writes our own frames, which go between those of hyper.
     #[inline]
     fn poll_output(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.state.output().is_empty() {
@@ -202,8 +202,8 @@ impl<T: AsyncWrite + Unpin> Open<T> {
         Poll::Ready(Ok(()))
     }
 
-    /// The end of a body without length is the end of the connection. Unless that is reached properly, it must not look
-    /// like it.
+    /// Prepares for a write. The end of the connection ends a body without length, so an incomplete one must end with RST, not
+    /// with FIN.
     #[inline]
     fn prepare_to_write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.clock.next_call();
@@ -214,13 +214,13 @@ impl<T: AsyncWrite + Unpin> Open<T> {
         self.poll_output(cx)
     }
 
-    /// Nothing could be written.
+    /// Called when nothing could be written.
     fn poll_blocked<R>(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<R>> {
         ready!(self.follow(cx, ConnState::poll_blocked))?;
         Poll::Pending
     }
 
-    /// So many of these bytes are written.
+    /// Notes that the first `n` of these bytes were written.
     fn note_written(&mut self, bufs: &[IoSlice<'_>], n: usize, cx: &Context<'_>) {
         if self.state.on_write(bufs, n, &self.clock) {
             cx.waker().wake_by_ref();
@@ -257,7 +257,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Conn<T> {
             }
             return Poll::Ready(Ok(()));
         }
-        // For one that is closed from our side nothing comes any more.
+        // Nothing is read any more from a connection that is closed from our side.
         if buf.remaining() == 0 || this.state.has_left() {
             return Poll::Ready(Ok(()));
         }
@@ -325,7 +325,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Conn<T> {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.open_mut();
         ready!(this.poll_output(cx))?;
-        // Only a stream with a buffer of its own has something to flush.
+        // Only a stream with its own buffer has something to flush.
         if this.socket.pin().poll_flush(cx)?.is_pending() {
             return this.poll_blocked(cx);
         }
@@ -366,7 +366,7 @@ impl<T> Drop for Conn<T> {
             return (open.linger)(open);
         }
         let Open { socket, open_guard, .. } = *open;
-        // In this order: the connection that gets its place comes after it.
+        // The socket is closed before its slot is free for another connection.
         drop(socket);
         drop(open_guard);
     }

@@ -1,5 +1,5 @@
-//! The state of one connection, and what becomes of it. [`Conn`](super::Conn) says what was read and written, asks whether the
-//! connection is to be closed, and does what the answer says. Here is no I/O, no waker, and no clock but the time that is given.
+//! The state of one connection, and the decision when to close it. [`Conn`](super::Conn) reports reads and writes, asks whether the
+//! connection is to be closed, and acts on the answer. This module does no I/O, has no waker, and uses only the time it is given.
 
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -19,56 +19,59 @@ pub(super) use types::{Ask, Clock, Close, Ends, Failure, Pending, Seen};
 
 pub(super) struct ConnState {
     requests: Arc<Requests>,
-    /// What it speaks if it does not begin with the preface of HTTP/2.
+    /// The protocol of a client that does not begin with the preface of HTTP/2.
     default_protocol: Protocol,
     framing: RequestFraming,
-    /// Of HTTP/2 only.
+    /// `Some` on HTTP/2 only.
     goaway: Option<Box<Goaway>>,
     progress: Progress,
     retiring: Retiring,
     /// A part of a TLS record has arrived, so a head has begun.
     part_of_record: bool,
-    /// What was written last did not fit, and when the client must have taken something of it.
+    /// The last write was blocked because the socket buffer is full.
     write_blocked: bool,
+    /// When a blocked write is given up, unless the client takes some data by then.
     stalls: Option<Instant>,
-    /// Something has been written since it was last flushed.
+    /// Something has been written since the last flush.
     unflushed: bool,
-    /// The client has ended, and hyper does not know it. It would take it for the end of the client, and drop the handler and what
-    /// is not written yet. But a client may say with it that its request is the last (RFC 9112, section 9.6), so it waits
-    /// until there is nothing left to write. The time is that of the last byte written.
+    /// Set when the client has half-closed and hyper has not been told: hyper would take the client for gone, and drop the handler
+    /// and all unwritten data. But the half-close may only mean that the request was the last (RFC 9112, section 9.6), so it is
+    /// withheld until there is nothing left to write. Holds the time of the last byte written.
     half_closed: Option<Instant>,
     ends: Ends,
-    /// What hyper is to read, and what is to be written, before anything else.
+    /// Bytes that hyper reads before anything else.
     rewind: Vec<u8>,
+    /// Bytes that are written before anything else.
     output: Vec<u8>,
 }
 
-/// How far a connection has come in normal times.
+/// The progress of a connection in normal mode.
 struct Progress {
     accepted: Instant,
-    /// When all that was asked had been answered, and how many requests that were.
+    /// How many requests had been answered when the connection last became idle, and when that was.
     idle: (u64, Instant),
-    /// The number of a head that is not complete, and since when it is waited for.
+    /// The number of the head that is incomplete, and when it began.
     head: Option<(u64, Instant)>,
-    /// Something has come since `last_received` was learnt.
+    /// Data has arrived since `last_received` was updated.
     received: bool,
-    /// Where that matters: within a body, and on HTTP/2.
+    /// When data last arrived. Updated only where it matters: within a body, and on HTTP/2.
     last_received: Instant,
     /// When the last request came, or a part of a response was written, on HTTP/2.
     got_on: Instant,
-    /// When a client of HTTP/2 was sent a PING, or could not be sent one because it takes nothing at all.
+    /// When an HTTP/2 client was last sent a PING, or would have been if a frame had not been half written.
     pinged: Option<Instant>,
 }
 
-/// What matters once it is a lame duck, or was idle for so long that it is closed as one.
+/// The state of a connection that is a lame duck, or that was idle for so long that it is closed like one.
 struct Retiring {
-    /// What it was told last, and since when the drain is a lame duck if it is one.
+    /// The mode that the connection has last acted on.
     told: Told,
+    /// When the drain became a lame duck, if it is one.
     drain_since: Option<Instant>,
-    /// When this connection learnt it.
+    /// When this connection learnt of it.
     since: Instant,
     last_byte: Instant,
-    /// It was idle for too long in normal times, and gets GOAWAY.
+    /// The connection was idle for too long in normal mode, and gets GOAWAY.
     by_itself: bool,
 }
 
@@ -120,22 +123,22 @@ impl ConnState {
         self.ends
     }
 
-    /// It is closed in normal times, because its client has been idle or too slow: nothing is read any more.
+    /// Returns whether the connection is closed in normal mode, because its client was idle or too slow. Nothing is read then.
     pub(super) fn has_left(&self) -> bool {
         self.ends.left
     }
 
-    /// What hyper is to read before anything else.
+    /// Returns the bytes that hyper is to read before anything else.
     pub(super) fn rewind(&mut self) -> &mut Vec<u8> {
         &mut self.rewind
     }
 
-    /// What is to be written before anything else.
+    /// Returns the bytes that are to be written before anything else.
     pub(super) fn output(&mut self) -> &mut Vec<u8> {
         &mut self.output
     }
 
-    /// The TLS handshake is over. The grace of a lame duck begins now; its first request is on the way.
+    /// Notes the end of the TLS handshake. The grace of a lame duck begins now, because the first request is on its way.
     #[cfg(feature = "tls")]
     pub(super) fn on_handshake(&mut self, default_protocol: Protocol, clock: &Clock) {
         self.requests.set_protocol(Protocol::Other);
@@ -143,11 +146,11 @@ impl ConnState {
         self.note_byte(clock);
     }
 
-    /// It is known what the client speaks, by these bytes, which hyper is to read.
+    /// Sets the protocol that the client's first bytes showed. hyper is to read those bytes.
     pub(super) fn on_protocol(&mut self, protocol: Protocol, mut bytes: Vec<u8>, clock: &Clock) {
         self.requests.set_protocol(protocol);
         if protocol == Protocol::Http2 {
-            // What was read so far looked like a head.
+            // The beginning of the preface was counted as a head.
             self.requests.received(0, false);
             let is_lame_duck = !self.requests.is_normal();
             self.goaway(clock).received(&mut bytes, is_lame_duck, clock);
@@ -155,7 +158,7 @@ impl ConnState {
         self.rewind = bytes;
     }
 
-    /// Returns how many of these bytes are left when those that hyper is not to see are taken out.
+    /// Takes out the bytes that hyper is not to see. Returns how many are left.
     pub(super) fn on_read(&mut self, bytes: &mut [u8], clock: &Clock) -> usize {
         self.note_byte(clock);
         self.progress.received = true;
@@ -172,19 +175,20 @@ impl ConnState {
         bytes.len() - empty_lines
     }
 
-    /// The client has ended, or the connection is broken.
+    /// Notes that the connection is broken.
     pub(super) fn on_broken(&mut self) {
         self.ends.received = true;
     }
 
-    /// The client has ended. Returns whether that must wait: not in the middle of a body, whose reader has to learn of it.
+    /// Notes the client's end of input. Returns whether to withhold it from hyper: not in the middle of a body, because the reader
+    /// of the body has to learn of it.
     pub(super) fn on_end(&mut self, clock: &Clock) -> bool {
         self.ends.received = true;
         if self.half_closed.is_some() {
             return true;
         }
         let holds = self.requests.protocol() == Protocol::Http1
-            // The end of an answer may have been handed over and not be written yet.
+            // No request is in flight once hyper has the whole response, but the rest of it may not be written yet.
             && (self.requests.are_in_flight() || self.write_blocked)
             && !self.framing.is_within_body()
             && !self.requests.options().half_close_timeout.is_zero();
@@ -194,8 +198,8 @@ impl ConnState {
         holds
     }
 
-    /// The first `n` of these bytes are written. Returns whether hyper has to read again because GOAWAY may be said: it does not by
-    /// itself.
+    /// Notes that the first `n` of these bytes were written. Returns whether hyper must be made to read again, which it does not do by
+    /// itself, because GOAWAY may be sent now.
     #[inline]
     pub(super) fn on_write(&mut self, bufs: &[IoSlice<'_>], n: usize, clock: &Clock) -> bool {
         self.on_progress(clock);
@@ -209,7 +213,7 @@ impl ConnState {
         may_be_said
     }
 
-    /// Something could be written.
+    /// Notes that something was written.
     #[inline]
     pub(super) fn on_progress(&mut self, clock: &Clock) {
         self.write_blocked = false;
@@ -221,8 +225,8 @@ impl ConnState {
         }
     }
 
-    /// Nothing could be written. The kernel has room for more only when the client has taken much, so it is asked whether it still
-    /// sends.
+    /// Decides on a blocked write. The kernel makes room only after the client has taken a lot of data, so at the deadline the
+    /// kernel is asked when it last sent something.
     pub(super) fn poll_blocked(&mut self, clock: &Clock, seen: &Seen) -> Close {
         self.write_blocked = true;
         let is_http = matches!(self.requests.protocol(), Protocol::Http1 | Protocol::Http2);
@@ -247,18 +251,18 @@ impl ConnState {
         Close::Wait(self.stalls)
     }
 
-    /// All is written to the socket.
+    /// Notes that all output is written to the socket.
     pub(super) fn on_flush(&mut self, clock: &Clock) -> Ask {
         if self.write_blocked {
             self.on_progress(clock);
         }
         let mut ask = Ask::WhenSomethingHappens;
         if self.half_closed.is_some() && !self.requests.are_in_flight() {
-            // The last response is written, and the kernel does not announce the end a second time.
+            // The last response is written. The kernel does not announce the client's end a second time, so hyper must read again.
             self.half_closed = None;
             ask = Ask::Now;
         }
-        // HTTP/2 is flushed at every turn.
+        // hyper flushes HTTP/2 at every poll, so a flush alone means nothing.
         if !self.requests.is_normal() || !std::mem::take(&mut self.unflushed) {
             return ask;
         }
@@ -273,7 +277,7 @@ impl ConnState {
         self.ends.sent = true;
     }
 
-    /// The time of the last byte matters only to a lame duck; before that, its grace begins with the lame duck.
+    /// Notes the time of a byte, on a lame duck only: before that, the grace begins when the lame duck begins.
     #[inline]
     fn note_byte(&mut self, clock: &Clock) {
         if !self.requests.is_normal() {
@@ -281,12 +285,12 @@ impl ConnState {
         }
     }
 
-    /// The client speaks HTTP/2.
+    /// Returns the GOAWAY state, and creates it on the first call: the client speaks HTTP/2.
     fn goaway(&mut self, clock: &Clock) -> &mut Goaway {
         self.goaway.get_or_insert_with(|| Box::new(Goaway::new(clock.now())))
     }
 
-    /// Learns what it was told.
+    /// Learns the mode that the connection was told.
     #[inline]
     fn learn(&mut self, clock: &Clock) {
         let told = self.requests.told();
@@ -295,17 +299,17 @@ impl ConnState {
         }
         self.retiring.told = told;
         let drain_since = self.requests.drain().mode().lame_duck_since();
-        // Told another grace, it goes on as before.
+        // A change of the grace alone does not restart it.
         if drain_since.is_none() || drain_since != self.retiring.drain_since {
             self.retiring.since = clock.now();
         }
         self.retiring.drain_since = drain_since;
     }
 
-    /// Learns the times that matter. A request of HTTP/1 needs none but the end of its response.
+    /// Updates the times that matter. On HTTP/1 outside of a body, only the end of a response does.
     #[inline]
     fn note(&mut self, clock: &Clock) {
-        // It is not idle before all is written.
+        // The connection is not idle before all output is written.
         if !self.write_blocked {
             self.note_idle(clock);
         }
@@ -325,7 +329,7 @@ impl ConnState {
         }
     }
 
-    /// All that was asked may be answered and written by now. Returns whether it has just become idle.
+    /// Checks whether all requests are answered and written. Returns whether the connection has just become idle.
     #[inline]
     fn note_idle(&mut self, clock: &Clock) -> bool {
         let total = self.requests.total();
@@ -339,14 +343,15 @@ impl ConnState {
         has_become
     }
 
-    /// The response to a request is not written completely, or a request has not come completely.
+    /// Returns whether a response is not completely written, or a request has not completely arrived, on HTTP/2.
     fn has_open_streams(&self) -> bool {
         self.goaway.as_ref().is_some_and(|goaway| goaway.has_open_streams())
     }
 
-    /// Input that is unread when a socket is closed makes the kernel send RST, and so does all that arrives later. RST destroys
-    /// what the client has not read yet: a response, a GOAWAY. A client that has gone, or has said that it sends nothing more,
-    /// need not be waited for. One that asked for the close of a server that stays is recognised by what it does not send.
+    /// Returns whether to linger. The kernel sends RST if a socket is closed with unread input, or if input arrives later, and RST
+    /// destroys data that the client has not read yet: a response, a GOAWAY. There is no need to wait for a client that has gone or
+    /// has said that it sends nothing more. In normal mode an HTTP/1 client from which nothing is pending has usually asked for the
+    /// close itself.
     pub(super) fn must_linger(&self, arrived: Pending) -> bool {
         if self.ends.received || self.requests.is_cut() {
             return false;

@@ -1,4 +1,4 @@
-//! Where HTTP/2 frames begin and end (RFC 9113, section 4.1), in one direction of a connection.
+//! Finds HTTP/2 frames (RFC 9113, section 4.1) in one direction of a connection.
 
 use std::ops::Range;
 
@@ -17,7 +17,7 @@ pub(super) const END_STREAM: u8 = 1;
 
 const HEADER: usize = 9;
 
-/// The header of a frame, and where the frame is in the bytes that were read, if it is there as a whole.
+/// The header of a frame, and the range of the whole frame in the bytes that were read, if all of it is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Frame {
     pub(super) kind: u8,
@@ -44,7 +44,7 @@ impl Frames {
         Frames { header: Vec::new(), skip: 0 }
     }
 
-    /// No frame has begun that is not complete.
+    /// Returns whether no frame, and no preface, is incomplete.
     pub(super) fn is_between(&self) -> bool {
         self.header.is_empty() && self.skip == 0
     }
@@ -64,7 +64,7 @@ impl Frames {
                 self.skip = u32::from_be_bytes([0, *a, *b, *c]) as usize;
                 let end = at + self.skip;
                 let whole = (missing == HEADER && end <= bytes.len()).then(|| at - HEADER..end);
-                // The first bit has no meaning.
+                // The first bit is reserved and must be ignored.
                 each(Frame {
                     kind: *kind,
                     flags: *flags,
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_are_found_however_the_bytes_arrive() {
+    fn frames_are_found_no_matter_how_the_bytes_arrive() {
         let wire = [PREFACE, &frame(6, 4, 0, 0), &frame(8, PING, ACK, 0), &frame(0, HEADERS, 5, 1 << 31 | 7)]
             .concat();
         let all = [(4, 0, 0), (PING, ACK, 0), (HEADERS, 5, 7)];
@@ -125,13 +125,13 @@ mod tests {
     }
 
     #[test]
-    fn random_bytes_are_read_the_same_however_they_arrive_and_nothing_is_kept_of_them() {
+    fn random_bytes_are_read_the_same_no_matter_how_they_arrive_and_are_not_kept() {
         let mut random = fastrand::Rng::with_seed(3);
         let mut seen = 0;
         for _ in 0..20_000 {
             let mut bytes = PREFACE.to_vec();
             for _ in 0..random.usize(0..8) {
-                // Lengths that are right, so that more than one frame is understood; types and flags of all kinds.
+                // The lengths are right, so that more than one frame is understood; types and flags are random.
                 bytes.extend(frame(random.u8(0..40), random.u8(0..12), random.u8(..), random.u32(..)));
             }
             bytes.extend((0..random.usize(0..30)).map(|_| random.u8(..)));

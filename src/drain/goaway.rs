@@ -1,15 +1,15 @@
-//! When and how an HTTP/2 connection of a lame duck is told to go: GOAWAY, which many clients take for an error when it
-//! meets a request, so it is said when nothing is under way.
+//! Decides when and how an HTTP/2 client of a lame duck gets GOAWAY. Many clients treat a GOAWAY that crosses a request as an
+//! error, so it is sent while nothing is in flight.
 //!
-//! A client that reads while it waits is told twice: that no more streams should come, and when it has heard that, which was
-//! the last one (RFC 9113, section 6.8), so no stream is refused. hyper does it. A client that reads only while a request is
-//! under way, as httpx does, would meet the first GOAWAY with its next request and fail that. It is told the last stream at
-//! once, and its next request is then one that it may make again. To learn which of the two a client is, it is sent PINGs
-//! while no stream is open: one that reads answers before it asks for anything else. Only of one that is near the answer
-//! is known to be missing and not late.
+//! A client that reads while it is idle gets two GOAWAYs: the first asks for no more streams, and the second, once the first is
+//! acknowledged, names the last stream (RFC 9113, section 6.8), so no stream is refused. hyper implements this. A client that
+//! reads only while a request is in flight, as httpx does, would read the first GOAWAY with its next request and fail that
+//! request. Such a client gets the last stream at once, so it may safely retry its next request. To learn which kind a client
+//! is, it gets PINGs while no stream is open: a client that reads while idle answers before its next request. The absence
+//! of an answer means something only if the client is near; otherwise the answer may just be late.
 //!
-//! hyper takes stock the moment it reads the answer to its own PING. A client may send requests right behind that answer which
-//! it had begun before it read GOAWAY (h2 does), and they would be refused. So hyper gets the answer a little later.
+//! hyper fixes the last stream as soon as it reads the answer to its own PING. A client may send requests right behind that
+//! answer that it had begun before it read GOAWAY (h2 does), and they would be refused. So hyper gets the answer a little later.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -19,76 +19,77 @@ use tokio::time::Instant;
 use super::conn_state::Clock;
 use super::frames::{ACK, DATA, END_STREAM, Frame, Frames, GOAWAY, HEADERS, PING, RST_STREAM};
 
-/// For so long nothing has to be under way before GOAWAY is said, in the beginning. The longer it has not been said, the shorter
-/// is enough, down to no time at all when it has to be: so each connection is told in one of its longest pauses.
+/// How long a connection must be quiet before GOAWAY is sent, at first. The required pause shrinks with time, to zero at the latest
+/// time for GOAWAY, so each connection gets GOAWAY in one of its longest pauses.
 const QUIET: Duration = Duration::from_millis(250);
-/// A client that is farther away than this, where packets get lost too, may only be late with its answer to a PING.
+/// The longest round trip to a near client. An answer from farther away, where packets also get lost, may only be late.
 const NEAR: Duration = Duration::from_millis(10);
-/// A PING that is not answered for so long is not read, whatever gets lost on the way.
+/// A client that has not answered a PING for this long does not read, even if packets get lost.
 const UNREAD: Duration = Duration::from_secs(1);
-/// How often a PING must be overtaken by a request before the client is taken for one that does not read: requests that were
-/// on their way already, and answers that are late on a busy machine, do that too. A PING that is not answered for as long as
-/// the connection is quiet counts as [`LONG`] of them.
+/// How many times a request must overtake the answer to a PING before the client is considered not to read while idle: a request
+/// that was already on its way, or an answer that is late on a busy machine, does that too.
 const OVERTAKEN: u32 = 16;
+/// How many of these times count for a PING that was overtaken only after [`QUIET`].
 const LONG: u32 = 8;
 
-/// More streams than hyper serves at a time. It refuses or ignores the others, and they must not be remembered.
+/// The most open streams that are remembered. hyper serves fewer at a time, and refuses or ignores the others.
 const MOST: usize = 1024;
 
-/// What our PINGs say, to know their answers.
+/// The payload of a probe PING, which identifies its answer.
 const PAYLOAD: &[u8; 8] = b"handover";
-/// The same of those that only ask whether the client is there.
+/// The payload of a PING that only asks whether the client is there.
 const ALIVE: &[u8; 8] = b"anybody?";
 
 #[derive(Debug)]
 pub(super) struct Goaway {
     received: Frames,
     sent: Frames,
-    /// The streams whose responses are not written yet.
+    /// The streams that have no complete response yet.
     open: Vec<u32>,
     last_stream: u32,
-    /// The server's first frame is sent.
+    /// The server's first frame has been sent.
     has_begun: bool,
     /// When a lame duck last received a request, or wrote the end of a response.
     last_activity: Instant,
-    /// How long its packets take there and back, once that was asked.
+    /// The round-trip time to the client, once the kernel was asked.
     round_trip: Option<Duration>,
     probe: Option<Probe>,
     client: Client,
-    /// hyper says GOAWAY, and a PING behind it.
+    /// hyper was told to send GOAWAY, and a PING behind it.
     told: bool,
-    /// A response, or a part of one, was written, or a request came.
+    /// A part of a response was written, or a request came, since [`Goaway::has_got_on`] was last called.
     gets_on: bool,
-    /// The answer to that PING, which hyper has not got yet, and when it came.
+    /// The answer to hyper's PING, which is withheld from hyper, and when it came.
     withheld: Option<(Vec<u8>, Instant)>,
     acknowledged: bool,
 }
 
-/// A PING that is not answered yet.
+/// A probe PING that is not answered yet.
 #[derive(Debug)]
 struct Probe {
     sent: Instant,
-    /// When the first request came that was sent after it, or not long before.
+    /// When the first request after the PING arrived. The client may have sent it shortly before the PING.
     overtaken: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Client {
+    /// Reads while it is idle, or is too far away to tell.
     Reads,
-    /// So often a PING was overtaken.
+    /// Not known yet; a PING has been overtaken this many times.
     Unknown(u32),
 }
 
-/// What is to be done next.
+/// The next step on the way to GOAWAY.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
-    /// Find out whether the client reads, by [`Goaway::probe`].
+    /// Find out whether the client reads while idle, with [`Goaway::probe`].
     Probe,
-    /// Have hyper say it.
+    /// Have hyper send both GOAWAYs.
     Gracefully,
-    /// Say it with [`Goaway::last`] and close.
+    /// Send [`Goaway::last`] and close.
     AtOnce,
-    /// Give hyper the answer to its PING.
+    /// Pass hyper the answer to its PING.
     Acknowledge,
 }
 
@@ -96,7 +97,7 @@ fn ping(payload: &[u8; 8]) -> Vec<u8> {
     [&[0, 0, 8, PING, 0, 0, 0, 0, 0][..], payload].concat()
 }
 
-/// Returns how many bytes are left.
+/// Removes a range. Returns how many bytes are left.
 fn take_out(bytes: &mut [u8], range: Range<usize>) -> usize {
     let left = bytes.len() - range.len();
     bytes.copy_within(range.end.., range.start);
@@ -122,7 +123,7 @@ impl Goaway {
         }
     }
 
-    /// GOAWAY that names the last stream, without an error.
+    /// Returns a GOAWAY frame that names the last stream, without an error.
     pub(super) fn last(&self) -> Vec<u8> {
         [&[0, 0, 8, GOAWAY, 0, 0, 0, 0, 0][..], &self.last_stream.to_be_bytes(), &[0; 4]].concat()
     }
@@ -131,24 +132,24 @@ impl Goaway {
         self.acknowledged
     }
 
-    /// hyper says GOAWAY now.
+    /// Notes that hyper is told to send GOAWAY now.
     pub(super) fn tell(&mut self) {
         self.told = true;
     }
 
-    /// When hyper may have the answer to its PING.
+    /// Returns when hyper may get the answer to its PING.
     pub(super) fn withheld_until(&self) -> Option<Instant> {
         let (_, came) = self.withheld.as_ref().filter(|_| self.received.is_between())?;
         Some(*came + QUIET)
     }
 
-    /// The answer to the PING of hyper.
+    /// Returns the withheld answer to hyper's PING.
     pub(super) fn acknowledge(&mut self) -> Vec<u8> {
         self.acknowledged = true;
         self.withheld.take().map(|(answer, _)| answer).unwrap_or_default()
     }
 
-    /// Returns how many of the bytes are left when what hyper must not know, or not yet, is taken out: the answers to PINGs.
+    /// Takes out the answers to our PINGs, and the answer to hyper's PING, which hyper gets later. Returns how many bytes are left.
     pub(super) fn received(&mut self, bytes: &mut [u8], is_lame_duck: bool, clock: &Clock) -> usize {
         let Goaway { received, open, last_stream, .. } = self;
         let (mut requested, mut answer) = (false, None);
@@ -182,7 +183,7 @@ impl Goaway {
                 self.withheld = Some((bytes[whole.clone()].to_vec(), clock.now()));
                 take_out(bytes, whole)
             }
-            // In two parts, hyper has one already.
+            // An answer in two parts cannot be withheld, because hyper already has the first part.
             Some(_) => {
                 self.acknowledged |= self.told;
                 bytes.len()
@@ -193,7 +194,7 @@ impl Goaway {
 
     fn answered(&mut self) {
         let Some(Probe { sent, overtaken }) = self.probe.take() else { return };
-        // A request that came sooner was on its way when the PING was sent.
+        // A request that arrived sooner than this was already on its way when the PING was sent.
         let soonest = 2 * self.round_trip.unwrap_or(NEAR);
         self.client = match (self.client, overtaken) {
             (Client::Reads, _) | (_, None) => Client::Reads,
@@ -203,7 +204,7 @@ impl Goaway {
         };
     }
 
-    /// Returns whether these bytes, which were written, end the last open stream of a lame duck.
+    /// Notes bytes that were written. Returns whether they end the last open stream of a lame duck.
     pub(super) fn sent(&mut self, bytes: &[u8], is_lame_duck: bool, clock: &Clock) -> bool {
         let Goaway { sent, open, has_begun, .. } = self;
         *has_begun = true;
@@ -223,17 +224,17 @@ impl Goaway {
         ended && self.is_idle()
     }
 
-    /// Whether a response has been under way, or a request has come, since this was asked last.
+    /// Returns whether a part of a response was written, or a request came, since the last call.
     pub(super) fn has_got_on(&mut self) -> bool {
         std::mem::take(&mut self.gets_on)
     }
 
-    /// The response to a request is not written completely, or a request has not come completely.
+    /// Returns whether a response is not completely written, or a request has not completely arrived.
     pub(super) fn has_open_streams(&self) -> bool {
         !self.open.is_empty()
     }
 
-    /// Asks whether the client is there, if something can be said between two frames now.
+    /// Returns a PING that asks whether the client is there, unless a frame is half written.
     pub(super) fn ask(&self) -> Option<Vec<u8>> {
         (self.has_begun && self.sent.is_between()).then(|| ping(ALIVE))
     }
@@ -242,15 +243,15 @@ impl Goaway {
         self.open.is_empty() && self.received.is_between() && self.sent.is_between()
     }
 
-    /// What comes next, and when, if nothing happens until then. It is a lame duck since `since`, and is to be told by
-    /// `latest`.
+    /// Returns the next step if nothing happens, and when it is due. The connection has been a lame duck since `since`, and must
+    /// get GOAWAY by `latest`.
     pub(super) fn next(&self, since: Instant, latest: Instant, clock: &Clock) -> (Instant, Step) {
         // The server's SETTINGS come first.
         if !self.is_idle() || !self.has_begun {
             return (latest, Step::Gracefully);
         }
         let (idle_since, all) = (since.max(self.last_activity), latest - since);
-        // When the pause is as long as what is then enough: QUIET * (latest - then) / (latest - since).
+        // The time at which the pause has become as long as required: QUIET * (latest - then) / (latest - since).
         let left = latest.saturating_duration_since(idle_since);
         let quiet = idle_since + left.mul_f64(QUIET.as_secs_f64() / (QUIET + all).as_secs_f64());
         match (self.client, &self.probe) {
@@ -261,23 +262,23 @@ impl Goaway {
             (Client::Unknown(times), Some(probe)) => {
                 let unread = probe.sent + if times + LONG >= OVERTAKEN { QUIET } else { UNREAD };
                 let known = unread.max(quiet);
-                // The last quarter is too late to find out.
+                // The last quarter of the time is too late to find out.
                 let late = latest - all / 4;
                 if known <= late { (known, Step::AtOnce) } else { (quiet.max(late), Step::Gracefully) }
             }
         }
     }
 
-    /// How far away the client is must be known before it is probed.
+    /// Returns whether the round-trip time must still be asked before a probe.
     pub(super) fn needs_round_trip(&self) -> bool {
         self.round_trip.is_none()
     }
 
-    /// Returns the PING that is to be sent now, to a client that is as far away as `round_trip` says.
+    /// Returns the probe PING to send now, if a client with this round-trip time is near enough.
     pub(super) fn probe(&mut self, round_trip: Option<Duration>, now: Instant) -> Option<Vec<u8>> {
         self.round_trip = self.round_trip.or(round_trip);
         if self.round_trip.is_none_or(|time| time > NEAR) {
-            // It cannot be told, so it is treated as one that reads.
+            // A late answer cannot be told from a missing one, so the client is treated as one that reads.
             self.client = Client::Reads;
             return None;
         }

@@ -1,4 +1,4 @@
-//! What is done with connections: nothing but serve them, let them end, or cut them.
+//! The mode of connections: serve them, let them end, or cut them.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ impl Mode {
     }
 }
 
-/// A mode and its number: a later one has a larger number.
+/// A mode and its number. Later modes have larger numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct VersionedMode {
     number: u64,
@@ -59,7 +59,7 @@ const NORMAL: u64 = 0;
 const LAME_DUCK: u64 = 1;
 const CUT: u64 = 2;
 
-/// What one connection was told, in one word, because every request asks for it. A later turn is a larger one.
+/// The mode that one connection was told, in one machine word, because every request reads it. Later modes have larger values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Told(pub(super) u64);
 

@@ -1,4 +1,4 @@
-//! One open connection among those of its drain, and its place in a room.
+//! Counts one open connection of its drain, and holds its slot in a pool.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -6,13 +6,13 @@ use std::sync::atomic::Ordering;
 use super::requests::Requests;
 use super::slots::{LingerPermit, Slot};
 
-/// What is counted is the I/O object, so an upgraded connection counts for as long as it lives.
+/// Counts a connection as open. The I/O object owns it, so an upgraded connection counts for as long as it lives.
 #[derive(Debug)]
 pub(super) struct OpenGuard {
     requests: Arc<Requests>,
-    /// `None` once it has made room.
+    /// `None` once the slot is given up.
     slot: Option<Slot>,
-    /// It has made room, and its client's end is waited for.
+    /// The permit to linger without a slot.
     leaving: Option<LingerPermit>,
 }
 
@@ -26,8 +26,8 @@ impl OpenGuard {
         &self.requests
     }
 
-    /// It is closed in normal times. What its client has not read yet of an earlier response must not be destroyed, so it may
-    /// linger, and once it has sent its end another connection has its place.
+    /// Notes that the connection is closed in normal mode. An RST must not destroy a response that the client has not read yet, so
+    /// the connection may linger, and gives its slot to another connection once FIN is sent.
     pub(super) fn leave(&mut self) {
         if let Some(slot) = &self.slot
             && self.requests.total() > 0
@@ -40,7 +40,7 @@ impl OpenGuard {
         self.leaving.is_some()
     }
 
-    /// Its end is sent: another connection has its place, unless too many linger without one.
+    /// Notes that FIN is sent. The slot is given up, unless too many connections linger without one.
     pub(super) fn sent_end(&mut self) {
         let Some(slot) = &self.slot else { return };
         if self.leaving.is_none() {
@@ -52,7 +52,7 @@ impl OpenGuard {
         }
     }
 
-    /// Returns when its place is needed, if it has one.
+    /// Waits until the slot is needed by a new connection; forever if it has been given up.
     pub(super) async fn slot_needed(&self) {
         match &self.slot {
             Some(slot) => self.requests.drain().slot_needed(slot.pool()).await,
@@ -64,7 +64,7 @@ impl OpenGuard {
 impl Drop for OpenGuard {
     fn drop(&mut self) {
         let shared = &self.requests.drain().0;
-        // A connection goes before the requests on it do, so here they can still be counted.
+        // The connection is dropped before its requests are, so they can still be counted here.
         if shared.turn.borrow().told().is_cut() {
             shared.requests_cut.fetch_add(self.requests.in_flight(), Ordering::SeqCst);
         }
@@ -72,7 +72,7 @@ impl Drop for OpenGuard {
         if shared.open.fetch_sub(1, Ordering::SeqCst) == 1 {
             shared.gone.notify_waiters();
         }
-        // In this order: no other connection is asked to make room that is there.
+        // The slot is free before the answer is noted, so that no other connection is asked to leave in vain.
         drop(self.slot.take());
         self.requests.leave();
     }

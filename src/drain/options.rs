@@ -13,7 +13,7 @@ use crate::error::LONGEST;
 /// let drain = handover::Drain::with_options(options);
 /// ```
 ///
-/// A time of more than 365 days is one of 365 days.
+/// A time of more than 365 days is reduced to 365 days.
 #[derive(Debug, Clone, Copy)]
 pub struct DrainOptions {
     pub(super) half_close_timeout: Duration,
@@ -27,66 +27,67 @@ pub struct DrainOptions {
 }
 
 impl DrainOptions {
-    /// How long a handler may go on without a byte of its response being written once its HTTP/1 client has closed its
-    /// sending side. Such a client may have gone, or may only have said that its request is the last. Zero treats it as
-    /// gone, as hyper does: the handler is dropped at once. Default: [`defaults::HALF_CLOSE_TIMEOUT`].
+    /// Sets how long a handler may run without a byte of its response being written once its HTTP/1 client has half-closed the
+    /// connection. Such a client may have gone, or may only have said that its request is the last. Zero treats it as gone,
+    /// as hyper does: the handler is dropped at once. Default: [`defaults::HALF_CLOSE_TIMEOUT`].
     pub fn half_close_timeout(mut self, timeout: Duration) -> DrainOptions {
         self.half_close_timeout = timeout;
         self
     }
 
-    /// How long a lame duck waits at most, and never longer than the idle grace, for a moment in which nothing is under way
-    /// on an HTTP/2 connection, to say GOAWAY then. Zero says it at once. Default: [`defaults::GOAWAY_DELAY`].
+    /// Sets how long a lame duck waits for a moment in which nothing is in flight on an HTTP/2 connection, before it sends
+    /// GOAWAY. It never waits longer than the idle grace. Zero sends GOAWAY at once. Default: [`defaults::GOAWAY_DELAY`].
     pub fn goaway_delay(mut self, delay: Duration) -> DrainOptions {
         self.goaway_delay = delay;
         self
     }
 
-    /// How long a client may take for the head of its first request, from accept on, and for that of each later one from
-    /// its first byte on. Then its connection is closed. Zero: as long as it likes. Default: [`defaults::HEADER_TIMEOUT`].
+    /// Sets how long a client may take to send the head of a request: counted from accept for the first request, and from the
+    /// first byte of the head for each later one. Then the connection is closed. Zero: no limit. Default:
+    /// [`defaults::HEADER_TIMEOUT`].
     pub fn header_timeout(mut self, timeout: Duration) -> DrainOptions {
         self.header_timeout = timeout;
         self
     }
 
-    /// How long a connection may have no request in flight, after its first one. Then it is closed: with GOAWAY if it is one of
-    /// HTTP/2, which loses no request that is on its way. Zero: as long as the client likes. Default:
-    /// [`defaults::KEEP_ALIVE_TIMEOUT`].
+    /// Sets how long a connection may be idle after its first request. Then it is closed: on HTTP/2 with GOAWAY, which loses no
+    /// request that is on its way. Zero: no limit. Default: [`defaults::KEEP_ALIVE_TIMEOUT`].
     ///
-    /// A client that sends a request in the moment in which its HTTP/1 connection is closed has to send it again, so a load
-    /// balancer in front should close its idle connections sooner than this.
+    /// A client that sends a request at the moment its HTTP/1 connection is closed has to retry it, so a load balancer in front
+    /// should close its idle connections sooner than this.
     pub fn keep_alive_timeout(mut self, timeout: Duration) -> DrainOptions {
         self.keep_alive_timeout = timeout;
         self
     }
 
-    /// How long a client may send nothing of the body that its HTTP/1 request has announced, while the handler waits for it
-    /// and has not answered. Then the body ends with an error. Zero: as long as it likes. Default: [`defaults::BODY_TIMEOUT`].
+    /// Sets how long a client may pause in the body of an HTTP/1 request while the handler has not answered. Then the body ends
+    /// with an error. Zero: no limit. Default: [`defaults::BODY_TIMEOUT`].
     ///
-    /// The bodies of HTTP/2 are for the handler to time, because its clients may wait for the answer to what they sent first.
+    /// HTTP/2 bodies have no timeout here, because a client may wait for a response before it sends more of its body. A handler
+    /// can limit them itself.
     pub fn body_timeout(mut self, timeout: Duration) -> DrainOptions {
         self.body_timeout = timeout;
         self
     }
 
-    /// How long a client may take nothing of its response. Then the connection is ended, or on HTTP/2 the stream is
-    /// reset, if only that one does not get on. Zero: as long as it likes. Default: [`defaults::SEND_TIMEOUT`].
+    /// Sets how long a client may read nothing of its response. Then the connection is closed, or, if only one HTTP/2 stream
+    /// makes no progress, that stream is reset. Zero: no limit. Default: [`defaults::SEND_TIMEOUT`].
     ///
-    /// A client that reads slowly gets on. One on this machine must take about 64 KiB in that time, because its kernel
-    /// does not tell of less.
+    /// A client that reads slowly makes progress. A client on the same machine must read about 64 KiB in that time, because
+    /// its kernel does not report less.
     pub fn send_timeout(mut self, timeout: Duration) -> DrainOptions {
         self.send_timeout = timeout;
         self
     }
 
-    /// After how long a client of HTTP/2 that has requests in flight and sends nothing gets a PING. If nothing comes for 20 s
-    /// more, its connection is ended. Zero: it is never asked. Default: [`defaults::HTTP2_PING_INTERVAL`].
+    /// Sets after how long an HTTP/2 client that has requests in flight and sends nothing gets a PING. If nothing comes for 20 s
+    /// more, its connection is closed. Zero: no PINGs. Default: [`defaults::HTTP2_PING_INTERVAL`].
     pub fn http2_ping_interval(mut self, interval: Duration) -> DrainOptions {
         self.http2_ping_interval = interval;
         self
     }
 
-    /// So many requests at a time may a client send on one HTTP/2 connection, from 1 to 1000. Default:
+    /// Sets how many requests a client may have in flight on one HTTP/2 connection, from 1 to 1000. Default:
     /// [`defaults::HTTP2_MAX_CONCURRENT_STREAMS`].
     pub fn http2_max_concurrent_streams(mut self, streams: u32) -> DrainOptions {
         self.http2_max_concurrent_streams = streams;
@@ -105,7 +106,7 @@ impl DrainOptions {
         ]
     }
 
-    /// A mistake is not reported here: see [`Server::check`](crate::Server::check).
+    /// Brings all options into their bounds, without an error: see [`Server::check`](crate::Server::check) for those.
     pub(super) fn bounded(self) -> DrainOptions {
         DrainOptions {
             half_close_timeout: self.half_close_timeout.min(LONGEST),
@@ -135,7 +136,7 @@ impl Default for DrainOptions {
     }
 }
 
-/// Zero is no limit.
+/// Returns the limit that a time sets: none if it is zero.
 pub(super) fn limit(time: Duration) -> Option<Duration> {
     (!time.is_zero()).then_some(time)
 }

@@ -1,6 +1,6 @@
-//! All connections: each is told when the mode turns, a few at a time. Told at once, ten thousand of them keep both processes
-//! of a handover from their work for tens of milliseconds, and all would be closed in the same instant a grace later.
-//! As it knows every connection, it also sums up their requests, so that no request touches a counter that all share.
+//! The registry of all connections. It tells each one when the mode changes, a few at a time: telling ten thousand connections at
+//! once would keep both processes of a handover busy for tens of milliseconds, and all would be closed in the same instant one
+//! grace later. It also sums up the requests of all connections, so that no request touches a shared counter.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,9 +15,9 @@ use super::mode::VersionedMode;
 use super::requests::Requests;
 
 const SHARDS: usize = 256;
-/// Up to so many connections are told at once.
+/// Up to this many connections are told at once.
 pub(super) const FEW: usize = SHARDS;
-/// More of them at this pace: it takes a quarter of one core, by `cargo bench -- idle`.
+/// The pace at which more connections are told. It takes a quarter of one core, by `cargo bench -- idle`.
 const PER_MILLISECOND: usize = 16;
 
 #[derive(Debug)]
@@ -31,18 +31,17 @@ struct Shard(Mutex<Connections>);
 
 #[derive(Debug, Default)]
 struct Connections {
-    /// By the number of the connection.
+    /// The open connections by number.
     open: HashMap<usize, Entry>,
-    /// The requests of those that are gone.
+    /// The number of requests on connections that are gone.
     past_requests: u64,
 }
 
 #[derive(Debug)]
 struct Entry {
-    /// Being woken changes nothing here: a task that is woken does not always come back to ask, and must be woken the next
-    /// time all the same.
+    /// Kept after it has been used: a woken task does not always register again, and must be woken the next time all the same.
     waker: Option<Waker>,
-    /// Weak, because they keep the drain, and this is a part of it.
+    /// Weak, because `Requests` holds the drain, which holds the registry.
     requests: Weak<Requests>,
 }
 
@@ -63,7 +62,7 @@ impl Shard {
     }
 }
 
-/// The entry of one connection, until it is dropped.
+/// The registration of one connection, until it is dropped.
 #[derive(Debug)]
 pub(super) struct Registration {
     shard: Arc<Shard>,
@@ -73,8 +72,8 @@ pub(super) struct Registration {
 }
 
 impl Registration {
-    /// Has this task woken at every turn from now on, instead of the one before. Returns whether it is another one: only then
-    /// a lock is taken.
+    /// Registers the task to wake from now on when the mode changes or the connection is asked to leave. Returns whether it is a
+    /// different task than before; only then is a lock taken.
     #[inline]
     pub(super) fn wake(&mut self, waker: &Waker) -> bool {
         let is_another = !self.waker.as_ref().is_some_and(|known| known.will_wake(waker));
@@ -93,7 +92,7 @@ impl Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        // Under one lock, so that the sum never goes down.
+        // Both changes are made under one lock, so that the sum never goes down.
         let mut connections = self.shard.lock();
         if connections.open.remove(&self.number).is_some() {
             connections.past_requests += self.requests.total();
@@ -106,7 +105,8 @@ impl Registry {
         Registry { shards: (0..SHARDS).map(|_| Arc::default()).collect(), next: AtomicUsize::new(0) }
     }
 
-    /// Connections are spread evenly. One that comes while others are told is told the turn that `turn` has, here or there.
+    /// Registers a connection; the shards fill evenly. A connection that registers during a mode change learns the new mode either
+    /// here or when its shard is told.
     pub(super) fn register(
         &self,
         requests: &Arc<Requests>,
@@ -128,7 +128,7 @@ impl Registry {
         sum
     }
 
-    /// Since the first connection.
+    /// Returns the number of requests since the first connection.
     pub(super) fn requests(&self) -> u64 {
         let of = |connections: &Connections| {
             let open = connections.open.values().filter_map(|entry| entry.requests.upgrade());
@@ -151,7 +151,7 @@ impl Registry {
         self.shards.iter().for_each(|shard| shard.tell(turn));
     }
 
-    /// Tells `connections` at their pace, until another turn tells them anew.
+    /// Tells all connections at [`PER_MILLISECOND`], and stops once the mode has changed again.
     pub(super) async fn tell_slowly(
         &self,
         turn: VersionedMode,

@@ -1,10 +1,10 @@
-//! Where requests begin and end in the bytes of an HTTP/1 client (RFC 9112). hyper knows it too, but does not tell: how much
-//! of what it has read belongs to a later request, or whether a body is complete. The connection asks here before it takes
-//! a client for one that has nothing more to say. Nothing is validated: hyper closes a connection that sends nonsense.
+//! Finds the beginning and end of requests in the bytes of an HTTP/1 client (RFC 9112). hyper does not expose how much of its
+//! input belongs to a later request, or whether a body is complete. The connection needs to know both before it decides that
+//! a client sends nothing more. Nothing is validated here: hyper closes a connection that sends malformed requests.
 
 use memchr::memchr;
 
-/// No line that matters is longer: the name of a header, a colon and a number.
+/// The longest line that matters: the name of a header, a colon and a number.
 const LINE: usize = 128;
 
 #[derive(Debug, Default)]
@@ -17,23 +17,24 @@ pub(super) struct RequestFraming {
     body: BodyLength,
 }
 
-/// What the next byte belongs to.
+/// The part of a request to which the next byte belongs.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum Part {
     /// No request, or an empty line before one.
     #[default]
     Between,
     Head,
-    /// So many more bytes of a body, or of a chunk and the end of its line.
+    /// A body with this many bytes left.
     Body(u64),
+    /// A chunk with this many bytes left, including the line end behind it.
     Chunk(u64),
     ChunkSize,
     Trailers,
-    /// A length that cannot be understood; hyper refuses it.
+    /// After a length that cannot be parsed; hyper refuses the request.
     Unknown,
 }
 
-/// What the head says of the body so far.
+/// The length of the body, according to the head so far.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum BodyLength {
     #[default]
@@ -44,8 +45,8 @@ enum BodyLength {
 }
 
 impl RequestFraming {
-    /// Returns how many bytes at the end of these are empty lines between two requests, which a server ignores (RFC 9112,
-    /// section 2.2).
+    /// Reads bytes. Returns how many bytes at their end are empty lines between two requests, which a server ignores (RFC
+    /// 9112, section 2.2).
     pub(super) fn read(&mut self, mut bytes: &[u8]) -> usize {
         while !bytes.is_empty() {
             match self.part {
@@ -76,7 +77,7 @@ impl RequestFraming {
         0
     }
 
-    /// Returns what is left. Every request comes through here, and most lines are of no interest.
+    /// Reads lines of a head and returns the rest. This is the fast path of every request: most lines are skipped without a copy.
     fn read_head<'a>(&mut self, mut bytes: &'a [u8]) -> &'a [u8] {
         while self.part == Part::Head && self.line.is_empty() {
             let Some(end) = memchr(b'\n', bytes) else { break };
@@ -89,7 +90,7 @@ impl RequestFraming {
         if self.part == Part::Head { self.read_line(bytes) } else { bytes }
     }
 
-    /// Returns what is left.
+    /// Reads up to the end of a line and returns the rest.
     fn read_line<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
         let end = memchr(b'\n', bytes);
         let line = &bytes[..end.unwrap_or(bytes.len())];
@@ -101,7 +102,7 @@ impl RequestFraming {
         &bytes[end + 1..]
     }
 
-    /// A line without the `\n` that ends it.
+    /// Processes a line, which is passed without its `\n`.
     fn line(&mut self, line: &[u8]) {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         match self.part {
@@ -118,7 +119,7 @@ impl RequestFraming {
             Part::ChunkSize => {
                 self.part = match chunk_size(line) {
                     Some(0) => Part::Trailers,
-                    // The line end behind it.
+                    // Two more bytes for the line end behind the chunk.
                     Some(size) => size.checked_add(2).map_or(Part::Unknown, Part::Chunk),
                     None => Part::Unknown,
                 };
@@ -132,7 +133,7 @@ impl RequestFraming {
         let Some(colon) = memchr(b':', line) else { return };
         let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
         if name.eq_ignore_ascii_case(b"transfer-encoding") {
-            // hyper accepts no other last encoding, and it counts more than a length.
+            // hyper refuses any other last encoding, and the encoding takes precedence over a length.
             self.body = BodyLength::Chunked;
         } else if name.eq_ignore_ascii_case(b"content-length") && self.body != BodyLength::Chunked {
             self.body = number(value, 10).map_or(BodyLength::Unknown, BodyLength::Bytes);
@@ -143,25 +144,25 @@ impl RequestFraming {
         self.heads
     }
 
-    /// A head has begun and is not complete.
+    /// Returns whether a head has begun and is not complete.
     pub(super) fn is_within_head(&self) -> bool {
         self.part == Part::Head
     }
 
-    /// A body has begun and is not complete, as far as can be known.
+    /// Returns whether a body has begun and is not known to be complete.
     pub(super) fn is_within_body(&self) -> bool {
         !matches!(self.part, Part::Between | Part::Head)
     }
 }
 
-/// The number before an extension.
+/// Parses the size of a chunk, and ignores an extension behind it.
 fn chunk_size(line: &[u8]) -> Option<u64> {
     let end = line.iter().position(|byte| !byte.is_ascii_hexdigit()).unwrap_or(line.len());
     number(&line[..end], 16)
 }
 
 fn number(digits: &[u8], radix: u32) -> Option<u64> {
-    // A sign is no digit.
+    // `from_str_radix` accepts a sign, but HTTP does not.
     let digits = std::str::from_utf8(digits).ok().filter(|digits| !digits.starts_with('+'))?;
     u64::from_str_radix(digits, radix).ok()
 }
@@ -174,7 +175,7 @@ mod tests {
     type Expected = (u64, bool, bool, usize);
 
     #[test]
-    fn requests_end_where_they_should_however_the_bytes_arrive() {
+    fn requests_end_where_they_should_no_matter_how_the_bytes_arrive() {
         let table: [(&str, Expected); 24] = [
             ("", (0, false, false, 0)),
             ("\r\n", (0, false, false, 2)),
@@ -215,7 +216,7 @@ mod tests {
                 let mut framing = RequestFraming::default();
                 let empty =
                     bytes.as_bytes().chunks(size).map(|chunk| framing.read(chunk)).fold(0, |sum, n| {
-                        // All of a read that was empty lines continues those of the one before.
+                        // A read of nothing but empty lines continues those of the read before.
                         if n == size { sum + n } else { n }
                     });
                 let actual = (framing.heads(), framing.is_within_head(), framing.is_within_body());

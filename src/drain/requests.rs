@@ -1,4 +1,4 @@
-//! What one connection has in flight. Each connection has its own record, because a counter that all requests of a
+//! The requests in flight on one connection. Each connection has its own record, because a counter that all requests of a
 //! process share costs more than everything else here.
 
 use std::net::SocketAddr;
@@ -15,8 +15,8 @@ use super::slots::{EvictionPriority, Pool, SlotState};
 use super::{Drain, Retiring};
 use crate::sock_diag;
 
-/// What a request says of its connection: an extension of every request that [`Server::serve`] and [`Conn::serve`] hand
-/// to the service.
+/// Information about the connection of a request: an extension of every request that [`Server::serve`] and [`Conn::serve`]
+/// pass to the service.
 ///
 /// [`Server::serve`]: crate::Server::serve
 /// [`Conn::serve`]: crate::Conn::serve
@@ -24,26 +24,26 @@ use crate::sock_diag;
 pub struct ConnectInfo(pub(super) Arc<Requests>);
 
 impl ConnectInfo {
-    /// The client.
+    /// Returns the address of the client.
     pub fn remote(&self) -> SocketAddr {
         self.0.remote
     }
 
-    /// The address of this server that the client connected to.
+    /// Returns the address of this server that the client connected to.
     pub fn local(&self) -> SocketAddr {
         self.0.local
     }
 
-    /// Tells a response that lasts (a stream of events, an upgraded connection) when to end.
+    /// Returns a handle that tells a long response (a stream of events, an upgraded connection) when to end.
     pub fn retiring(&self) -> Retiring {
         self.0.drain.retiring()
     }
 
-    /// Whether the client has closed its sending side by now, or the connection is gone. The kernel is asked (sock_diag(7)),
-    /// which knows it before the server has read that far; where it does not say, the answer is no.
+    /// Returns whether the client has half-closed the connection, or the connection is gone. The kernel is asked (sock_diag(7)),
+    /// which knows it before the server has read that far. If the kernel does not say, the result is false.
     ///
-    /// Such a client may still wait for its answer (see [`Server::half_close_timeout`]), so this is for a request that had
-    /// better not be begun if its client does not wait for it any more.
+    /// Such a client may still wait for its response (see [`Server::half_close_timeout`]). Use this to skip the work for an
+    /// expensive request when its client may be gone.
     ///
     /// [`Server::half_close_timeout`]: crate::Server::half_close_timeout
     pub fn client_has_ended(&self) -> bool {
@@ -51,23 +51,23 @@ impl ConnectInfo {
     }
 }
 
-/// What a connection speaks.
+/// The protocol of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Protocol {
-    /// Not known before the TLS handshake.
+    /// The TLS handshake is not over.
     Handshake,
     /// Too little was received to tell HTTP/1 from HTTP/2.
     Unknown,
     Http1,
     Http2,
-    /// It has no moment at which the server may close without asking.
+    /// A protocol (such as an upgraded one) that only the application may close.
     Other,
 }
 
 /// A connection that waits for its requests to end.
 #[derive(Debug, Default)]
 struct Waiting {
-    /// Who is told when none is in flight any more: hyper does not always read again by itself then.
+    /// The task to wake when no request is in flight any more: hyper does not always read again by itself.
     waker: Option<Waker>,
     last_end: Option<Instant>,
 }
@@ -80,23 +80,23 @@ pub(super) struct Requests {
     /// See [`Told`].
     told: AtomicU64,
     protocol: AtomicU8,
-    /// Requests since the connection was accepted. Only its task writes it, so that this needs no locked instruction.
+    /// Requests since the connection was accepted. Only the task of the connection writes it, so no locked instruction is needed.
     begun: AtomicU64,
     ended: AtomicU64,
     waiting: Mutex<Waiting>,
-    /// Heads of HTTP/1 that have arrived. If they are more than have begun, hyper has some of them in its buffer.
+    /// HTTP/1 heads that have arrived. If there are more than `begun`, hyper has some of them in its buffer.
     heads: AtomicU64,
     /// A part of the next head has arrived, or has reached the kernel.
     more: AtomicBool,
     /// The client said that its request is the last.
     client_closes: AtomicBool,
-    /// A response is under way whose end only the end of the connection tells.
+    /// The response in flight has no length: only the end of the connection ends it.
     unframed: AtomicBool,
-    /// A lame duck with HTTP/2 may say GOAWAY.
+    /// The HTTP/2 connection may send GOAWAY.
     goaway: AtomicBool,
     /// The response to the last request has begun.
     answered: AtomicBool,
-    /// A stream of HTTP/2 is a tunnel (CONNECT), whose end only its two ends know.
+    /// An HTTP/2 stream is a tunnel (CONNECT); only its two ends know when it is over.
     tunnel: AtomicBool,
     slot_state: SlotState,
 }
@@ -133,7 +133,7 @@ impl Requests {
         &self.drain
     }
 
-    /// Tells it what mode it is in from now on, unless it was told something later.
+    /// Tells the connection its mode from now on, unless it was already told a later one.
     pub(super) fn tell(&self, turn: VersionedMode) {
         self.told.fetch_max(turn.told().0, Ordering::SeqCst);
     }
@@ -166,7 +166,7 @@ impl Requests {
     }
 
     pub(super) fn in_flight(&self) -> u64 {
-        // In this order, or one that begins and ends between the two looks would count as less than none.
+        // `ended` is read first: a request that begins and ends between the two reads would otherwise make the difference negative.
         let ended = self.ended.load(Ordering::Acquire);
         self.begun.load(Ordering::Relaxed) - ended
     }
@@ -188,13 +188,13 @@ impl Requests {
         self.more.store(more, Ordering::Relaxed);
     }
 
-    /// No request is pipelined behind those that have begun, which a `Connection: close` would leave unanswered.
+    /// Returns whether no request is pipelined behind those that have begun. `Connection: close` would leave it unanswered.
     pub(super) fn is_last(&self) -> bool {
         !self.more.load(Ordering::Relaxed)
             && self.heads.load(Ordering::Relaxed) <= self.begun.load(Ordering::Relaxed)
     }
 
-    /// Has the task woken when no request is in flight any more.
+    /// Registers the task to wake when no request is in flight any more.
     pub(super) fn wait(&self, cx: &Context<'_>) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         if !waiting.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
@@ -202,7 +202,7 @@ impl Requests {
         }
     }
 
-    /// When the last request of a lame duck ended. What it answered may not be written yet.
+    /// Returns when the last request of a lame duck ended. Its response may not be written yet.
     pub(super) fn last_end(&self) -> Option<Instant> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).last_end
     }
@@ -215,7 +215,7 @@ impl Requests {
         self.client_closes.load(Ordering::Relaxed)
     }
 
-    /// The response to the request that has begun last is under way.
+    /// Notes that the response to the latest request has begun.
     pub(super) fn set_answered(&self) {
         self.answered.store(true, Ordering::Relaxed);
     }
@@ -236,7 +236,7 @@ impl Requests {
         &self.slot_state
     }
 
-    /// All that was asked is answered, and written.
+    /// Notes that all requests are answered.
     pub(super) fn set_idle(&self, now: Instant) {
         self.slot_state.set_idle(self.drain.millis(now));
     }
@@ -245,7 +245,7 @@ impl Requests {
         self.slot_state.idle_since().map(|since| self.drain.0.epoch + Duration::from_millis(since))
     }
 
-    /// How gladly it makes room, and since when, if it may.
+    /// Returns the eviction priority, and since when the connection has been idle, if it may be evicted.
     pub(super) fn candidate(&self) -> Option<(EvictionPriority, u64)> {
         let since = self.slot_state.idle_since()?;
         let (begun, heads) = (self.begun.load(Ordering::Relaxed), self.heads.load(Ordering::Relaxed));
@@ -255,7 +255,7 @@ impl Requests {
         let priority = match self.protocol() {
             Protocol::Other => return None,
             Protocol::Unknown => EvictionPriority::Silent,
-            // A handshake takes a client that is far away some time.
+            // A handshake with a distant client takes some time, so it is not treated as silent.
             Protocol::Handshake => EvictionPriority::Incomplete,
             Protocol::Http1 | Protocol::Http2 if begun == 0 => EvictionPriority::Incomplete,
             Protocol::Http1 | Protocol::Http2 => EvictionPriority::Idle,
@@ -263,16 +263,16 @@ impl Requests {
         Some((priority, since))
     }
 
-    /// It was asked to make room, and something is under way by now.
+    /// Refuses the request to leave, because data has arrived meanwhile.
     pub(super) fn stay(&self, now: Instant) {
         if self.slot_state.answer() {
-            // It is not asked again at once.
+            // The idle time starts again, so the connection is not asked again at once.
             self.set_idle(now);
             self.drain.answered(false);
         }
     }
 
-    /// It is closed. If it was asked to make room, it has.
+    /// Notes that the connection is closed, which also answers a request to leave.
     pub(super) fn leave(&self) {
         if self.slot_state.answer() {
             self.drain.answered(true);
@@ -314,18 +314,18 @@ impl Requests {
     }
 }
 
-/// A request that was handed to the service and whose response body has not ended.
+/// A request in flight: the service has it, and its response body has not ended.
 #[derive(Debug)]
 pub(super) struct InFlight(pub(super) Arc<Requests>);
 
 impl Drop for InFlight {
     fn drop(&mut self) {
         let requests = &self.0;
-        // Streams of HTTP/2 end on any thread: the last one there sees what the others saw begin.
+        // HTTP/2 streams end on any thread. AcqRel makes all that the others saw begin visible to the last one.
         let ended = requests.ended.fetch_add(1, Ordering::AcqRel) + 1;
         let last = ended == requests.begun.load(Ordering::Relaxed);
         if last && requests.protocol() == Protocol::Http2 {
-            // Its connection finds out whether all is written.
+            // The connection checks separately whether all output is written.
             requests.set_idle(Instant::now());
         }
         if last && !requests.is_normal() {

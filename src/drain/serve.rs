@@ -1,4 +1,4 @@
-//! HTTP on one connection: which version it is, and how it ends.
+//! Serves HTTP on one connection: detects the version, and ends the connection gracefully.
 
 use std::future::poll_fn;
 use std::io;
@@ -22,12 +22,12 @@ use super::tracked_service::Tracked;
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Conn<T> {
-    /// Serves HTTP/1 or HTTP/2, whichever the client speaks, until the connection ends, and lets it end as its version
-    /// allows once its [`Drain`](crate::Drain) is a lame duck. Upgrades work, and what is upgraded counts on.
+    /// Serves HTTP/1 or HTTP/2, depending on the client, until the connection ends. Once its [`Drain`](crate::Drain) is a lame
+    /// duck, the connection ends as its HTTP version allows. Upgrades work, and an upgraded connection still counts.
     ///
     /// # Errors
     ///
-    /// When the client broke the protocol or went away in the middle of an exchange.
+    /// Fails if the client violates the protocol or goes away in the middle of an exchange.
     pub fn serve<S, B>(self, service: S) -> impl Future<Output = Result<(), BoxError>>
     where
         S: Service<Request<Incoming>, Response = Response<B>> + Send + 'static,
@@ -40,8 +40,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Conn<T> {
         serve(self, service)
     }
 
-    /// By its first bytes, not by ALPN alone: a client that agreed on HTTP/2 and has not said anything yet is idle like any
-    /// other. Reads until they differ from the preface of HTTP/2, or are it, and gives them back.
+    /// Detects the protocol by its first bytes, not by ALPN alone: a client that agreed on HTTP/2 and has not sent anything yet is
+    /// idle like any other. Reads until the bytes differ from the preface of HTTP/2 or complete it; they will be read again.
     async fn find_out_protocol(&mut self) -> io::Result<Protocol> {
         let mut received = Vec::with_capacity(1024);
         let protocol = loop {
@@ -79,9 +79,8 @@ where
     let io = TokioIo::new(conn);
     if protocol == Protocol::Http1 {
         let mut conn = pin!(http1::Builder::new().serve_connection(io, service).with_upgrades());
-        return poll_fn(|cx| match requests.is_cut() {
-            true => Poll::Ready(Ok(())),
-            false => conn.as_mut().poll(cx).map_err(Into::into),
+        return poll_fn(|cx| {
+            if requests.is_cut() { Poll::Ready(Ok(())) } else { conn.as_mut().poll(cx).map_err(Into::into) }
         })
         .await;
     }
@@ -89,12 +88,12 @@ where
     let mut builder = http2::Builder::new(StreamExecutor { send_timeout: options.send_timeout });
     builder.timer(TokioTimer::new());
     builder.max_concurrent_streams(options.http2_max_concurrent_streams);
-    // What hyper has today, said here so that it stays: a client that opens and resets streams without end, or sends
-    // headers without end, is told to go. Its own PING is not used, because it would not tell a client that is gone from one
-    // whose answer is withheld (see `goaway`).
+    // These are hyper's defaults today, fixed here so that they stay: a client that keeps opening and resetting streams, or sends
+    // endless headers, is disconnected. hyper's keep-alive PING is not used, because hyper could not tell a client that is gone
+    // from one that has answered while the answer is withheld (see `goaway`).
     builder.max_header_list_size(16 * 1024);
     builder.max_pending_accept_reset_streams(20).max_local_error_reset_streams(1024);
-    // On the heap too: it is many times as large as what an HTTP/1 connection needs.
+    // Boxed, because it is many times as large as the state of an HTTP/1 connection.
     let mut conn = Box::pin(builder.serve_connection(io, ChunkedService(service)));
     let mut told = false;
     poll_fn(|cx| {
@@ -106,7 +105,7 @@ where
             if polled.is_ready() || told || !requests.says_goaway() {
                 return polled;
             }
-            // GOAWAY, and a PING whose acknowledgement shows that no stream is on its way any more.
+            // Sends GOAWAY, and a PING; its acknowledgement shows that no stream is on its way any more.
             conn.as_mut().graceful_shutdown();
             told = true;
         }

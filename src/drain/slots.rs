@@ -1,4 +1,4 @@
-//! The places that connections have in the rooms of a drain, and what each knows of its own.
+//! The pools of a drain that limit its connections, and the slot of each connection.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -7,34 +7,34 @@ use tokio::sync::Notify;
 
 use super::Drain;
 
-/// A connection that has been idle for less makes no room: its client may pause for so long between two requests.
+/// How long a connection must be idle before it may be evicted: a client may pause this long between two requests.
 const PAUSE: Duration = Duration::from_secs(1);
-/// One that is younger makes none either: its first request follows the handshake at once.
+/// How old a connection without a request must be before it may be evicted: the first request usually follows the handshake at once.
 pub(super) const YOUNG: Duration = Duration::from_millis(100);
-/// Connections to addresses that have room of their own.
+/// The limit of the reserved pool.
 const RESERVED: usize = 64;
 
-/// Which room a connection takes.
+/// The pool to which a connection belongs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pool {
     Public,
-    /// For those who operate the server.
+    /// Connections to separate addresses for the operators of the server.
     Reserved,
 }
 
 #[derive(Debug)]
 pub(super) struct Pools {
-    /// Open connections, in each room.
+    /// Taken slots, by pool.
     open: [AtomicUsize; 2],
-    /// At so many a new one has to wait.
+    /// The number of taken slots at which a new connection has to wait, by pool.
     pub(super) limits: [usize; 2],
-    /// Those that were asked to make room and have not answered.
+    /// How many connections were asked to leave and have not answered.
     pub(super) asked: AtomicUsize,
-    /// When some were last asked, by the clock of the drain.
+    /// When connections were last asked, by the clock of the drain.
     pub(super) asked_at: AtomicU64,
-    /// Those whose end is sent and whose client's is waited for, without a place.
+    /// How many connections linger without a slot.
     pub(super) leaving: AtomicUsize,
-    /// Those that hold a slot meanwhile: in each pool, how many, and what wakes the one that has waited longest when its slot is needed.
+    /// How many connections linger with a slot, by pool, and what wakes the one that has waited longest when its slot is needed.
     pub(super) lingering: [(AtomicUsize, Notify); 2],
     pub(super) evicted: AtomicU64,
 }
@@ -52,7 +52,7 @@ impl Pools {
         }
     }
 
-    /// Connections that have made room.
+    /// Returns how many connections have been evicted.
     pub(super) fn evicted(&self) -> u64 {
         self.evicted.load(Ordering::Relaxed)
     }
@@ -66,7 +66,7 @@ impl Pools {
         self.open[pool as usize].load(Ordering::SeqCst)
     }
 
-    /// One more, if there is room.
+    /// Takes a slot if one is free. Returns whether it did.
     pub(super) fn take(&self, pool: Pool) -> bool {
         let limit = self.limits[pool as usize];
         let taken = |open: usize| (open < limit).then(|| open + 1);
@@ -77,7 +77,7 @@ impl Pools {
         self.open[pool as usize].fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Returns whether a new connection may have waited for it.
+    /// Gives a slot back. Returns whether a new connection may have waited for it.
     fn give_back(&self, pool: Pool) -> bool {
         self.open[pool as usize].fetch_sub(1, Ordering::SeqCst) == self.limits[pool as usize]
     }
@@ -91,7 +91,7 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
-    /// Of one that has been taken.
+    /// Wraps a slot that has already been taken.
     pub(super) fn new(drain: &Drain, pool: Pool) -> Slot {
         Slot { drain: drain.clone(), pool }
     }
@@ -109,12 +109,12 @@ impl Drop for Slot {
     }
 }
 
-/// Counts a connection that has made room and whose client may still be sending.
+/// Allows a connection that has given up its slot to linger while its client may still be sending.
 #[derive(Debug)]
 pub(super) struct LingerPermit(Drain);
 
 impl LingerPermit {
-    /// Of one that has been counted.
+    /// Wraps a permit that has already been counted.
     pub(super) fn new(drain: &Drain) -> LingerPermit {
         LingerPermit(drain.clone())
     }
@@ -126,13 +126,13 @@ impl Drop for LingerPermit {
     }
 }
 
-/// What a connection knows of its place.
+/// The state of a connection with regard to its slot.
 #[derive(Debug)]
 pub(super) struct SlotState {
     pool: Pool,
-    /// When it was accepted, or has last become idle, by the clock of the drain; [`BUSY`] while it is not.
+    /// When the connection was accepted or last became idle, by the clock of the drain; [`BUSY`] while it is not idle.
     idle_since: AtomicU64,
-    /// It is asked to make room, and has not answered.
+    /// The connection was asked to leave, and has not answered.
     asked: AtomicBool,
 }
 
@@ -159,7 +159,7 @@ impl SlotState {
         self.pool == pool && !self.is_asked()
     }
 
-    /// Returns whether it was not asked yet.
+    /// Asks the connection to leave. Returns whether it had not been asked already.
     pub(super) fn ask(&self) -> bool {
         !self.asked.swap(true, Ordering::SeqCst)
     }
@@ -168,16 +168,16 @@ impl SlotState {
         self.asked.load(Ordering::Relaxed)
     }
 
-    /// Returns whether it was asked.
+    /// Clears the request to leave. Returns whether there was one.
     pub(super) fn answer(&self) -> bool {
         self.asked.swap(false, Ordering::SeqCst)
     }
 }
 
-/// How gladly a connection is asked to make room, and since when it could be.
+/// The eviction priority of a connection, and since when it has been idle.
 pub(super) type Candidate = (EvictionPriority, u64);
 
-/// In this order.
+/// The order of eviction; the first is evicted first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum EvictionPriority {
     Silent,
@@ -186,7 +186,7 @@ pub(super) enum EvictionPriority {
 }
 
 impl EvictionPriority {
-    /// After how many milliseconds.
+    /// Returns for how many milliseconds a connection must be idle before it may be evicted.
     pub(super) fn waits(self) -> u64 {
         let time = if self == EvictionPriority::Idle { PAUSE } else { YOUNG };
         time.as_millis() as u64

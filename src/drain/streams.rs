@@ -1,5 +1,5 @@
-//! The streams of HTTP/2, of which hyper makes a task each. Where the client takes nothing of a response, hyper waits for it
-//! for ever and does not ask the body, so the time is kept around hyper's task. To drop it resets the stream.
+//! The send timeout of HTTP/2 streams. hyper spawns a task for each stream. If the client reads nothing of a response, hyper waits
+//! forever and does not poll the body, so the timeout wraps hyper's task. Dropping that task resets the stream.
 
 use std::cell::Cell;
 use std::pin::Pin;
@@ -16,18 +16,19 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::options;
 
-/// What hyper gets at a time, so that a client that takes a little shows that it gets on: one frame of the usual size.
+/// How many bytes of a body hyper gets at a time: one frame of the usual size, so that a client that reads a little is seen to
+/// make progress.
 const PIECE: usize = 16 * 1024;
-/// The body has nothing to send yet, or there is none: hyper does not wait for the client.
+/// The turn of the server: there is no response yet, or the body has nothing to send, so hyper does not wait for the client.
 const SERVER: u64 = 0;
 
 task_local! {
-    /// Whose turn it is in the response of the stream that is polled: [`SERVER`], or the number of the piece that the client
-    /// is to take. hyper asks the service and the body in the task of their stream.
+    /// The turn in the response of the stream that is being polled: [`SERVER`], or the number of the piece that the client is to
+    /// read. hyper polls the service and the body in the task of their stream.
     static TURN: Cell<u64>;
 }
 
-/// hyper has something more to send, and waits for the client to take it.
+/// Notes that hyper has something more to send, and waits for the client to read it.
 fn client_is_to_read() {
     let _ = TURN.try_with(|turn| turn.set(turn.get() + 1));
 }
@@ -36,7 +37,7 @@ fn server_is_to_write() {
     let _ = TURN.try_with(|turn| turn.set(SERVER));
 }
 
-/// Makes the tasks of one connection.
+/// Spawns the stream tasks of one connection.
 #[derive(Debug, Clone)]
 pub(super) struct StreamExecutor {
     pub(super) send_timeout: Duration,
@@ -59,21 +60,21 @@ where
 }
 
 pin_project! {
-    /// A stream that ends when its client has taken nothing for too long.
+    /// A stream that ends when its client has read nothing for too long.
     struct Timed<F> {
         #[pin]
         stream: F,
         turn: u64,
         timeout: Duration,
-        // On the heap, because few streams wait and every one is moved.
+        // Boxed, because few streams wait and every one is moved.
         waiting: Option<Box<Waiting>>,
     }
 }
 
-/// For a client that is to take something.
+/// The wait for a client to read something.
 struct Waiting {
     turn: u64,
-    /// Since when it is the client's.
+    /// When this turn began.
     since: Instant,
     timer: Pin<Box<Sleep>>,
 }
@@ -91,11 +92,11 @@ impl Waiting {
         }
         loop {
             let deadline = self.since + timeout;
-            // It is set anew only when it has expired.
+            // The timer is reset only after it has expired, which is cheaper than at every turn.
             ready!(self.timer.as_mut().poll(cx));
             let now = Instant::now();
             if now.saturating_duration_since(deadline) > super::PAUSED {
-                // This process did not run, so the client could not get on.
+                // This process was not running, so the client could not make progress.
                 self.since = now;
                 self.timer.as_mut().reset(now + timeout);
             } else if self.timer.deadline() >= deadline {
@@ -128,7 +129,7 @@ impl<F: Future<Output = ()>> Future for Timed<F> {
         }
         let waiting = this.waiting.get_or_insert_with(|| Box::new(Waiting::new(turn, *this.timeout)));
         ready!(waiting.poll(turn, *this.timeout, cx));
-        tracing::debug!(timeout = ?this.timeout, "a stream whose client takes nothing is reset");
+        tracing::debug!(timeout = ?this.timeout, "HTTP/2 stream reset: the client reads nothing");
         Poll::Ready(())
     }
 }
@@ -168,14 +169,14 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let response = ready!(this.future.poll(cx))?;
-        // Its head is to be sent first.
+        // The head is to be sent first.
         client_is_to_read();
         Poll::Ready(Ok(response.map(|body| ChunkedBody { rest: None, body })))
     }
 }
 
 pin_project! {
-    /// A response body in pieces, which tells whose turn it is.
+    /// A response body in pieces, which keeps track of the turn.
     #[derive(Debug)]
     pub(super) struct ChunkedBody<B: Body> {
         rest: Option<B::Data>,
@@ -204,7 +205,7 @@ impl<B: Body> Body for ChunkedBody<B> {
             match frame.map(|frame| frame.map(Frame::into_data)) {
                 Some(Ok(Ok(data))) => *this.rest = Some(data),
                 Some(Ok(Err(other))) => {
-                    // Not data, so trailers.
+                    // A frame that is not data is trailers.
                     let Ok(trailers) = other.into_trailers() else { return Poll::Ready(None) };
                     return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
                 }

@@ -1,6 +1,6 @@
-//! The drain without sockets, processes or real time: `tokio::io::duplex` and a paused clock. `http1` and `http2` hold
-//! one table each; here are the service that they talk to and what does not depend on a protocol. `sockets` has what needs
-//! a kernel.
+//! Tests the drain without sockets, processes or real time: `tokio::io::duplex` and a paused clock. `http1` and `http2` hold
+//! one table each; this module has the service under test and the tests that do not depend on a protocol. `sockets` has the
+//! tests that need a kernel.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -29,7 +29,7 @@ fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
 }
 
-/// The nearest second: clocks tick in milliseconds, and some tables have a slow wire.
+/// Returns the time since `since`, to the nearest second: clocks tick in milliseconds, and some tables have a slow wire.
 fn rounded(since: Instant) -> u64 {
     since.elapsed().as_secs_f64().round() as u64
 }
@@ -42,8 +42,8 @@ fn connect(drain: &Drain) -> DuplexStream {
     client
 }
 
-/// `/hours`, `/slow`, `/large`, `/chunks`, `/echo` (upgrade, and what CONNECT gets), `/keep` (upgrade), `/upload` and `/closes` do what they say; anything
-/// else answers at once. The response repeats the path.
+/// The service. `/hours`, `/slow`, `/large`, `/chunks`, `/echo` (upgrade; also serves CONNECT), `/keep` (upgrade), `/upload` and
+/// `/closes` do as they are named; any other path is answered at once. The response repeats the path.
 async fn answer(mut request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
     let is_tunnel = request.method() == Method::CONNECT;
     let path = if is_tunnel { "/echo".to_owned() } else { request.uri().path().to_owned() };
@@ -73,7 +73,7 @@ async fn answer(mut request: Request<Incoming>) -> Result<Response<Body>, Infall
                 }
                 let mut buf = [0; 64];
                 while let Ok(n @ 1..) = io.read(&mut buf).await {
-                    io.write_all(&buf[..n]).await.expect("the client reads");
+                    io.write_all(&buf[..n]).await.expect("the client reads the echo");
                 }
             });
             let mut response = Response::new(Either::Left(Full::default()));
@@ -100,12 +100,12 @@ async fn answer(mut request: Request<Incoming>) -> Result<Response<Body>, Infall
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_end_says_how_many_connections_finished_and_what_was_cut() {
+async fn finish_reports_how_many_connections_finished_and_were_cut() {
     let drain = Drain::new();
     let get = async |path: &str| {
         let mut client = connect(&drain);
         let head = format!("GET {path} HTTP/1.1\r\nconnection: upgrade\r\nupgrade: upgrade\r\n\r\n");
-        client.write_all(head.as_bytes()).await.expect("it is read");
+        client.write_all(head.as_bytes()).await.expect("the server reads");
         client
     };
     let early = get("/1").await;
@@ -127,7 +127,7 @@ async fn the_end_says_how_many_connections_finished_and_what_was_cut() {
     drain.lame_duck(secs(4));
     let Drained { finished, cut, requests_cut, took } = drain.clone().finish(secs(20)).await;
     assert_eq!((finished, cut, requests_cut, took.as_secs()), (3, 4, 4, 21));
-    assert!(drain.open() <= 1, "only /keep, which looks at nothing, may outlive the cut");
+    assert!(drain.open() <= 1, "only /keep, which does no I/O, may outlive the cut");
 }
 
 #[tokio::test(start_paused = true)]
@@ -162,7 +162,7 @@ async fn many_connections_are_told_one_after_the_other_and_each_has_its_whole_gr
 }
 
 #[tokio::test(start_paused = true)]
-async fn many_connections_live_on_if_it_came_back_while_they_were_told() {
+async fn many_connections_stay_open_if_normal_mode_returns_while_they_are_told() {
     let drain = Drain::new();
     let mut idle: Vec<_> = (0..5000).map(|_| connect(&drain)).collect();
     sleep(secs(1)).await;
@@ -172,7 +172,7 @@ async fn many_connections_live_on_if_it_came_back_while_they_were_told() {
     sleep(secs(20)).await;
     assert_eq!(drain.open(), 5000);
     for client in &mut idle {
-        client.write_all(b"GET /1 HTTP/1.1\r\n\r\n").await.expect("it is read");
+        client.write_all(b"GET /1 HTTP/1.1\r\n\r\n").await.expect("the server reads");
         let mut answer = [0; 512];
         let n = client.read(&mut answer).await.expect("an answer");
         assert!(!String::from_utf8_lossy(&answer[..n]).contains("close"));
@@ -182,13 +182,13 @@ async fn many_connections_live_on_if_it_came_back_while_they_were_told() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_full_drain_has_room_when_a_connection_goes_or_it_is_a_lame_duck() {
+async fn a_full_drain_has_room_when_a_connection_ends_or_it_is_a_lame_duck() {
     let options = DrainOptions::default().half_close_timeout(Duration::ZERO);
     let drain = Drain::with_limit(2, options);
     let has_room = async || timeout(secs(1), drain.wait_for_slot(Pool::Public)).await.is_ok();
     let busy = async || {
         let mut client = connect(&drain);
-        client.write_all(b"GET /hours HTTP/1.1\r\n\r\n").await.expect("it is read");
+        client.write_all(b"GET /hours HTTP/1.1\r\n\r\n").await.expect("the server reads");
         client
     };
     assert!(has_room().await, "none is open");
@@ -203,7 +203,7 @@ async fn a_full_drain_has_room_when_a_connection_goes_or_it_is_a_lame_duck() {
     });
     sleep(secs(1)).await;
     drop(first);
-    timeout(secs(1), waiting).await.expect("who waits is told").expect("it does not panic");
+    timeout(secs(1), waiting).await.expect("the waiter is woken").expect("it does not panic");
 
     let third = busy().await;
     assert!(!has_room().await, "two are open again");
@@ -213,7 +213,7 @@ async fn a_full_drain_has_room_when_a_connection_goes_or_it_is_a_lame_duck() {
     });
     sleep(secs(1)).await;
     drain.lame_duck(secs(30));
-    timeout(secs(1), waiting).await.expect("a lame duck takes all").expect("it does not panic");
+    timeout(secs(1), waiting).await.expect("a lame duck is never full").expect("it does not panic");
     assert!(!drain.is_normal() && has_room().await);
 
     let fourth = busy().await;
@@ -226,13 +226,13 @@ async fn a_full_drain_has_room_when_a_connection_goes_or_it_is_a_lame_duck() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_application_learns_that_it_retires_and_that_it_came_back() {
+async fn the_application_learns_that_the_drain_retires_and_that_it_is_normal_again() {
     let drain = Drain::new();
     let mut retiring = drain.retiring();
     assert!(!retiring.is_retiring());
     assert!(timeout(secs(60), retiring.wait()).await.is_err());
     drain.lame_duck(secs(5));
-    timeout(secs(1), retiring.wait()).await.expect("it has begun");
+    timeout(secs(1), retiring.wait()).await.expect("the drain retires");
     drain.normal();
     assert!(!retiring.is_retiring());
 }

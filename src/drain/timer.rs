@@ -1,5 +1,5 @@
-//! A timer that is seldom set. To set one for each request would cost a lock each, so one that expires too early is left as it
-//! is: it wakes its task once in vain, and is set anew then.
+//! A timer that is seldom reset. Resetting it for each request would take a lock each time, so a timer that is due too early stays
+//! set: it wakes its task once for nothing, and is reset then.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -9,22 +9,22 @@ use tokio::time::{Instant, Sleep, sleep_until};
 #[derive(Debug, Default)]
 pub(super) struct Timer {
     sleep: Option<Pin<Box<Sleep>>>,
-    /// It wakes the task that has asked last.
+    /// Whether the timer wakes the task that asked last.
     is_heard: bool,
 }
 
 impl Timer {
-    /// Another task asks from now on.
+    /// Notes that another task asks from now on.
     pub(super) fn forget_task(&mut self) {
         self.is_heard = false;
     }
 
-    /// Ready at the deadline. The task is woken by then, or sooner.
+    /// Waits until the deadline. The task is woken at the deadline or earlier.
     pub(super) fn wait_until(&mut self, deadline: Instant, cx: &mut Context<'_>) -> Poll<()> {
         let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
         loop {
             if sleep.deadline() > deadline {
-                // To set it to a time that has passed would wake the task again and again.
+                // A reset to a time in the past would wake the task again and again.
                 if Instant::now() >= deadline {
                     return Poll::Ready(());
                 }

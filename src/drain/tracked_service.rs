@@ -1,4 +1,4 @@
-//! The service of one connection: requests in flight are marked, and a lame duck says `Connection: close`.
+//! Wraps the service of one connection: counts requests in flight, and adds `Connection: close` on a lame duck.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -37,7 +37,7 @@ where
     #[inline]
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         let version = request.version();
-        // Only a lame duck needs to know, and looking for a header takes time.
+        // Only a lame duck needs to know, and searching the headers takes time.
         if !self.requests.is_normal() && !wants_keep_alive(version, request.headers()) {
             self.requests.set_client_closes();
         }
@@ -102,7 +102,7 @@ where
                     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
                 if *this.version == Version::HTTP_10 && has_connection_option(response.headers(), "close") {
-                    // hyper adds `keep-alive` for a client of this version, unless the response has it too.
+                    // hyper adds `keep-alive` for an HTTP/1.0 client, unless the response has that version too.
                     *response.version_mut() = Version::HTTP_10;
                 }
                 requests.set_unframed(is_unframed(*this.version, &response));
@@ -112,7 +112,7 @@ where
     }
 }
 
-/// Chunks need HTTP/1.1 at both ends.
+/// Returns whether only the end of the connection ends the response: chunks need HTTP/1.1 at both ends.
 fn is_unframed<B: Body>(version: Version, response: &Response<B>) -> bool {
     (version == Version::HTTP_10 || response.version() == Version::HTTP_10)
         && response.body().size_hint().exact().is_none()
@@ -120,7 +120,7 @@ fn is_unframed<B: Body>(version: Version, response: &Response<B>) -> bool {
 }
 
 pin_project! {
-    /// A response body; while it exists its request is in flight.
+    /// A response body. Its request is in flight while the body exists.
     #[derive(Debug)]
     pub(super) struct TrackedBody<B> {
         _in_flight: Option<InFlight>,

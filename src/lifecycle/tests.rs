@@ -1,5 +1,5 @@
-//! The whole machine as one table for each state. A cell that a table does not list must change nothing and do
-//! nothing. `world` lets the machine live random lives.
+//! The state machine as one table for each state. For an event that a table does not list, the state must not change and
+//! there must be no action. `world` runs the machine through random event sequences.
 
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use super::{ChildCommand, DrainMode, End, Exit, ExitMeaning, Notification, Phase
 
 mod world;
 
-/// No two waits are equal, so that no deadline passes for another; `KILL_GRACE` is 5 s.
+/// No two durations are equal, so that deadlines cannot be confused; `KILL_GRACE` is 5 s.
 const TIMINGS: Timings = Timings {
     ready_timeout: Duration::from_secs(60),
     standby: Duration::from_secs(7),
@@ -38,7 +38,7 @@ const STOPPING: &[Action] = &[SetDrainMode(DrainMode::Stop), Notify(Notification
 const STOPPED: &[Action] = &[SetDrainMode(DrainMode::Stop), CloseListeners, Notify(Notification::Stopping)];
 const SERVING: State = Serving { predecessor_listens: false, queued: false };
 
-/// So many seconds after the moment at which the tables are read.
+/// Returns the instant this many seconds after the start of the tables.
 fn after(seconds: u64) -> Instant {
     static START: LazyLock<Instant> = LazyLock::new(Instant::now);
     *START + Duration::from_secs(seconds)
@@ -56,7 +56,7 @@ fn draining(end: End, cut_at: u64, operator_asked: bool) -> State {
     Draining { end, cut_at: after(cut_at), operator_asked }
 }
 
-/// Serving, or with a restart that waited: spawning. `first` is done before, and observers are notified.
+/// Expects serving, or spawning if a restart is queued, after the actions in `first`, and the notification of observers.
 fn alone(queued: bool, first: &[Action], notification: Notification) -> (State, Vec<Action>) {
     let told = Notify(notification);
     if queued {
@@ -66,7 +66,7 @@ fn alone(queued: bool, first: &[Action], notification: Notification) -> (State, 
     }
 }
 
-/// Checks all cells of one state. A note is given by its beginning.
+/// Checks all events on one state. A note is matched by its prefix.
 #[track_caller]
 fn table(from: State, cells: &[(&[Event], State, &[Action])]) {
     for event in EVERY.concat() {
@@ -151,7 +151,7 @@ fn a_serving_generation_spawns_unless_its_predecessor_still_listens() {
             same(false),
             &[
                 (&[RestartAsked], spawning(), &[Spawn, Notify(Notification::Reloading)]),
-                (&[ChildReady], same(false), &[Note("a signal of readiness came from no child")]),
+                (&[ChildReady], same(false), &[Note("ready signal ignored")]),
                 (OPERATOR_ALONE, draining(End::Stopped, 25, true), STOPPED),
                 (PREDECESSOR_ALONE, draining(End::Stopped, 25, false), STOPPED),
                 (OPERATOR_SHARED, lingering(7, 25, false, true), STOPPING),
@@ -165,7 +165,7 @@ fn a_serving_generation_spawns_unless_its_predecessor_still_listens() {
             same(true),
             &[
                 (&[RestartAsked], waiting, &[Note("restart queued")]),
-                (&[ChildReady], same(true), &[Note("a signal of readiness came from no child")]),
+                (&[ChildReady], same(true), &[Note("ready signal ignored")]),
                 (&[PredecessorClosed], next, &actions),
                 (OPERATOR, lingering(7, 25, true, true), back),
                 (PREDECESSOR, lingering(7, 25, true, false), back),
@@ -235,7 +235,7 @@ fn a_withdrawing_generation_serves_on_once_the_late_successor_is_gone() {
                 (
                     &[ChildReady],
                     Withdrawing { kill_at: after(7 + 25), queued },
-                    &[Hold, Note("the successor became ready after its time was up")],
+                    &[Hold, Note("the successor became ready after the ready timeout")],
                 ),
                 (LEFT, next, &actions),
                 (&[ChildExited(Exit::Restarted)], again, &restarted),
@@ -302,9 +302,10 @@ fn a_lingering_generation_listens_until_its_time_is_up_or_its_predecessor_closes
         for (asked, back) in [(false, false), (true, false), (false, true), (true, true)] {
             let same = lingering(3, cut_at, back, asked);
             let closing = draining(End::Stopped, cut_at, asked);
-            let hurry: (_, _, &[Action]) = match asked {
-                false => (OPERATOR, lingering(3, sooner, back, true), &[SetDrainMode(DrainMode::Stop)]),
-                true => (OPERATOR, same, &[CloseListeners, Leave(End::Stopped)]),
+            let hurry: (_, _, &[Action]) = if asked {
+                (OPERATOR, same, &[CloseListeners, Leave(End::Stopped)])
+            } else {
+                (OPERATOR, lingering(3, sooner, back, true), &[SetDrainMode(DrainMode::Stop)])
             };
             let closed = if back { (closing, &[CloseListeners][..]) } else { (same, &[][..]) };
             table(
@@ -333,9 +334,10 @@ fn a_draining_generation_refuses_restarts_and_leaves_now_if_asked_twice() {
         for asked in [false, true] {
             for end in [End::Stopped, End::Retired] {
                 let same = draining(end, cut_at, asked);
-                let hurry: (_, _, &[Action]) = match asked {
-                    false => (OPERATOR, draining(end, sooner, true), &[SetDrainMode(DrainMode::Stop)]),
-                    true => (OPERATOR, same, &[CloseListeners, Leave(end)]),
+                let hurry: (_, _, &[Action]) = if asked {
+                    (OPERATOR, same, &[CloseListeners, Leave(end)])
+                } else {
+                    (OPERATOR, draining(end, sooner, true), &[SetDrainMode(DrainMode::Stop)])
                 };
                 let (refused, gone, closed): (_, &[Action], &[Action]) = match end {
                     End::Stopped => (

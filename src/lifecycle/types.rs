@@ -1,43 +1,43 @@
-//! The vocabulary of the state machine: what can happen, and what can be done about it.
+//! The vocabulary of the state machine: its events and actions.
 
 use std::fmt;
 
 use crate::report::End;
 
-/// Who asked for a stop. The predecessor passes on what its operator asked of it.
+/// The origin of a request to stop. A predecessor passes on its operator's request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum StopSource {
     Operator,
     Predecessor,
 }
 
-/// How a child left.
+/// How a child exited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
-    /// With status 0: it was told to stop.
+    /// The child exited with status 0: it was told to stop.
     Told,
-    /// By a signal that asks for a restart, which it had no handler for yet.
+    /// The child was killed by a restart signal that it had no handler for yet.
     Restarted,
-    /// With another status or by another signal.
+    /// The child exited with another status or by another signal.
     Crashed,
 }
 
-/// What the end of a child means.
+/// What the exit of a child means for the handover.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ExitMeaning {
     /// The handover failed.
     BeforeReady,
-    /// The same, and the child had been told to leave because it was not ready in time.
+    /// The handover failed, and the child had been told to leave because it was not ready in time.
     Late,
-    /// It crashed in standby.
+    /// The child took over, and crashed while this generation was in standby.
     AfterReady,
-    /// It was told to leave, or leaves a generation that cannot help any more.
+    /// The child was told to leave, or its exit comes too late for this generation to serve again.
     Expected,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Event {
-    /// This generation's own start is complete: it accepts, and new connections are steered to it.
+    /// This generation has started: it accepts, and new connections are steered to it.
     Ready {
         predecessor_listens: bool,
     },
@@ -48,14 +48,14 @@ pub(crate) enum Event {
     ChildExited(Exit),
     /// The predecessor closed its listener, or is dead.
     PredecessorClosed,
-    /// `shared`: another process listens on one of our addresses.
+    /// `shared` means that another process listens on one of our addresses.
     StopAsked {
         by: StopSource,
         shared: bool,
     },
-    /// The last listener is closed, and its queue was empty.
+    /// The last listener is closed, after its accept queue was emptied.
     PortClosed,
-    /// After that the last connection is gone.
+    /// The last connection is gone, after the listeners were closed.
     Drained,
     Deadline,
 }
@@ -79,7 +79,7 @@ impl fmt::Display for Event {
     }
 }
 
-/// What the child is told; the `signals` module knows by which signal.
+/// A command to the child; the `signals` module maps it to a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ChildCommand {
     Restart,
@@ -88,14 +88,14 @@ pub(crate) enum ChildCommand {
     Closed,
 }
 
-/// How connections are treated from now on.
+/// How connections are treated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum DrainMode {
-    /// Keep-alive as the client likes.
+    /// No drain: connections are kept alive.
     Normal,
-    /// Lame duck, with the patience of a handover: the successor serves, no one waits for us.
+    /// Lame duck with the idle grace of a handover, which can be long because the successor serves.
     Handover,
-    /// Lame duck, with the patience of a stop.
+    /// Lame duck with the idle grace of a stop.
     Stop,
 }
 
@@ -104,37 +104,37 @@ pub(crate) enum Action {
     Spawn,
     TellChild(ChildCommand),
     KillChild,
-    /// Steer new connections to us, whatever else listens.
+    /// Steer all new connections to this generation, also when a successor listens.
     Hold,
-    /// Steer new connections to the predecessor, which still listens.
+    /// Steer new connections back to the predecessor, which still listens.
     HandBack,
     SetDrainMode(DrainMode),
-    /// The pid that stands for the service becomes the child's.
+    /// Make the child's pid the main pid of the service.
     MoveMainPid,
-    /// The pid that stands for the service becomes ours.
+    /// Make this process's pid the main pid of the service.
     TakeMainPid,
-    /// Accept until the queue is empty, then close.
+    /// Accept until the accept queue is empty, then close.
     CloseListeners,
     /// Not ready in time: leave with an error.
     GiveUp,
-    /// Abort what is left and leave.
+    /// Cut the remaining connections and leave.
     Leave(End),
-    /// One line for the log about an event that changed nothing.
+    /// Log one line about an event, as a rule one that is queued, refused or ignored.
     Note(&'static str),
-    /// The child has exited: one line for the log, and for what failed a reason.
+    /// Log the exit of the child, and report the failure if the handover failed.
     ReportChildExit(ExitMeaning),
-    /// Comes last, because what is told is true by then.
+    /// Notify the observers, after all other actions.
     Notify(Notification),
 }
 
-/// What those who watch are told: the program by its events, and the service manager.
+/// A notification to the observers: the program (by its events) and the service manager.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Notification {
     /// New connections come to this generation.
     Serves,
-    /// The predecessor does not listen any more.
+    /// The predecessor no longer listens.
     ServesAlone,
-    /// A restart was begun or passed on.
+    /// A restart was begun, queued or passed on.
     Reloading,
     HandedOver,
     HandoverFailed,

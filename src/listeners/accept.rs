@@ -1,4 +1,4 @@
-//! The accept loop of one listener, from its first connection until it is closed with an empty queue.
+//! The accept loop of one listener, from the first connection until the queue is empty and the listener is closed.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,35 +15,35 @@ use tracing::{Span, debug, error, warn};
 
 use crate::drain::{Conn, Drain, Pool, Slot};
 
-/// How long accepting pauses when the process or the system is out of descriptors or memory. The connections wait
-/// in the queue meanwhile.
+/// How long the accept loop backs off when the process or the system is out of descriptors or memory. Meanwhile the
+/// connections wait in the queue.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
-/// How often an exhaustion that lasts is logged.
+/// The interval between log lines while the exhaustion lasts.
 const EXHAUSTED_LOG: Duration = Duration::from_secs(10);
 
-/// What is done with an accepted connection.
+/// The callback for each accepted connection.
 pub(crate) type Serve = Arc<dyn Fn(Conn) + Send + Sync>;
 
-/// Lets the connections of one listener in.
+/// Gives the accepted connections of one listener to the server, each with its slot.
 pub(super) struct Admission {
     pub(super) drain: Drain,
     pub(super) pool: Pool,
     pub(super) serve: Serve,
-    /// What is logged here belongs to it.
+    /// The parent span of the log lines.
     pub(super) span: Span,
 }
 
 impl Admission {
     fn admit(&self, stream: TcpStream, remote: SocketAddr, slot: Slot) {
-        // Fails only on a connection that is dead already; its first read will find out.
+        // Fails only if the connection is dead already; then its first read fails.
         let _ = stream.set_nodelay(true);
         (self.serve)(Conn::accepted(stream, remote, &self.drain, slot));
     }
 }
 
-/// Accepts as long as there is room. A pause lets connections wait in the queue, and that is safe while this generation
-/// serves, because it is the one that accepts again. A listener that was flipped away from, or closes, is never paused:
-/// what waits in its queue would be lost with it (and a lame duck has a place for everybody).
+/// Accepts while slots are free. Connections may wait in the queue while this generation serves, because this loop accepts
+/// them later. After a flip to the successor, or when it closes, the listener does not wait for slots: queued connections would
+/// be lost when it closes. A lame duck therefore has no connection limit.
 pub(super) async fn run(
     listener: Arc<AsyncFd<OwnedFd>>,
     admission: Admission,
@@ -53,11 +53,11 @@ pub(super) async fn run(
     let mut exhausted = Exhausted { span: &admission.span, logged: None };
     let mut full = Exhausted { span: &admission.span, logged: None };
     while !*close.borrow_and_update() {
-        // No connection is asked to make room before another one waits for it.
+        // No idle connection is evicted before another one waits for its slot.
         let next = async {
             let mut ready = listener.readable().await?;
             if drain.is_full(*pool) {
-                // The event may be about one that was accepted since.
+                // The readiness event may be stale: its connection may have been accepted already.
                 if !is_waited_for(listener.get_ref()) {
                     ready.clear_ready();
                     return Ok(None);
@@ -88,7 +88,7 @@ pub(super) async fn run(
         }
     }
     loop {
-        // The kernel is asked, not tokio's memory of the last readiness event: only EAGAIN says that the queue is empty.
+        // Calls accept(2) directly, without tokio's cached readiness: only EAGAIN shows that the queue is empty.
         match accept(listener.get_ref()) {
             Ok((stream, peer)) => admission.admit(stream, peer, drain.slot_anyway(*pool)),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
@@ -99,27 +99,28 @@ pub(super) async fn run(
     }
 }
 
-/// Whether the queue is not empty.
+/// Returns whether a connection waits in the queue.
 fn is_waited_for(listener: &OwnedFd) -> bool {
     poll(&mut [PollFd::new(listener, PollFlags::IN)], Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
 }
 
 fn accept(listener: &OwnedFd) -> io::Result<(TcpStream, SocketAddr)> {
     let (socket, peer) = acceptfrom_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
-    // A listener on an internet address accepts from nothing else.
+    // A TCP listener accepts only peers with an IP address.
     let peer = peer.and_then(|peer| peer.try_into().ok()).ok_or(io::ErrorKind::ConnectionAborted)?;
     Ok((TcpStream::from_std(socket.into())?, peer))
 }
 
+/// A condition whose log line is limited to one per [`EXHAUSTED_LOG`].
 struct Exhausted<'a> {
     span: &'a Span,
     logged: Option<Instant>,
 }
 
 impl Exhausted<'_> {
-    /// accept(2) reports errors of the connection that it would have returned (ECONNABORTED and network errors:
-    /// the next call is about the next connection) and exhaustion, which would return at once for ever. Returns whether it was
-    /// that.
+    /// Backs off if the error is exhaustion, and returns whether it was. accept(2) reports two kinds of errors: those of the
+    /// connection that it would have returned (ECONNABORTED and network errors), where the next call returns the next connection,
+    /// and exhaustion, where every call fails at once.
     async fn pause_if(&mut self, error: &io::Error) -> bool {
         use nix::libc::{EMFILE, ENFILE, ENOBUFS, ENOMEM};
         if !matches!(error.raw_os_error(), Some(EMFILE | ENFILE | ENOBUFS | ENOMEM)) {

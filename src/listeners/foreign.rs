@@ -1,5 +1,5 @@
-//! Who else listens while this generation serves: a program of the same user may join a port at any time, and take every
-//! connection with a steering program of its own. It is found and named; it is not fought.
+//! Watches for foreign listeners while this generation serves. A program of the same user may join a port at any time, and take
+//! every connection with its own steering program. A foreign listener is logged; the server does not act against it.
 
 use std::collections::HashMap;
 use std::fs;
@@ -13,13 +13,13 @@ use tracing::{info, warn};
 
 use super::port_group;
 
-/// How often it is looked. A look takes a millisecond for each address.
+/// The interval between checks. A check takes a millisecond for each address.
 const EVERY: Duration = Duration::from_secs(2);
 
-/// A listener of ours: its address and its inode.
+/// One of our listeners: its address and its inode.
 type Ours = (SocketAddr, u64);
 
-/// The sockets of others that were seen before, by inode: `None` is a generation of this server.
+/// The other sockets seen in the last check, by inode. `None`: not known to be foreign, probably a generation of this server.
 type Seen = HashMap<u64, Option<Foreign>>;
 
 #[derive(Debug, Clone)]
@@ -28,7 +28,7 @@ struct Foreign {
     pid: u32,
 }
 
-/// Looks until the listeners are closed, which no look holds up.
+/// Checks at intervals until the listeners are closed. A check in progress does not delay that.
 pub(super) async fn run(ours: Vec<Ours>, predecessor: Option<u32>, mut close: watch::Receiver<bool>) {
     tokio::select! {
         () = look_again_and_again(ours, predecessor) => {}
@@ -42,7 +42,7 @@ async fn look_again_and_again(ours: Vec<Ours>, predecessor: Option<u32>) {
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         look.tick().await;
-        // On a thread of its own, because /proc is large where there are many processes.
+        // On a blocking thread, because reading /proc is slow where there are many processes.
         let (ours, before) = (ours.clone(), std::mem::take(&mut seen));
         seen = spawn_blocking(move || compare(&ours, predecessor, before)).await.unwrap_or_default();
     }
@@ -54,14 +54,14 @@ fn compare(ours: &[Ours], predecessor: Option<u32>, mut before: Seen) -> Seen {
         let members = port_group::of(*address).unwrap_or_default();
         for other in members.iter().filter(|member| ours.iter().all(|(_, own)| member.inode != *own)) {
             let known = before.remove(&other.inode);
-            // A process whose descriptors may not be looked at is one with capabilities: this server, most likely.
+            // An owner that is not found has capabilities, which hide its descriptors: most likely it is this server.
             let found = || port_group::owner(other.inode).filter(|(pid, _)| !is_kin(*pid, predecessor));
             let foreign = known.unwrap_or_else(|| {
                 let (foreign, name) = found()?;
                 warn!(
                     foreign,
                     %address,
-                    "{name} (pid {foreign}) listens on {address}, too, and is none of this server's processes: it may get \
+                    "{name} (pid {foreign}) also listens on {address}, and is none of this server's processes: it may get \
                      connections that are meant for this server; stop it, or give it another address"
                 );
                 Some(Foreign { address: *address, pid: foreign })
@@ -75,7 +75,8 @@ fn compare(ours: &[Ours], predecessor: Option<u32>, mut before: Seen) -> Seen {
     now
 }
 
-/// The predecessor, or a successor: at most two generations listen, and one has started the other.
+/// Returns whether the process is this one, the predecessor or the successor: at most two generations listen, and one has
+/// started the other.
 fn is_kin(pid: u32, predecessor: Option<u32>) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let parent = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse().ok());

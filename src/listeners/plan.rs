@@ -1,5 +1,5 @@
-//! Which sockets the addresses that were asked for become, before anything is bound: the ones that the predecessor has are
-//! joined, `[::]` leaves IPv4 to `0.0.0.0` where both are there, and addresses that take each other's connections are refused.
+//! Plans the sockets for the requested addresses before anything is bound. Addresses that the predecessor has are joined, `[::]`
+//! leaves IPv4 to `0.0.0.0` if both are requested, and addresses that take each other's connections are refused.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -8,20 +8,21 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::error::Kind;
 use crate::generation::Address;
 
-/// One socket.
+/// One socket that is to be opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Planned {
     pub(super) asked: SocketAddr,
-    /// Where the predecessor listens already.
+    /// The address on which the predecessor listens already, if this one is to be joined.
     pub(super) inherited: Option<SocketAddr>,
-    /// Another socket takes the IPv4 connections to this port (IPV6_V6ONLY, ipv6(7)).
+    /// Whether the socket leaves IPv4 connections on this port to another socket (IPV6_V6ONLY, ipv6(7)).
     pub(super) only_v6: bool,
 }
 
-/// `dual`: `[::]` takes IPv4 connections too unless it is told not to.
+/// Plans one socket per address. `dual`: `[::]` takes IPv4 connections too unless IPV6_V6ONLY is set.
 ///
-/// A group of SO_REUSEPORT has one value of IPV6_V6ONLY, so it cannot change while both generations listen. Where the
-/// predecessor spells the same port otherwise, the successor does as that one did, and the same connections come to it.
+/// All sockets of an SO_REUSEPORT group have the same IPV6_V6ONLY, so it cannot change while both generations listen. If the
+/// predecessor has other wildcard addresses for the same port, the successor uses the predecessor's, which cover the same
+/// connections.
 pub(super) fn plan(asked: &[SocketAddr], inherited: &[Address], dual: bool) -> Vec<Planned> {
     let asked = if dual { spelled_alike(asked, inherited) } else { asked.to_vec() };
     let only_v6 = |addr: &SocketAddr| asked.contains(&ipv4(addr.port()));
@@ -35,7 +36,7 @@ pub(super) fn plan(asked: &[SocketAddr], inherited: &[Address], dual: bool) -> V
         .collect()
 }
 
-/// Two of the addresses of which one takes the connections of the other.
+/// Returns an error if one of the addresses takes the connections of another.
 pub(super) fn conflict(asked: &[SocketAddr], dual: bool) -> Result<(), Kind> {
     for (i, a) in asked.iter().enumerate() {
         for b in &asked[..i] {
@@ -49,7 +50,7 @@ pub(super) fn conflict(asked: &[SocketAddr], dual: bool) -> Result<(), Kind> {
     Ok(())
 }
 
-/// Whether a socket on `a` stands in the way of one on `b`, which is another address with the same port.
+/// Returns whether a socket on `a` takes the connections of one on `b`, another address with the same port.
 fn takes(a: &SocketAddr, b: &SocketAddr, dual: bool) -> bool {
     let (ip, other) = (a.ip().to_canonical(), b.ip().to_canonical());
     match (ip, other) {
@@ -62,24 +63,25 @@ fn takes(a: &SocketAddr, b: &SocketAddr, dual: bool) -> bool {
     }
 }
 
-/// What a new IPv6 socket does (net.ipv6.bindv6only). Where there is no IPv6 it does not matter.
+/// Returns whether a new IPv6 socket takes IPv4 connections too (net.ipv6.bindv6only). Without IPv6 the result does not matter.
 pub(super) fn is_dual() -> bool {
     Socket::new(Domain::IPV6, Type::STREAM, Some(Protocol::TCP))
         .and_then(|socket| socket.only_v6())
         .is_ok_and(|only| !only)
 }
 
+/// Adapts the wildcard addresses to those of the predecessor, see [`plan`].
 fn spelled_alike(asked: &[SocketAddr], inherited: &[Address]) -> Vec<SocketAddr> {
     let has = |addr: SocketAddr| inherited.iter().any(|i| i.actual == addr);
     let mut alike = Vec::with_capacity(asked.len() + 1);
     for addr in asked {
         let (v4, v6) = (ipv4(addr.port()), ipv6(addr.port()));
-        // The predecessor's `[::]` takes IPv4 too, and goes on doing so.
+        // The predecessor's `[::]` takes IPv4 too, so the joined one must as well.
         let is_covered = *addr == v4 && asked.contains(&v6) && has(v6) && !has(v4);
         if !is_covered {
             alike.push(*addr);
         }
-        // The predecessor leaves IPv4 to another socket.
+        // The predecessor's `[::]` leaves IPv4 to another socket, which must be joined as well.
         if *addr == v6 && has(v4) && !asked.contains(&v4) {
             alike.push(v4);
         }
@@ -99,8 +101,8 @@ fn ipv6(port: u16) -> SocketAddr {
     SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port)
 }
 
-/// Which of the asked addresses the predecessor has already, and where. Explicit ports choose first, so that `:0`
-/// cannot take a port that is asked for by its number.
+/// Pairs each requested address with the predecessor's actual address, if it has one. Explicit ports are matched first, so that
+/// `:0` cannot take a port that is requested by its number.
 fn assign(asked: &[SocketAddr], inherited: &[Address]) -> Vec<(SocketAddr, Option<SocketAddr>)> {
     let mut free = inherited.to_vec();
     let mut found = vec![None; asked.len()];
@@ -148,9 +150,9 @@ mod tests {
     }
 
     #[test]
-    fn both_wildcards_are_two_sockets_whatever_of_them_the_predecessor_had() {
+    fn wildcards_follow_those_of_the_predecessor() {
         let (v4, v6) = ("0.0.0.0:80", "[::]:80");
-        // What is asked for, what the predecessor has, and what becomes of it: joined, and without IPv4.
+        // The requested addresses, the predecessor's, and the planned sockets: address, joined, IPv6 only.
         type Row = (&'static [&'static str], &'static [&'static str], &'static [(&'static str, bool, bool)]);
         let table: [Row; 9] = [
             (&["0.0.0.0:80", "[::]:80"], &[], &[("0.0.0.0:80", false, false), ("[::]:80", false, true)]),
@@ -184,7 +186,7 @@ mod tests {
             let expected: Vec<_> = expected.iter().map(|(a, i, o)| ((*a).to_owned(), *i, *o)).collect();
             assert_eq!(planned, expected, "{asked:?} after {inherited:?}");
         }
-        // Where `[::]` leaves IPv4 alone anyhow no spelling changes.
+        // If `[::]` does not take IPv4 by default, the addresses are not adapted.
         let inherited = [kept(v4, v4), kept(v6, v6)];
         assert_eq!(plan(&[addr(v6)], &inherited, false).len(), 1);
     }

@@ -1,4 +1,4 @@
-//! Who listens on a port: the kernel's own list.
+//! The sockets that listen on a port, as the kernel lists them, and their owners.
 
 use std::fs;
 use std::io;
@@ -13,7 +13,7 @@ use crate::sock_diag;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Member {
     pub(crate) addr: SocketAddr,
-    /// Tells which of our own sockets it is (fstat(2)), or whose in /proc/PID/fd.
+    /// Identifies the socket: our own by fstat(2), those of other processes in /proc/PID/fd.
     pub(crate) inode: u64,
     pub(crate) uid: u32,
 }
@@ -25,7 +25,7 @@ pub(crate) fn of(addr: SocketAddr) -> io::Result<Vec<Member>> {
     Ok(members)
 }
 
-/// The sockets that a bind to this address meets: also those on a wildcard, or on any address if this is one.
+/// The sockets that a bind to this address conflicts with. A wildcard address conflicts with every address on the same port.
 pub(crate) fn overlapping(addr: SocketAddr) -> io::Result<Vec<Member>> {
     let mut members = dump(true, addr.port())?;
     members.extend(dump(false, addr.port())?);
@@ -34,7 +34,8 @@ pub(crate) fn overlapping(addr: SocketAddr) -> io::Result<Vec<Member>> {
     Ok(members)
 }
 
-/// The same link-local address is another one on each interface; for the others the scope means nothing.
+/// Returns whether two addresses are the same apart from the port. A link-local address is a different one on each interface;
+/// for other addresses the scope has no meaning.
 fn is_same(a: SocketAddr, b: SocketAddr) -> bool {
     let scope = |addr: SocketAddr| match addr {
         SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() => v6.scope_id(),
@@ -43,14 +44,15 @@ fn is_same(a: SocketAddr, b: SocketAddr) -> bool {
     a.ip() == b.ip() && scope(a) == scope(b)
 }
 
-/// Every socket that listens on one of these addresses. To know whose it is takes a look at every process of this user.
+/// Every socket that listens on one of these addresses, with its owner. Finding the owners reads /proc for every process.
 pub(crate) fn listeners(addresses: &[SocketAddr]) -> Vec<PortMember> {
     let members = |address: &SocketAddr| of(*address).unwrap_or_default();
     let whose = |m: Member| PortMember { address: m.addr, pid: pid(m.inode), uid: m.uid };
     addresses.iter().flat_map(members).map(whose).collect()
 }
 
-/// " by NAME (pid P, uid U)" for each, as far as this user may know.
+/// Formats the owners of the sockets as ", by NAME (pid P, uid U) and ...", with only the uid of a process that this user may not
+/// see.
 pub(crate) fn describe(members: &[Member]) -> String {
     let one = |m: &Member| match owner(m.inode) {
         Some((pid, name)) => format!("{name} (pid {pid}, uid {})", m.uid),
@@ -62,13 +64,13 @@ pub(crate) fn describe(members: &[Member]) -> String {
     }
 }
 
-/// [`describe`], and what to do about a port that is in use.
+/// Formats the owners like [`describe`] and adds what to do about a port that is in use.
 pub(crate) fn advise(members: &[Member], predecessor: Option<u32>) -> String {
     let who = describe(members);
     let owners: Vec<_> = members.iter().map(|m| (m, owner(m.inode).map(|(pid, _)| pid))).collect();
     match &owners[..] {
         [(member, Some(pid)), ..] if Some(*pid) == predecessor => format!(
-            "{who}, which is the predecessor and spells the address {}: spell it the same way, or stop it first",
+            "{who}, which is the predecessor and writes the address as {}: write it the same way, or stop it first",
             member.addr
         ),
         [(_, Some(pid)), ..] => format!(
@@ -78,12 +80,12 @@ pub(crate) fn advise(members: &[Member], predecessor: Option<u32>) -> String {
     }
 }
 
-/// The process that has the socket open, as far as this user may know.
+/// The pid of the process that has the socket open, if this user may see it.
 pub(crate) fn pid(inode: u64) -> Option<u32> {
     owner(inode).map(|(pid, _)| pid)
 }
 
-/// The process that has the socket open, and its name.
+/// The pid and the name of the process that has the socket open, if this user may see it.
 pub(super) fn owner(inode: u64) -> Option<(u32, String)> {
     let pids =
         fs::read_dir("/proc").ok()?.flatten().filter_map(|e| e.file_name().to_str()?.parse::<u32>().ok());
@@ -95,7 +97,7 @@ pub(super) fn owner(inode: u64) -> Option<(u32, String)> {
 
 fn has_open(pid: u32, inode: u64) -> bool {
     let Ok(fds) = fs::read_dir(format!("/proc/{pid}/fd")) else { return false };
-    // Not by stat(2), which waits for the file system if it is a file that lies on one that hangs.
+    // Not with stat(2), which blocks on a descriptor of a file whose file system hangs.
     let link = format!("socket:[{inode}]");
     fds.flatten().any(|fd| fs::read_link(fd.path()).is_ok_and(|to| to.as_os_str() == &*link))
 }
@@ -106,7 +108,7 @@ fn dump(is_ipv4: bool, port: u16) -> io::Result<Vec<Member>> {
     Ok(members)
 }
 
-/// The kernel filters by port only where it listens; the family is given back for each socket.
+/// Converts an answer of the kernel to a member, unless it is about another port.
 fn member(found: &InetResponse, port: u16) -> Option<Member> {
     let header = &found.header;
     let mut addr = SocketAddr::new(header.socket_id.source_address, header.socket_id.source_port);

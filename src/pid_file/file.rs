@@ -1,5 +1,5 @@
-//! A small file with a pid in it, in a directory that may belong to another user. No symbolic link is followed, nothing is
-//! written to a file that another name may lead to, and a draft has a name that cannot be guessed.
+//! A file that holds a pid, in a directory that may belong to another user. No symbolic link is followed, no file with a
+//! second hard link is written to, and a draft has an unguessable name.
 
 use std::fs::{self, OpenOptions};
 use std::hash::{BuildHasher, RandomState};
@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 use rustix::fs::OFlags;
 use rustix::process::geteuid;
 
-/// A longer file holds something else than a pid.
+/// The maximum size of a pid file. A larger file holds something else.
 const LONGEST: u64 = 64;
 
-/// Whether there can be such a file, without writing anything.
+/// Checks whether a pid file can be at `path`, without writing anything.
 pub(super) fn look_at(path: &Path) -> io::Result<()> {
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     match (path.is_dir(), fs::metadata(dir)?.is_dir()) {
@@ -23,13 +23,14 @@ pub(super) fn look_at(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Writes a draft and takes it away again.
+/// Checks whether the pid file can be written, by writing and removing a draft.
 pub(super) fn try_out(path: &Path) -> io::Result<()> {
     look_at(path)?;
     draft(path, &text(std::process::id())).and_then(fs::remove_file)
 }
 
-/// By rename, so that a reader sees one pid or the other and never half of one. On a full disk in place.
+/// Writes the pid file by rename, so that a reader sees the old or the new pid and never a part. On a full disk, an existing
+/// file is overwritten in place.
 pub(super) fn write(path: &Path, pid: u32) -> io::Result<()> {
     let text = text(pid);
     let renamed = draft(path, &text).and_then(|draft| {
@@ -43,7 +44,7 @@ pub(super) fn write(path: &Path, pid: u32) -> io::Result<()> {
     }
 }
 
-/// The pid in the file.
+/// Reads the pid in the file.
 pub(super) fn read(path: &Path) -> Option<u32> {
     let mut text = String::new();
     let file = OpenOptions::new().read(true).custom_flags(CAREFUL).open(path).ok()?;
@@ -51,7 +52,8 @@ pub(super) fn read(path: &Path) -> Option<u32> {
     text.trim().parse().ok()
 }
 
-/// The process that the file names, if it is alive, none of `ours` nor the parent, and runs a program of the same name.
+/// Returns the pid in the file if it belongs to another server: a live process with the same program name that is neither
+/// one of `ours` nor the parent.
 pub(super) fn other_server(path: &Path, ours: &[u32]) -> Option<u32> {
     let named = read(path).filter(|pid| !ours.contains(pid))?;
     let program = |pid: &str| fs::read_to_string(format!("/proc/{pid}/comm")).ok();
@@ -63,21 +65,21 @@ pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
-/// Neither follows a link nor waits for the other end of a FIFO.
+/// Flags to open a file without following a symbolic link and without waiting for the other end of a FIFO.
 const CAREFUL: i32 = OFlags::NOFOLLOW.union(OFlags::NONBLOCK).bits().cast_signed();
 
 fn text(pid: u32) -> String {
     format!("{pid}\n")
 }
 
-/// A complete file beside the pid file, made anew (O_EXCL, which follows no link).
+/// Writes a new file with `text` beside the pid file, and returns its path. O_EXCL follows no symbolic link.
 fn draft(path: &Path, text: &str) -> io::Result<PathBuf> {
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
     // The keys of a hash map come from the kernel's random numbers.
     let secret = RandomState::new().hash_one(std::process::id());
     let draft = path.with_file_name(format!(".{}.{secret:016x}", name.to_string_lossy()));
     let mut file = OpenOptions::new().write(true).create_new(true).custom_flags(CAREFUL).open(&draft)?;
-    // Whatever the umask, this user reads it again.
+    // Explicitly, so that this user can read the file again under any umask.
     let mode = file.metadata()?.mode() & 0o777 | 0o600;
     let written = file.set_permissions(fs::Permissions::from_mode(mode));
     written.and_then(|()| file.write_all(text.as_bytes())).inspect_err(|_| {
@@ -86,7 +88,8 @@ fn draft(path: &Path, text: &str) -> io::Result<PathBuf> {
     Ok(draft)
 }
 
-/// One write, at least as long as the file, so that a reader meanwhile sees the new pid and empty lines at worst.
+/// Overwrites the file with a single write, padded to the length of the file. A concurrent reader sees at worst the new pid and
+/// empty lines.
 fn overwrite(path: &Path, text: &str) -> io::Result<()> {
     let file = OpenOptions::new().write(true).custom_flags(CAREFUL).open(path)?;
     let about = file.metadata()?;
@@ -117,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_written_in_place_to_what_may_be_a_file_of_somebody_else() {
+    fn a_file_that_may_belong_to_another_user_is_not_overwritten_in_place() {
         let dir = tempfile::tempdir().expect("a directory");
         let (theirs, link, name) =
             (dir.path().join("theirs"), dir.path().join("link"), dir.path().join("name"));

@@ -1,15 +1,15 @@
-//! The lines that another program writes, as many of them as are kept.
+//! A bounded buffer for the output lines of another program.
 
 use std::collections::VecDeque;
 
 const LINES: usize = 20;
 const LINE_BYTES: usize = 2000;
 
-/// The last one may not be complete.
+/// The first or the last lines of an output. The final line may be incomplete.
 #[derive(Debug)]
 pub(crate) struct Lines {
     kept: VecDeque<Vec<u8>>,
-    /// Those at the end are kept, and not those at the beginning.
+    /// Whether the last lines are kept, rather than the first.
     last: bool,
 }
 
@@ -19,7 +19,7 @@ impl Lines {
         Lines { kept: VecDeque::new(), last: true }
     }
 
-    /// The same of the first 20.
+    /// Keeps the first 20 lines, up to 2,000 bytes of each.
     #[cfg(feature = "control")]
     pub(crate) fn first() -> Lines {
         Lines { kept: VecDeque::new(), last: false }
@@ -46,7 +46,7 @@ impl Lines {
         }
     }
 
-    /// Those that are not empty, without what a terminal obeys.
+    /// The non-empty lines, with control characters replaced by spaces.
     pub(crate) fn texts(&self) -> Vec<String> {
         self.kept.iter().map(|line| text(line)).filter(|line| !line.is_empty()).collect()
     }
@@ -67,13 +67,13 @@ mod tests {
     }
 
     #[test]
-    fn lines_may_come_in_pieces_and_the_last_one_without_an_end() {
+    fn lines_may_come_in_pieces_and_the_last_one_without_a_newline() {
         assert_eq!(kept(Lines::last(), &[b"on", b"e\ntwo\nth", b"ree"]), ["one", "two", "three"]);
         assert_eq!(kept(Lines::last(), &[b"one\n\n", b"two\x1b[1m\r\n"]), ["one", "two [1m"]);
     }
 
     #[test]
-    fn only_so_many_lines_are_kept_and_none_of_them_is_long() {
+    fn the_number_and_the_length_of_the_lines_are_limited() {
         let many: String = (0..100).map(|n| format!("{n}\n")).collect();
         let last = kept(Lines::last(), &[many.as_bytes()]);
         assert_eq!((last.len(), &*last[0], &*last[LINES - 1]), (LINES, "80", "99"));
@@ -84,7 +84,7 @@ mod tests {
 
     #[cfg(feature = "control")]
     #[test]
-    fn the_first_lines_are_kept_where_they_are_what_matters() {
+    fn the_first_lines_can_be_kept_instead_of_the_last() {
         let many: String = (0..100).map(|n| format!("{n}\n")).collect();
         let first = kept(Lines::first(), &[&many.as_bytes()[..31], &many.as_bytes()[31..]]);
         assert_eq!((first.len(), &*first[0], &*first[LINES - 1]), (LINES, "0", "19"));

@@ -1,5 +1,5 @@
-//! What the supervisor does with processes that it did not start itself, or that another process may reap: it holds
-//! them by pidfd, so that a signal never reaches another process that got the pid, and reaps whatever it adopts.
+//! Processes that the supervisor did not start itself, or that another process may reap. The supervisor opens a pidfd of each,
+//! so that a signal never reaches another process that got the pid, and reaps every orphan that it adopts.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -11,11 +11,11 @@ use rustix::process::{
 };
 use tokio::io::unix::AsyncFd;
 
-/// A process, dead or alive, with any parent.
+/// A process, dead or alive. It need not be a child of this one.
 #[derive(Debug)]
 pub(crate) struct PidFd {
     pid: u32,
-    /// `None` of one that is dead and reaped.
+    /// `None` if the process is dead and reaped.
     pidfd: Option<AsyncFd<OwnedFd>>,
 }
 
@@ -28,12 +28,12 @@ impl PidFd {
         Ok(PidFd { pid, pidfd: Some(pidfd) })
     }
 
-    /// One that is dead and reaped: its pid may be another's by now.
+    /// A process that is dead and reaped. Its pid may belong to another process by now.
     pub(crate) fn gone(pid: u32) -> PidFd {
         PidFd { pid, pidfd: None }
     }
 
-    /// One that was named, whatever has become of it.
+    /// Opens the process, or returns it as [`PidFd::gone`] if no process has this pid.
     pub(crate) fn named(pid: u32) -> io::Result<PidFd> {
         match PidFd::open(pid) {
             Err(error) if error.raw_os_error() == Some(nix::libc::ESRCH) => Ok(PidFd::gone(pid)),
@@ -45,19 +45,19 @@ impl PidFd {
         self.pid
     }
 
-    /// To one that is dead nothing happens.
+    /// Sends a signal. Does nothing if the process is dead.
     pub(crate) fn signal(&self, signal: Signal) {
         if let Some(pidfd) = &self.pidfd {
             let _ = pidfd_send_signal(pidfd.get_ref(), signal);
         }
     }
 
-    /// A zombie is dead.
+    /// Returns whether the process is dead. A zombie is dead.
     pub(crate) fn is_dead(&self) -> bool {
         self.pidfd.as_ref().is_none_or(|pidfd| is_dead(pidfd.get_ref()))
     }
 
-    /// Cancel safe.
+    /// Waits until the process is dead. Cancel safe.
     pub(crate) async fn dead(&self) {
         if let Some(pidfd) = &self.pidfd {
             let _ = pidfd.readable().await;
@@ -65,14 +65,14 @@ impl PidFd {
     }
 }
 
-/// Whether the process of a pidfd is dead, which makes it readable (pidfd_open(2)).
+/// Returns whether the process of a pidfd is dead, which makes the pidfd readable (pidfd_open(2)).
 pub(super) fn is_dead(pidfd: &OwnedFd) -> bool {
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&now)).is_ok_and(|ready| ready > 0)
 }
 
-/// Whether the system lets a process be held at all: a sandbox may not, and a kernel before 5.3 cannot. That there is no
-/// descriptor left at the moment is another matter.
+/// Returns an error if pidfds cannot be used at all: a sandbox may forbid them, and Linux before 5.3 does not have them. Other
+/// errors, such as having no free descriptor at the moment, do not count.
 pub(crate) fn is_supported() -> io::Result<()> {
     match pidfd_open(getpid(), PidfdFlags::empty()) {
         Err(refused @ (Errno::NOSYS | Errno::PERM | Errno::ACCESS)) => Err(refused.into()),
@@ -80,7 +80,7 @@ pub(crate) fn is_supported() -> io::Result<()> {
     }
 }
 
-/// How a process ended.
+/// The exit code or the terminating signal of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ended {
     Exited(u8),
@@ -92,10 +92,10 @@ pub(crate) fn adopt_orphans() -> io::Result<()> {
     Ok(set_child_subreaper(Some(getpid()))?)
 }
 
-/// The next child that has ended, any of them. No zombie of it is left.
+/// Reaps one child that has ended, if there is any, and returns its pid and how it ended.
 pub(crate) fn reap() -> Option<(u32, Ended)> {
     loop {
-        // Fails without children.
+        // Fails with ECHILD if there are no children.
         let (pid, status) = wait(WaitOptions::NOHANG).ok()??;
         let pid = pid.as_raw_pid().cast_unsigned();
         let byte = |number: i32| u8::try_from(number & 0xff).unwrap_or_default();

@@ -1,9 +1,9 @@
-//! What a successor writes to stderr before it is ready: passed on as it comes, and its last lines kept, because they say
-//! why a handover failed.
+//! The stderr of a successor until it is ready: the predecessor forwards it, and keeps the last lines, because they say why a
+//! handover failed.
 //!
-//! Until then the successor's stderr is a pipe to its predecessor, and the true one lies behind its stdin; when it is
-//! ready it puts the true one in place itself, so nothing depends on a predecessor that leaves. The pipe is opened for
-//! reading *and* writing: should the predecessor die, a write still never fails.
+//! Until the successor is ready, its stderr is a pipe to the predecessor, and its stdin is a duplicate of the real stderr. When
+//! it is ready, the successor moves the real stderr back into place itself, so that it does not depend on a predecessor that
+//! leaves. The pipe is opened for reading *and* writing, so a write does not fail even if the predecessor dies.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -21,29 +21,29 @@ use tokio::time::timeout;
 
 use super::lines::Lines;
 
-/// Tells a successor which file (`DEVICE:INODE`) to expect behind its stdin.
+/// The variable that tells a successor which file (`DEVICE:INODE`) its stdin should be: the real stderr.
 pub(crate) const VARIABLE: &str = "HANDOVER_STDERR";
 
-/// What others cannot come between when it is written to a pipe at once: PIPE_BUF (pipe(7)).
+/// The size up to which one write to a pipe is atomic: PIPE_BUF (pipe(7)).
 const ATOMIC: usize = 4096;
-/// How long to wait for the last lines of a successor that is dead: as long as it takes to read what is in the pipe,
-/// unless a process that it started still has the other end.
+/// The timeout for the last lines of a dead successor. Reading the rest of the pipe is quick, but the end comes late if a child
+/// of the successor still has the write end open.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
-/// The last lines that were written to a pipe.
+/// The last lines of a successor's stderr.
 #[derive(Debug)]
 pub(crate) struct Tail {
     lines: Arc<Mutex<Lines>>,
     end: Option<oneshot::Receiver<()>>,
-    /// Where the system has no thread to pass them on.
+    /// The read end, if the system had no thread to forward the lines.
     unread: Option<io::PipeReader>,
 }
 
-/// The reading end of a pipe that a successor is to get as stderr.
+/// The read end of the pipe that a successor gets as stderr.
 pub(super) struct Pipe(io::PipeReader);
 
 impl Pipe {
-    /// Has the command write to a pipe. Where /proc is missing or stderr closed, it inherits stderr as it is.
+    /// Makes a pipe the stderr of the command. On an error (/proc is missing, or stderr is closed) the command inherits stderr.
     pub(super) fn give(command: &mut Command) -> io::Result<Pipe> {
         let (reader, _writer) = io::pipe()?;
         let writer =
@@ -53,7 +53,7 @@ impl Pipe {
         Ok(Pipe(reader))
     }
 
-    /// Passes on what is written until no process has the pipe open for writing. A thread does it, because stderr may block.
+    /// Forwards the lines until no process has the write end open. A separate thread does it, because our stderr may block.
     pub(super) fn pass_on(self) -> Tail {
         let (lines, (ended, end)) = (Arc::new(Mutex::new(Lines::last())), oneshot::channel());
         let kept = Arc::clone(&lines);
@@ -72,15 +72,15 @@ impl Pipe {
             let _ = io::stderr().write_all(&waiting);
             let _ = ended.send(());
         };
-        // Without a thread nothing is passed on before the successor has ended; it finds that its pipe is never read, and that
-        // is survivable until 64 KiB are in it.
+        // Without a thread nothing is forwarded before the successor has ended. The successor can write 64 KiB to the pipe before
+        // its writes block.
         let passed_on = std::thread::Builder::new().name("stderr".into()).spawn(passing).is_ok();
         Tail { lines, end: Some(end), unread: spare.filter(|_| !passed_on) }
     }
 }
 
 impl Tail {
-    /// The last lines of a process that has ended.
+    /// Returns the last lines of a successor that has ended.
     pub(crate) async fn last_words(&mut self) -> Vec<String> {
         if let Some(end) = self.end.take() {
             let _ = timeout(LAST_WORDS, end).await;
@@ -96,17 +96,18 @@ impl Tail {
     }
 }
 
-/// How much of this can be written now without tearing a line, unless that is too long: others write to the same stderr.
+/// The number of bytes that can be written now without splitting a line, because other processes write to the same stderr. A line
+/// longer than [`ATOMIC`] is split.
 fn whole_lines(bytes: &[u8]) -> Option<usize> {
     let first = &bytes[..bytes.len().min(ATOMIC)];
     let end = first.iter().rposition(|byte| *byte == b'\n').map(|last| last + 1);
     end.or((bytes.len() >= ATOMIC).then_some(ATOMIC))
 }
 
-/// Puts the true stderr in place, where it is not.
+/// Moves the real stderr back into place in a successor that is ready, if its stderr is still the pipe.
 pub(crate) fn restore(predecessor: Option<u32>) -> io::Result<()> {
     let Ok(expected) = std::env::var(VARIABLE) else { return Ok(()) };
-    // No other pipe can be read from at its writing end.
+    // Only our pipe is open for reading and writing; the write end of any other pipe is write-only.
     let is_pipe = FileType::from_raw_mode(fstat(stderr())?.st_mode) == FileType::Fifo;
     if !is_pipe || !fcntl_getfl(stderr())?.contains(OFlags::RDWR) {
         return Ok(());
@@ -114,30 +115,30 @@ pub(crate) fn restore(predecessor: Option<u32>) -> io::Result<()> {
     let truth = match predecessor {
         _ if name(stdin())? == expected => stdin().try_clone_to_owned()?,
         Some(pid) => reopen(pid)?,
-        // It may be a pipe of another program.
+        // Without a predecessor stderr may be the pipe of another program.
         None => return Ok(()),
     };
-    // No other reader is left.
+    // The predecessor is gone and reads no more, so the rest of the pipe is written here.
     if predecessor.is_none() {
         let mut left = vec![0; usize::try_from(ioctl_fionread(stderr())?).unwrap_or(0)];
         let n = if left.is_empty() { 0 } else { rustix::io::read(stderr(), &mut left)? };
         let _ = File::from(truth.try_clone()?).write_all(&left[..n]);
     }
     dup2_stderr(truth)?;
-    // Where there is no /dev, a pipe without a writer is as empty.
+    // Without /dev, the read end of a pipe without a writer is just as empty.
     let nothing = File::open("/dev/null").map(OwnedFd::from);
     Ok(dup2_stdin(nothing.or_else(|_| io::pipe().map(|(reader, _)| reader.into()))?)?)
 }
 
-/// The predecessor's stderr, for a successor whose stdin was replaced by a wrapper. A socket cannot be opened.
+/// Opens the predecessor's stderr through /proc, because a wrapper has replaced stdin. This fails if stderr is a socket.
 fn reopen(predecessor: u32) -> io::Result<OwnedFd> {
     let truth = File::options().append(true).open(format!("/proc/{predecessor}/fd/2"));
     truth.map(OwnedFd::from).or_else(|_| {
         tracing::warn!(
-            "a wrapper replaced stdin, behind which stderr was: from now on nothing is written to it"
+            "stderr is lost, because a wrapper of this program replaced stdin: nothing more is written to it"
         );
-        // A pipe that is open and not read would be full one day, and each line of the log would wait then. Without a reader
-        // each write fails.
+        // If stderr stayed a pipe that is never read, it would fill up and block every log line. Without a reader each write
+        // fails at once.
         let nothing = File::options().write(true).open("/dev/null");
         nothing.map(OwnedFd::from).or_else(|_| io::pipe().map(|(_, writer)| writer.into()))
     })
@@ -153,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_passed_on_whole_unless_one_is_longer_than_can_be() {
+    fn lines_are_forwarded_whole_unless_one_is_too_long() {
         assert_eq!(whole_lines(b""), None);
         assert_eq!(whole_lines(b"half"), None);
         assert_eq!(whole_lines(b"one\ntwo\nhalf"), Some(8));

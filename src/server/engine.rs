@@ -1,5 +1,5 @@
-//! The one loop of a generation: whatever happens becomes an event, the state machine answers with actions, and these
-//! are performed here. It decides nothing that `lifecycle` could decide.
+//! The event loop of a generation. Each input becomes an event, the state machine answers with actions, and the loop
+//! performs them. Every decision that `lifecycle` can make is made there.
 
 use std::io;
 use std::net::SocketAddr;
@@ -40,31 +40,31 @@ pub(super) struct Engine {
     idle_grace: Duration,
     stop_idle_grace: Duration,
     generation: Generation,
-    /// The supervisor, until it is gone.
+    /// The supervisor's process; `None` without a supervisor or once it is gone.
     supervisor: Option<PidFd>,
     launch: Launch,
     pid_file: PidFile,
     service_manager: ServiceManager,
     listeners: Listeners,
-    /// The last listener is closed, its queue was empty.
+    /// Whether the last listener is closed, after its accept queue was emptied.
     listeners_closed: bool,
     drain: Drain,
     child: Option<Child>,
-    /// A child that has exited, until it is buried.
+    /// A child that has exited, until its exit has been reported.
     exited: Option<ExitedChild>,
-    /// That connections cannot be steered was said.
+    /// Whether the steering warning has already been logged.
     steering_warning_logged: bool,
     signals: Signals,
     stops: Stops,
-    /// When the predecessor is told again that this generation is ready.
+    /// When to send the ready signal to the predecessor again.
     ready_reminder: Option<ReadyReminder>,
-    /// How many successors in a row were ended by a request to restart, before they had a handler for it.
+    /// The number of consecutive successors killed by a restart signal before they had a handler for it.
     ended_by_restart: u32,
     commands: mpsc::UnboundedReceiver<Command>,
     observers: Observers,
 }
 
-/// What the loop waits for.
+/// An input of the event loop.
 enum Input {
     Signal(Signal),
     Command(Command),
@@ -79,14 +79,14 @@ enum Input {
 }
 
 impl Engine {
-    /// Finds out who this generation is, and listens.
+    /// Identifies this generation and its predecessor, and listens.
     pub(super) fn start(
         config: Config,
         remote: Remote,
         drain: Drain,
         serve: &Serve,
     ) -> Result<Engine, Error> {
-        // First of all: what arrives from here on is not lost.
+        // First, so that no signal that arrives from here on is lost.
         let mut signals = config.signals.map_or_else(Signals::install, Ok)?;
         signals.enter()?;
         let generation = Generation::from_env().map_err(Kind::Pidfd)?;
@@ -96,7 +96,7 @@ impl Engine {
         let pid_file = PidFile::prepare(config.pid_file.as_deref(), generation.supervisor)?;
         let asked = config.addresses.map_err(Kind::NoAddress)?;
         let addresses = distinct(&asked);
-        // One that is public too is public.
+        // An address that is named both as public and as reserved is public.
         let is_public = |address: &SocketAddr| asked.iter().filter(|one| *one == address).count() > 1;
         let reserved: Vec<_> =
             config.reserved.into_iter().filter(|one| one.port() == 0 || !is_public(one)).collect();
@@ -136,7 +136,7 @@ impl Engine {
         Ok(engine)
     }
 
-    /// Runs until this generation has left. `ready` is the application's word that it can serve.
+    /// Runs until this generation has left. `ready` resolves when the application can serve.
     pub(super) fn run(
         self,
         ready: impl Future<Output = Result<(), Error>>,
@@ -192,8 +192,8 @@ impl Engine {
             }
             let event = match input {
                 Input::Deadline if signal_first => continue,
-                // What happened while this process did not run is looked at first: a request that has arrived, a successor
-                // that is ready.
+                // This process was paused past its deadline. Inputs from the meantime go first, such as a request that has
+                // arrived or a successor that is ready.
                 Input::Deadline if deadline.is_some_and(|deadline| deadline.elapsed() > PAUSED) => {
                     not_before = Instant::now() + PAUSED;
                     continue;
@@ -210,7 +210,7 @@ impl Engine {
                     self.on_supervisor_gone();
                     Some(self.stop_asked(StopSource::Operator))
                 }
-                // Told to stop in the same instant: a generation that stops takes nothing over.
+                // Told to stop in the same instant: a generation that stops must not take over.
                 Input::Checked(_) if !self.state.is_starting() => None,
                 Input::Checked(result) => {
                     result?;
@@ -242,7 +242,7 @@ impl Engine {
         }
     }
 
-    /// Everything an event leads to, until there is nothing left to do.
+    /// Applies an event, and any event that follows from its actions, until there is none left.
     async fn apply(&mut self, event: Event) -> Result<Option<Outcome>, Error> {
         let mut next = Some(event);
         while let Some(event) = next.take() {
@@ -261,7 +261,7 @@ impl Engine {
                 }
             }
             self.publish();
-            // What has changed is true by now: a listener may act on it.
+            // After the actions, because an observer may act on a notification at once.
             notifications.iter().for_each(|notification| self.notify_service_manager(*notification));
             notifications.iter().for_each(|notification| self.notify_observers(*notification));
             self.log_state(before, event);
@@ -277,14 +277,14 @@ fn std_now() -> std::time::Instant {
     Instant::now().into_std()
 }
 
-/// An address that is named twice is one address; port 0 is another port each time.
+/// Removes repeated addresses, except those with port 0: each of them gets a different port.
 fn distinct(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
     let first = |(i, a): (usize, &SocketAddr)| (a.port() == 0 || !addresses[..i].contains(a)).then_some(*a);
     addresses.iter().enumerate().filter_map(first).collect()
 }
 
 impl Drop for Engine {
-    /// Also when the future of the server is dropped before its end.
+    /// Cuts all connections, also when the server's future is dropped early.
     fn drop(&mut self) {
         self.drain.cut_now();
     }

@@ -1,4 +1,4 @@
-//! `Server` without HTTP: the program has the accept loop, and says when it is ready.
+//! `Server` without HTTP: the program runs a custom accept loop and says when it is ready.
 
 use std::sync::Arc;
 
@@ -12,13 +12,13 @@ use crate::error::Error;
 use crate::listeners::Serve;
 use crate::report::Outcome;
 
-/// The addresses of a generation, for a program that brings its own accept loop.
+/// The listening addresses of a generation, for a program with a custom accept loop.
 ///
 /// ```no_run
 /// # async fn greet(_: handover::Conn) {}
 /// # async fn run() -> Result<(), handover::Error> {
 /// let mut listener = handover::Server::bind("0.0.0.0:7000").listen().await?;
-/// // Connect to the database, fill the caches: the predecessor serves until here.
+/// // Connect to the database, fill the caches: the predecessor serves until `ready` is called.
 /// listener.ready();
 /// while let Some(conn) = listener.accept().await {
 ///     tokio::spawn(greet(conn));
@@ -27,7 +27,7 @@ use crate::report::Outcome;
 /// # Ok(()) }
 /// ```
 ///
-/// Dropping it closes the addresses at once.
+/// Dropping a `Listener` closes the addresses at once.
 #[derive(Debug)]
 pub struct Listener {
     connections: mpsc::UnboundedReceiver<Conn>,
@@ -37,19 +37,19 @@ pub struct Listener {
 }
 
 impl Server {
-    /// Listens for any protocol over TCP; the program accepts, says when it is ready, and serves each connection itself.
+    /// Listens for any protocol over TCP. The program itself accepts and serves each connection, and says when it is ready.
     ///
     /// A check given to [`ready_when`](Server::ready_when) runs when [`Listener::ready`] is called.
     ///
     /// # Errors
     ///
-    /// When a setting is a mistake (see [`check`](Server::check)), an address cannot be listened on or the pid file cannot
-    /// be written.
+    /// When a setting is invalid (see [`check`](Server::check)), an address cannot be listened on or the pid file cannot be
+    /// written.
     pub async fn listen(self) -> Result<Listener, Error> {
         self.config.check()?;
         let drain = self.config.drain();
         let (accepted, connections) = mpsc::unbounded_channel();
-        // The queue has no bound because its listener must never be left alone while connections are steered to it.
+        // Unbounded, because the accept loop must never be blocked while connections are steered to its listener.
         let serve: Serve = Arc::new(move |conn| drop(accepted.send(conn)));
         let retiring = drain.retiring();
         let engine = Engine::start(self.config, self.remote, drain, &serve)?;
@@ -66,25 +66,25 @@ impl Server {
 }
 
 impl Listener {
-    /// This program can serve: take over from the predecessor. Must be called within the ready timeout.
+    /// Declares that this program can serve, and takes over from the predecessor. Call it within the ready timeout.
     pub fn ready(&mut self) {
         if let Some(ready) = self.ready.take() {
             let _ = ready.send(());
         }
     }
 
-    /// The next connection, or `None` when there will be no more: the generation has closed its listeners because it
-    /// retired or stopped, or it failed; [`finish`](Listener::finish) tells. Cancel safe.
+    /// Returns the next connection, or `None` once the generation has closed its listeners because it retired, stopped or
+    /// failed; [`finish`](Listener::finish) returns which. Cancel safe.
     pub async fn accept(&mut self) -> Option<Conn> {
         self.connections.recv().await
     }
 
-    /// Tells connections that live long when to end.
+    /// Returns a [`Retiring`], which tells long-lived connections when to end.
     pub fn retiring(&self) -> Retiring {
         self.retiring.clone()
     }
 
-    /// Waits until every accepted [`Conn`] is dropped, or the drain deadline has passed.
+    /// Waits until every accepted [`Conn`] is dropped or the drain deadline has passed.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! What `Server` is told of TLS.
+//! The TLS settings of `Server`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use tokio_rustls::rustls::ServerConfig;
 use super::Server;
 use crate::defaults;
 
-/// What ALPN offers, in the order of preference.
+/// The ALPN protocols on offer, in order of preference.
 const ALPN: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
 #[derive(Debug, Clone)]
@@ -24,13 +24,14 @@ impl Default for Tls {
 }
 
 impl Server {
-    /// Serves every connection of [`serve`](Server::serve) with TLS. Without ALPN protocols in `config` it offers `h2` and
-    /// `http/1.1`. The feature brings no crypto provider: `config` has that of the program, by `ServerConfig::builder` the one whose
-    /// feature of rustls (`ring`, `aws_lc_rs`) is on. [`listen`](Server::listen) leaves the handshake to the program: see [`Conn::tls`](crate::Conn::tls).
+    /// Serves every connection of [`serve`](Server::serve) with TLS. If `config` has no ALPN protocols, the server offers
+    /// `h2` and `http/1.1`. No crypto provider is included: `config` carries the program's, and `ServerConfig::builder` picks
+    /// the one enabled by a rustls feature (`ring`, `aws_lc_rs`). With [`listen`](Server::listen) the program does the
+    /// handshake itself: see [`Conn::tls`](crate::Conn::tls).
     ///
-    /// A generation has the certificate that it is given here, so the next one brings a new one. What a client keeps of a
-    /// session, a ticket, means nothing to the next generation unless `config` has a ticketer with keys that both know: its
-    /// next connection takes a full handshake, and nothing is lost.
+    /// A generation keeps the certificate given here; to change it, restart. A client's session ticket is accepted by the
+    /// next generation only if `config` has a ticketer with keys that both generations share. Otherwise the client's next
+    /// connection takes a full handshake, and no request is lost.
     pub fn tls(mut self, config: impl Into<Arc<ServerConfig>>) -> Server {
         let mut config = config.into();
         if config.alpn_protocols.is_empty() {
@@ -40,7 +41,7 @@ impl Server {
         self
     }
 
-    /// How long a client may take for its TLS handshake, from accept on; then its connection is closed. Default:
+    /// Sets how long a client may take for its TLS handshake, counted from accept. Then its connection is closed. Default:
     /// [`defaults::HANDSHAKE_TIMEOUT`].
     pub fn handshake_timeout(mut self, timeout: Duration) -> Server {
         self.config.tls.timeout = timeout;
@@ -49,7 +50,7 @@ impl Server {
 }
 
 impl Tls {
-    /// `None` without TLS.
+    /// Returns the TLS configuration and the handshake timeout, or `None` without TLS.
     pub(super) fn enabled(&self) -> Option<(Arc<ServerConfig>, Duration)> {
         self.config.clone().map(|config| (config, self.timeout))
     }

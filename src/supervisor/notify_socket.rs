@@ -1,6 +1,6 @@
-//! The socket at which the supervisor hears its generations, in the words of sd_notify(3), and who said it: the
-//! kernel's word (SCM_CREDENTIALS, unix(7)). It lies in a directory that no other user may enter, so that no other user can keep
-//! its reader busy. Only where no directory can be written to has it a name that everybody can send to.
+//! The socket on which the supervisor receives the generations' messages, in the protocol of sd_notify(3). The kernel names
+//! the sender (SCM_CREDENTIALS, unix(7)). The socket lies in a directory that no other user may enter, so that no other user
+//! can flood it. If no directory is writable, it is an abstract socket, to which every user can send.
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io::{self, IoSliceMut};
@@ -18,22 +18,22 @@ use nix::sys::socket::{
 use rustix::process::geteuid;
 use tokio::io::unix::AsyncFd;
 
-/// What was received.
+/// A received message.
 #[derive(Debug)]
 pub(super) enum Received {
     Datagram(Datagram),
-    /// From a process that is not listened to.
+    /// A message from a process that may not send any.
     Junk,
 }
 
-/// No message of a generation is longer.
+/// The maximum length of a message; those of a generation are shorter.
 const LONGEST: usize = 16 * 1024;
 
 #[derive(Debug)]
 pub(super) struct NotifySocket {
     socket: AsyncFd<OwnedFd>,
     name: String,
-    /// With the socket in it.
+    /// The directory of the socket, removed on drop. `None` for an abstract socket.
     _dir: Option<OwnDir>,
 }
 
@@ -46,7 +46,7 @@ pub(super) struct Datagram {
 impl NotifySocket {
     pub(super) fn open() -> io::Result<NotifySocket> {
         let place = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|dir| dir.is_absolute());
-        // The last is there in a container whose file system is read-only.
+        // `/dev/shm` is writable even in a container with a read-only file system.
         let places = [
             place("RUNTIME_DIRECTORY"),
             place("XDG_RUNTIME_DIR"),
@@ -65,12 +65,12 @@ impl NotifySocket {
         let path = dir.0.join("notify");
         let name = path.to_str().ok_or(io::ErrorKind::InvalidFilename)?.to_owned();
         let socket = bound(&UnixAddr::new(&path)?)?;
-        // Whatever the umask is.
+        // Explicitly, because the umask may be anything.
         fs::set_permissions(&path, Permissions::from_mode(0o600))?;
         Ok(NotifySocket { socket: readable(socket)?, name, _dir: Some(dir) })
     }
 
-    /// With a name that the kernel picks ("autobind").
+    /// Opens an abstract socket with a name that the kernel picks ("autobind").
     fn abstract_() -> io::Result<NotifySocket> {
         let socket = bound(&UnixAddr::new_unnamed())?;
         let address = socket.local_addr()?;
@@ -79,24 +79,24 @@ impl NotifySocket {
         Ok(NotifySocket { socket: readable(socket)?, name, _dir: None })
     }
 
-    /// For NOTIFY_SOCKET.
+    /// Returns the value of NOTIFY_SOCKET for the generations.
     pub(super) fn name(&self) -> &str {
         &self.name
     }
 
-    /// Cancel safe.
+    /// Waits until there may be a message. Cancel safe.
     pub(super) async fn readable(&self) {
-        // Cleared at once: `next` is called until there is nothing more.
+        // Cleared at once, because the caller calls `next` until there are no more messages.
         if let Ok(mut ready) = self.socket.readable().await {
             ready.clear_ready();
         }
     }
 
-    /// The next message that is there. Nothing of it is looked at before its sender.
+    /// Returns the next message, if there is one. Its text is ignored unless its sender may speak.
     pub(super) fn next(&self, may_speak: impl Fn(u32) -> bool) -> Option<Received> {
         let mut text = [0; LONGEST];
         loop {
-            // Room for nothing else, so that a descriptor that is sent is closed by the kernel.
+            // Room for credentials only, so that the kernel closes any file descriptor that is sent.
             let mut room = nix::cmsg_space!(UnixCredentials);
             let mut parts = [IoSliceMut::new(&mut text)];
             let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
@@ -124,7 +124,7 @@ impl NotifySocket {
 fn bound(address: &UnixAddr) -> io::Result<UnixDatagram> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let socket = socket(AddressFamily::Unix, SockType::Datagram, flags, None)?;
-    // Before anything can be sent: a message that was sent earlier has no sender's name.
+    // Before `bind`, because a message that is sent before this option is set has no credentials.
     setsockopt(&socket, PassCred, &true)?;
     bind(socket.as_raw_fd(), address)?;
     Ok(socket.into())
@@ -137,7 +137,7 @@ fn readable(socket: UnixDatagram) -> io::Result<AsyncFd<OwnedFd>> {
 
 const PREFIX: &str = "handover-front-";
 
-/// Removes the directories of this user whose process was killed: the socket in them has no reader.
+/// Removes this user's directories that were left behind by killed supervisors: their sockets have no reader.
 fn remove_dead(place: &Path) {
     for entry in fs::read_dir(place).into_iter().flatten().flatten() {
         let (dir, socket) = (entry.path(), entry.path().join("notify"));
@@ -161,8 +161,8 @@ impl OwnDir {
     fn make(place: &Path) -> io::Result<OwnDir> {
         remove_dead(place);
         let pid = std::process::id();
-        // The name may be taken: by one that was killed, with the same pid, or by a user who guesses it. mkdir(2) follows no
-        // link and takes nothing over.
+        // The name may be taken, by a killed supervisor with the same pid or by a user who guessed it. mkdir(2) follows no
+        // symbolic link and never reuses an existing directory.
         for n in 0..1000 {
             let path = place.join(format!("{PREFIX}{pid}-{n}"));
             match DirBuilder::new().mode(0o700).create(&path) {

@@ -1,5 +1,5 @@
-//! Who stands for the service behind the supervisor, and how it ended. Only that generation is believed, and the
-//! successor it has named once it is dead.
+//! The supervisor's view of the service: which generation is the main one, and how the last one ended. Only messages from the
+//! main generation count, and once it is dead, those from the successor that it has named.
 
 use std::pin::Pin;
 use std::process::ExitCode;
@@ -18,17 +18,17 @@ use generations::{End, Generation, Leaving, how};
 
 #[derive(Debug)]
 pub(super) struct Service {
-    /// The number of the generation that stands for the service, or did so last.
+    /// The number of the main generation, also after it has ended.
     number: u64,
-    /// `None` once the service is over.
+    /// The main generation; `None` once the service has ended.
     current: Option<Generation>,
-    /// Those that stood for the service before, and finish their connections.
+    /// Former main generations, which finish their connections.
     leaving: Vec<Leaving>,
-    /// How the last one that stood for the service and is dead has ended.
+    /// How the last dead main generation ended.
     last: Option<End>,
-    /// Children that were reaped and of whom nothing has been read yet: a message may name them all the same.
+    /// Children that were reaped, kept because an unread message may still name them.
     reaped: Vec<(u32, Ended)>,
-    /// A restart that was asked for, until a generation says that it is under way.
+    /// A restart that was asked for, until a generation confirms that it is under way.
     restart: Option<Restart>,
     stop_asked: bool,
 }
@@ -36,7 +36,7 @@ pub(super) struct Service {
 #[derive(Debug, Clone, Copy)]
 struct Restart {
     signal: Signal,
-    /// `current` was told, which may die or hand over at that very moment.
+    /// Whether `current` was told. It may still die or hand over before it acts on the signal.
     is_passed_on: bool,
 }
 
@@ -53,12 +53,12 @@ impl Service {
         }
     }
 
-    /// No process stands for it, and none is left.
+    /// Returns whether every generation has left.
     pub(super) fn has_left(&self) -> bool {
         self.current.is_none() && self.leaving.is_empty()
     }
 
-    /// The status that the last one to stand for the service ended with, as a shell would say it.
+    /// Returns the exit status of the last main generation, as a shell would report it.
     pub(super) fn status(&self) -> ExitCode {
         match self.last.as_ref().and_then(|last| Some((last.ended?, last))) {
             Some((Ended::Exited(status), _)) => status.into(),
@@ -70,7 +70,7 @@ impl Service {
         }
     }
 
-    /// Returns when a generation is dead. Cancel safe.
+    /// Waits until any generation is dead. Cancel safe.
     pub(super) async fn any_death(&self) {
         let current = self.current.iter().map(|one| &one.process);
         let all = current.chain(self.leaving.iter().map(|one| &one.process));
@@ -79,35 +79,36 @@ impl Service {
             deaths.push(Box::pin(process.dead()));
         }
         std::future::poll_fn(|context| {
-            match deaths.iter_mut().any(|death| death.as_mut().poll(context).is_ready()) {
-                true => Poll::Ready(()),
-                false => Poll::Pending,
+            if deaths.iter_mut().any(|death| death.as_mut().poll(context).is_ready()) {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
             }
         })
         .await;
     }
 
-    /// Whether a message of this process may mean something.
+    /// Returns whether a message from this process may count.
     pub(super) fn may_speak(&self, pid: u32) -> bool {
         let is = |process: &PidFd| process.pid() == pid;
         self.current.as_ref().is_some_and(|one| is(&one.process) || one.successor.as_ref().is_some_and(is))
     }
 
-    /// A process that a generation has named, whatever has become of it.
+    /// Returns the process that a generation has named, dead or alive.
     fn named(&self, pid: u32) -> Option<PidFd> {
         if self.reaped.iter().any(|(reaped, _)| *reaped == pid) {
             return Some(PidFd::gone(pid));
         }
-        // If it is gone, the generation that has named it has reaped it.
+        // If the process is gone and not in `reaped`, its predecessor has reaped it.
         let opened = PidFd::named(pid);
-        opened.inspect_err(|error| error!(pid, %error, "cannot watch a generation; it is not followed")).ok()
+        opened.inspect_err(|error| error!(pid, %error, "cannot watch the successor; it is ignored")).ok()
     }
 
-    /// Takes in what a generation says. Returns what the manager of this process should hear of it.
+    /// Handles a message from a generation. Returns the fields to forward to the supervisor's service manager.
     pub(super) fn read(&mut self, datagram: &Datagram) -> Vec<String> {
         let is_successor =
             |one: &Generation| one.successor.as_ref().is_some_and(|next| next.pid() == datagram.from);
-        // The process that stood for the service said all it had to say before its successor could know that it is dead.
+        // A successor speaks only after it knows that the main generation is dead, and by then all messages of that one are read.
         if self.current.as_ref().is_some_and(is_successor) {
             self.remove_dead(self.dead(), false);
         }
@@ -149,7 +150,7 @@ impl Service {
     fn move_to(&mut self, next: PidFd) {
         let mut next = Generation { spoke: true, ..Generation::new(next) };
         if let Some(before) = self.current.take() {
-            // It may not have passed on what it was told in the very moment that it moved.
+            // The old main generation may have been told to stop in the moment of its handover, too late to pass it on.
             if before.told_to_stop {
                 next.process.signal(Signal::TERM);
                 next.told_to_stop = true;
@@ -163,13 +164,13 @@ impl Service {
         self.number += 1;
         next.ended = self.how_ended(next.process.pid());
         self.current = Some(next);
-        // A process that was told may not have come to it.
+        // The old main generation may not have acted on the restart, so the new one is told again.
         if let Some(restart) = &mut self.restart {
             restart.is_passed_on = false;
         }
     }
 
-    /// The status of a child that was reaped.
+    /// Records how a child ended that was reaped.
     pub(super) fn note(&mut self, pid: u32, ended: Ended) {
         if let Some(current) = self.current.as_mut().filter(|one| one.process.pid() == pid) {
             current.ended = Some(ended);
@@ -180,7 +181,8 @@ impl Service {
         }
     }
 
-    /// Everything has been read that was said before they were reaped. The successor's turn may still come.
+    /// Forgets the reaped children, except the successor, which may still become the main generation. Call it once all
+    /// messages have been read, because none can name the others any more.
     pub(super) fn forget_the_reaped(&mut self) {
         let successor = self.current.as_ref().and_then(|one| one.successor.as_ref()).map(PidFd::pid);
         self.reaped.retain(|(pid, _)| Some(*pid) == successor);
@@ -190,7 +192,7 @@ impl Service {
         self.reaped.iter().find(|(reaped, _)| *reaped == pid).map(|(_, ended)| *ended)
     }
 
-    /// The process that stands for the service, if it is dead.
+    /// Returns the pid of the main generation, if it is dead.
     pub(super) fn dead(&self) -> Option<u32> {
         self.current.as_ref().filter(|one| one.process.is_dead()).map(|one| one.process.pid())
     }
@@ -199,18 +201,19 @@ impl Service {
         self.current.as_ref().and_then(|one| one.successor.as_ref()).is_some_and(PidFd::is_dead)
     }
 
-    /// Forgets those who have left, and the process that stood for the service if it was found `dead`, and still did so at its end.
-    /// Its successor takes its place, dead or alive, unless it was found to have `failed` before its predecessor's death.
+    /// Removes the generations that have left, and the main generation if it is the one found `dead`. Its successor takes its
+    /// place, dead or alive, unless that successor `failed` before its predecessor died.
     pub(super) fn remove_dead(&mut self, dead: Option<u32>, failed: bool) {
         self.leaving.retain(|one| !one.process.is_dead());
         let Some(dead) = self.current.take_if(|one| Some(one.process.pid()) == dead) else { return };
         let pid = dead.process.pid();
-        // One that never said a word never stood for the service: what counts is why it was needed.
+        // A successor that exited without a message never became the main generation, so the death of its predecessor is the
+        // end that counts.
         if self.last.is_none() || dead.spoke || dead.ended != Some(Ended::Exited(0)) {
             self.last = Some(End { pid, stopping: dead.stopping, ended: dead.ended });
         }
         let generation = self.number;
-        // One that is dead and was reaped here outlived the one that has named it.
+        // A dead successor that was reaped here outlived its predecessor.
         match dead.successor.filter(|next| !failed || self.how_ended(next.pid()).is_some()) {
             Some(next) => {
                 let successor = next.pid();
@@ -233,15 +236,16 @@ impl Service {
 
     fn end(&mut self, pid: u32, stopping: bool, ended: Option<Ended>) {
         let (generation, left) = (self.number, self.leaving.len());
-        match stopping || self.stop_asked || ended == Some(Ended::Exited(0)) {
-            true => info!(generation, pid, left, "{}: the service has ended", how(ended)),
-            false => error!(
+        if stopping || self.stop_asked || ended == Some(Ended::Exited(0)) {
+            info!(generation, pid, left, "{}: the service has ended", how(ended));
+        } else {
+            error!(
                 generation,
                 pid,
                 left,
-                "{} without a successor: the service has ended; its supervisor may start it again",
+                "{} without a successor: the service has ended; the supervisor does not restart it",
                 how(ended)
-            ),
+            );
         }
         for one in self.leaving.iter_mut().filter(|one| !one.told_to_stop) {
             one.process.signal(Signal::TERM);

@@ -1,6 +1,6 @@
-//! A headless Chromium on a page of ours (`programs/page.html`), which asks for images, answers, events and messages and
-//! reports to the little server here that it came from. The names of its hosts mean this machine: a name for each pause,
-//! because a browser shares connections between all that asks one host.
+//! A headless Chromium with the page `programs/page.html`, which requests images, responses, events and messages, and reports
+//! to the small server in this file that served it. All its host names resolve to this machine: there is one name per pause,
+//! because a browser shares its connections among all requests to one host.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -21,21 +21,21 @@ const IMAGES: usize = 50;
 /// Makes a folder with the images.
 pub(crate) fn site(dir: &Path) -> PathBuf {
     let site = dir.join("site");
-    std::fs::create_dir_all(&site).expect("ours");
+    std::fs::create_dir_all(&site).expect("writable");
     for n in 0..IMAGES {
         let image =
             format!("<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"9\" height=\"9\"><!-- {n} --></svg>");
-        std::fs::write(site.join(format!("{n}.svg")), image).expect("ours");
+        std::fs::write(site.join(format!("{n}.svg")), image).expect("writable");
     }
     site
 }
 
-/// The part of the page's query that says whom to ask.
+/// The part of the page's query that names the servers.
 pub(crate) fn url(scheme: &str, files: SocketAddr, everything: SocketAddr) -> String {
     format!("scheme={scheme}&files={}&everything={}", files.port(), everything.port())
 }
 
-/// What each row of the page saw. A browser that does not report has failed.
+/// Runs the browser and returns the outcome of each row of the page. A browser that does not report has failed.
 pub(crate) fn chromium(visit: &Visit) -> Vec<(u64, Outcome)> {
     let version = version("chromium", "--version", "Chromium ");
     let said = browse(visit).and_then(|report| {
@@ -69,14 +69,14 @@ fn browse(visit: &Visit) -> Result<String, String> {
         .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"])
         .args(["--disable-background-networking", "--disable-component-update", "--disable-sync"])
         .args(["--disable-dev-shm-usage", "--ignore-certificate-errors"])
-        // The page comes from another host than what it asks for.
+        // The page comes from another origin than the files that it requests.
         .args(["--disable-web-security", "--host-resolver-rules=MAP *.test 127.0.0.1"])
         .arg(format!("--user-data-dir={}", profile.path().display()))
         .arg(page)
         .stderr(Stdio::null());
     let mut chromium = chromium.spawn().map_err(|error| format!("chromium: {error}"))?;
     let report = collect(&listener, &mut chromium, Instant::now() + visit.length + Duration::from_secs(45));
-    // It removes nothing of the profile that matters, and its children leave with it.
+    // A kill loses nothing: the profile is temporary, and Chromium's children exit with it.
     let _ = chromium.kill();
     let _ = chromium.wait();
     report
@@ -89,7 +89,7 @@ fn collect(listener: &TcpListener, browser: &mut Child, deadline: Instant) -> Re
         if let Ok((stream, _)) = listener.accept() {
             match exchange(stream) {
                 Ok(Some(report)) => return Ok(report),
-                // A browser connects in advance, and may ask nothing.
+                // A browser opens connections in advance, and may send no request on them.
                 Ok(None) | Err(_) => continue,
             }
         }
@@ -103,7 +103,7 @@ fn collect(listener: &TcpListener, browser: &mut Child, deadline: Instant) -> Re
     }
 }
 
-/// Answers one request, and gives the body of the report.
+/// Answers one request; returns the body if it is the report.
 fn exchange(mut stream: TcpStream) -> std::io::Result<Option<String>> {
     stream.set_nonblocking(false)?;
     stream.set_read_timeout(Some(Duration::from_secs(1)))?;
@@ -121,10 +121,7 @@ fn exchange(mut stream: TcpStream) -> std::io::Result<Option<String>> {
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body)?;
-    let page: &[u8] = match first.starts_with("GET /?") {
-        true => include_bytes!("programs/page.html"),
-        false => b"",
-    };
+    let page: &[u8] = if first.starts_with("GET /?") { include_bytes!("programs/page.html") } else { b"" };
     write!(
         stream,
         "HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",

@@ -1,6 +1,6 @@
-//! nginx and HAProxy: before the server, as proxies that keep connections to it and try nothing twice, and beside it, as the
-//! server that a client's failures are compared with. Each listens once for each pause, with a pool of its own, because a
-//! busy client would keep the connections of a quiet one warm.
+//! nginx and HAProxy: as proxies in front of the server, which keep connections to it and never retry, and beside it, as the
+//! server with which a client's failures are compared. A proxy has one listener and one pool per pause, because a busy client
+//! would keep the connections of a quiet one warm.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
@@ -13,17 +13,17 @@ use support::servers::{address, packages, tell, wait_for};
 pub(crate) struct Front {
     family: Family,
     master: u32,
-    /// The pauses, and where it listens for each.
+    /// The pauses, each with the address of its listener.
     ports: Vec<(u64, SocketAddr)>,
 }
 
-/// What nginx or HAProxy says of its version, or why it is missing.
+/// Returns the version that nginx or HAProxy prints, or why it is missing.
 pub(crate) fn version(program: &str) -> Result<String, String> {
     packages::version(program, if program == "nginx" { "nginx/" } else { "version " })
 }
 
 impl Front {
-    /// An nginx before `upstream`.
+    /// Starts an nginx in front of `upstream`.
     pub(crate) fn nginx(upstream: SocketAddr, pauses: &[u64]) -> Result<Front, String> {
         let ports = listeners(pauses)?;
         let servers = ports.iter().map(|(pause, address)| {
@@ -43,8 +43,8 @@ impl Front {
         Front::start_nginx(&servers.collect::<String>(), ports)
     }
 
-    /// An nginx, with HTTP/2 over TLS if there is a certificate with its key, whose answers come from `still`, a server that
-    /// nobody replaces, over a new connection each.
+    /// Starts an nginx, with HTTP/2 over TLS if `tls` has a certificate and its key. It fetches each response over a new
+    /// connection from `still`, a server that is never replaced.
     pub(crate) fn nginx_beside(still: SocketAddr, tls: Option<[&Path; 2]>) -> Result<Front, String> {
         let ports = listeners(&[0])?;
         let (protocols, files) = match tls {
@@ -80,7 +80,7 @@ impl Front {
         Front::start(family, &mut nginx, ports)
     }
 
-    /// A HAProxy before `upstream`.
+    /// Starts a HAProxy in front of `upstream`.
     pub(crate) fn haproxy(upstream: SocketAddr, pauses: &[u64]) -> Result<Front, String> {
         let ports = listeners(pauses)?;
         let proxies = ports.iter().map(|(pause, address)| {
@@ -112,13 +112,13 @@ impl Front {
         Ok(front)
     }
 
-    /// Where a client with this pause asks.
+    /// The address to which a client with this pause connects.
     pub(crate) fn address(&self, pause: u64) -> SocketAddr {
         let port = self.ports.iter().find(|(of, _)| *of == pause).unwrap_or(&self.ports[0]);
         port.1
     }
 
-    /// New workers under the same master.
+    /// Makes the master replace its workers.
     pub(crate) fn reload(&self) -> Result<(), String> {
         tell(self.master, Signal::SIGHUP)
     }

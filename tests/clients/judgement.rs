@@ -1,19 +1,19 @@
-//! What may fail: nothing, but for a short list of what only the client can mend. Such a failure must be the one that is
-//! listed, must not come to a client that pauses for longer than a second, and must not be more frequent than with nginx,
-//! reloaded at the same moments.
+//! The permitted failures: none, except for a short list of defects that only the client can fix. A failure must match an
+//! entry of the list, must happen at a pause that the entry permits, and must not be more frequent than with nginx, reloaded
+//! at the same moments.
 
 use crate::species::Species;
 use crate::table::{Row, sum};
 
-/// In milliseconds: above this, a client has been told long before it asks again.
+/// In milliseconds: a client with a longer pause has seen the end of its connection long before its next request.
 const LONG: u64 = 1000;
-/// Every client must live through so many.
+/// The number of handovers that every client must live through.
 const HANDOVERS: u64 = 5;
 
 struct Explained {
     client: &'static str,
     protocol: &'static str,
-    /// What the text of the failure contains.
+    /// A part of the text of the failure.
     failure: &'static str,
     /// The shortest and longest pause at which it may happen, in milliseconds.
     shortest: u64,
@@ -24,49 +24,50 @@ const fn goaway(client: &'static str, failure: &'static str) -> Explained {
     Explained { client, protocol: "HTTP/2, TLS", failure, shortest: 0, longest: LONG }
 }
 
-/// Only where the pause is longer than the idle grace.
+/// A failure that is permitted only where the pause is longer than the idle grace.
 const fn idle(client: &'static str, protocol: &'static str, failure: &'static str) -> Explained {
     Explained { client, protocol, failure, shortest: 3000, longest: u64::MAX }
 }
 
-/// GOAWAY is how a server ends a connection in order (RFC 9113, section 6.8): it still answers what was sent.
+/// The permitted failures. GOAWAY ends a connection in an orderly way (RFC 9113, section 6.8): the server still answers the
+/// requests that were sent before.
 const EXPLAINED: &[Explained] = &[
-    // h2/connection.py, H2ConnectionStateMachine: RECV_GOAWAY leads to CLOSED, where every frame is an error, also those of
-    // the answers that are still to come.
+    // h2/connection.py, H2ConnectionStateMachine: RECV_GOAWAY leads to CLOSED, where every frame is an error, also the frames
+    // of outstanding responses.
     goaway("httpx", "in state ConnectionState.CLOSED"),
-    // httpcore/_async/http2.py, _receive_events: raises for the streams that the server will answer.
+    // httpcore/_async/http2.py, _receive_events: raises for streams that the server will still answer.
     goaway("httpx", "ConnectionTerminated"),
     // lib/dispatcher/client-h2.js, onHttp2SessionGoAway: fails the request at the head, whatever its stream.
     goaway("undici, allowH2", "\"GOAWAY\" frame received with code 0"),
-    // http2-wrapper/source/agent.js: asks on a session that has had its GOAWAY, and Node says so.
+    // http2-wrapper/source/agent.js: sends a request on a session that has received GOAWAY, which Node refuses.
     goaway("got, http2", "ERR_HTTP2_GOAWAY_SESSION"),
-    // nghttp2_session.c, session_close_stream_on_goaway: closes what was still to be sent, and got takes no second try.
+    // nghttp2_session.c, session_close_stream_on_goaway: closes the streams that are not sent yet, and got does not retry.
     goaway("got, http2", "NGHTTP2_REFUSED_STREAM"),
-    // http2-wrapper/source/client-request.js: what it makes of a stream that such a session closes.
+    // http2-wrapper/source/client-request.js: reports this error for a stream that such a session closes.
     goaway("got, http2", "The server aborted the HTTP/2 stream"),
-    // jdk.internal.net.http.Http2Connection, handleGoAway: shuts the connection down with all that is under way (JDK-8335181,
+    // jdk.internal.net.http.Http2Connection, handleGoAway: shuts the connection down with all requests in flight (JDK-8335181,
     // until Java 24).
     goaway("java.net.http", "GOAWAY received"),
-    // The same class, createStream and shutdown: a stream that is made while the connection shuts down is never completed, so
-    // its request ends with the timeout of the client (JDK-8335181 too).
+    // The same class, createStream and shutdown: a stream that is opened while the connection shuts down never completes, so
+    // its request fails at the client's timeout (JDK-8335181 too).
     goaway("java.net.http", "HttpTimeoutException: request timed out"),
-    // nghttp2_session.c, session_predicate_for_request_send: refuses what waits to be sent, behind the answer to a PING, when
-    // GOAWAY comes. h2load has counted it as started.
+    // nghttp2_session.c, session_predicate_for_request_send: refuses requests that are queued behind the answer to a PING when
+    // GOAWAY arrives. h2load has counted them as started.
     goaway("h2load", "sent and not answered"),
-    // http/client.py, HTTPConnection.send: writes to its connection without a look whether the server has closed it. Its last
-    // answer was before the handover, and could not tell it.
+    // http/client.py, HTTPConnection.send: writes without checking whether the server has closed the connection. Its last
+    // response came before the handover, so it could not carry `connection: close`.
     idle("http.client", "HTTP/1.1", "RemoteDisconnected"),
     idle("http.client", "HTTP/1.1", "BrokenPipe"),
     idle("http.client", "HTTP/1.1", "ConnectionReset"),
     idle("http.client", "HTTP/1.0, keep-alive", "RemoteDisconnected"),
     idle("http.client", "HTTP/1.0, keep-alive", "BrokenPipe"),
     idle("http.client", "HTTP/1.0, keep-alive", "ConnectionReset"),
-    // undici, lib/dispatcher/client-h1.js, onHttpSocketEnd: asks at the moment at which the idle connection is closed. Its fetch
-    // takes no second try.
+    // undici, lib/dispatcher/client-h1.js, onHttpSocketEnd: sends a request at the moment at which the idle connection is closed.
+    // Its fetch does not retry.
     idle("fetch", "HTTP/1.1", "UND_ERR_SOCKET fetch failed other side closed"),
 ];
 
-/// Says what is wrong with a row, if anything.
+/// Returns the faults of a row, if it has any.
 pub(crate) fn judge(row: &Row) -> Option<String> {
     if row.skipped.is_some() {
         return None;
@@ -87,7 +88,7 @@ pub(crate) fn judge(row: &Row) -> Option<String> {
         }
     }
     let (ours, theirs) = (row.all().failed(), sum(&row.beside).failed());
-    // Without a comparison nothing is explained.
+    // Without a comparison no failure is excused.
     if ours > 0 && (row.beside.is_empty() || is_more(ours, theirs)) {
         wrong.push(format!("{ours} failed, and {theirs} with nginx"));
     }
@@ -102,8 +103,8 @@ fn explained(species: &Species, what: &str, pause: u64) -> bool {
     })
 }
 
-/// Whether one count of rare events is more than another by other than chance: two standard deviations of their difference.
-/// Both come from the same clients, pauses and number of restarts.
+/// Returns whether one count of rare events exceeds another by more than chance: two standard deviations of the difference.
+/// Both counts come from the same clients, pauses and number of restarts.
 fn is_more(ours: u64, theirs: u64) -> bool {
     let more = ours.saturating_sub(theirs);
     more * more > 4 * (ours + theirs)

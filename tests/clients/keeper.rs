@@ -1,5 +1,5 @@
-//! Keeps one group of clients: starts the servers that they ask, lets all clients ask at once, and replaces the servers as
-//! often as the group says, all at the same moments.
+//! Runs one group of clients: starts their servers, runs all clients at once, and replaces all servers at the same moments, the
+//! number of times that the group says.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -25,7 +25,7 @@ pub(crate) struct Report {
     pub(crate) history: String,
 }
 
-/// Runs the clients of a group that are here. `None` if it has none at all.
+/// Runs the clients of a group that are installed. Returns `None` if the group is empty.
 pub(crate) fn visit(group: &Group) -> Option<Report> {
     let mut rows: Vec<Row> = group.species.iter().map(|species| Row::new(*species)).collect();
     if rows.is_empty() {
@@ -50,7 +50,7 @@ pub(crate) fn visit(group: &Group) -> Option<Report> {
                 let runs = row.species.pauses.iter().flat_map(|pause| {
                     let start = |url: String| {
                         let (species, dir) = (row.species, bed.dir().to_owned());
-                        // A handful. The busy ones are fewer, because all clients share two cores.
+                        // Few workers, and fewer where they are busy, because all clients share two cores.
                         let workers = if *pause < 1000 { 4 } else { 8 };
                         let visit =
                             Visit { species, url, pause: *pause, workers, length: group.length(), dir };
@@ -87,7 +87,7 @@ fn missing(species: &Species) -> Option<String> {
     proxy.or_else(|| program::missing(species))
 }
 
-/// One client with one pause, and how many handovers it lived through. A browser has all its pauses in one process.
+/// Runs one client with one pause, and counts the handovers that it lived through. A browser runs all pauses in one process.
 fn run(bed: &Bed, visit: &Visit) -> Vec<Run> {
     let began = Instant::now();
     let outcomes = match visit.species.program {
@@ -96,7 +96,7 @@ fn run(bed: &Bed, visit: &Visit) -> Vec<Run> {
     };
     let seen = bed.handovers(visit.species.target, began, Instant::now());
     let run = |(pause, outcome): (u64, Outcome)| {
-        // A client that cannot tell the generations has lived through all that happened while it ran.
+        // A client that cannot tell the generations apart has lived through all handovers during its run.
         let lived = outcome.generations.map_or(seen, |(first, last)| last - first);
         Run { pause, outcome, lived }
     };
@@ -108,8 +108,9 @@ pub(crate) struct Bed {
     dir: TempDir,
     servers: BTreeMap<Target, Server>,
     proxies: BTreeMap<Target, Front>,
-    /// Replaced at the same moments, and whom it asks, which is not.
+    /// For comparison: an nginx beside each server, reloaded at the same moments.
     beside: BTreeMap<Target, Front>,
+    /// The server behind these nginxes, which is never replaced.
     _still: Option<Server>,
 }
 
@@ -149,7 +150,7 @@ impl Bed {
             if wanted(&[target]) {
                 let start = if target == Target::Nginx { Front::nginx } else { Front::haproxy };
                 let front = start(bed.servers[&Target::Plain].address(), &PAUSES);
-                bed.proxies.insert(target, front.expect("it was found"));
+                bed.proxies.insert(target, front.expect("it is installed"));
             }
         }
         if species.iter().any(|one| one.beside) {
@@ -167,19 +168,19 @@ impl Bed {
             let (cert, key) = (self.path("cert.pem"), self.path("key.pem"));
             let tls = (*target == Target::Tls).then_some([&*cert, &*key]);
             let nginx = Front::nginx_beside(still.address(), tls);
-            self.beside.insert(*target, nginx.expect("it was found"));
+            self.beside.insert(*target, nginx.expect("it is installed"));
         }
         self._still = Some(still);
     }
 
-    /// The nginx that is compared with this server.
+    /// The URL of the nginx that is compared with this server.
     fn url_beside(&self, target: Target) -> Option<String> {
         let nginx = self.beside.get(&target)?;
         let scheme = if target == Target::Tls { "https" } else { "http" };
         Some(format!("{scheme}://{}", nginx.address(0)))
     }
 
-    /// For files of those who ask.
+    /// The directory for files of the clients.
     pub(crate) fn dir(&self) -> &Path {
         self.dir.path()
     }
@@ -210,14 +211,14 @@ impl Bed {
             std::thread::sleep(moment.saturating_duration_since(Instant::now()));
             let last = |server: &Server| server.wait_serving(n - 1);
             self.servers.values().for_each(|server| signal(last(server), Signal::SIGHUP));
-            self.beside.values().for_each(|nginx| nginx.reload().expect("it lives"));
+            self.beside.values().for_each(|nginx| nginx.reload().expect("it is alive"));
             for server in self.servers.values() {
                 server.wait_serving(n);
             }
         }
     }
 
-    /// How many handovers of whom a client asks were made in this time.
+    /// Returns how many handovers of a target's server happened in this time span.
     fn handovers(&self, target: Target, from: Instant, to: Instant) -> u64 {
         let server = self.servers.get(&target).unwrap_or_else(|| &self.servers[&Target::Plain]);
         let lines = server.log().lines();
@@ -239,10 +240,11 @@ impl Bed {
     }
 }
 
-/// Above the pauses of all but the last ones, and as quick as a handover may be while old ones still drain.
+/// The flags of the servers: an idle grace above all pauses but the longest, and a short standby, so that handovers may follow
+/// while older generations still drain.
 const QUIET: [&str; 4] = ["--standby", "500ms", "--idle-grace", IDLE_GRACE];
 
-/// A certificate for 127.0.0.1 that vouches for itself, and its key.
+/// Writes a self-signed certificate for 127.0.0.1, and its key.
 fn write_certificate(dir: &TempDir) {
     use std::os::unix::fs::PermissionsExt;
     let key = KeyPair::generate().expect("random numbers");
@@ -250,7 +252,7 @@ fn write_certificate(dir: &TempDir) {
     let cert = params.self_signed(&key).expect("it is complete");
     for (name, text) in [("cert.pem", cert.pem()), ("key.pem", key.serialize_pem())] {
         let path = dir.path().join(name);
-        std::fs::write(&path, text).expect("ours");
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).expect("ours");
+        std::fs::write(&path, text).expect("writable");
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).expect("writable");
     }
 }

@@ -1,8 +1,8 @@
-//! A zoo of real clients: programs that other people wrote, each with the connection pool that it has by default, ask a
-//! server that is replaced again and again. The rule is 0 failed. A failure may be explained only by the source of the
-//! client (`judgement.rs`), and only if nginx, reloaded at the same moments, made the same client fail as often.
+//! A zoo of real clients: third-party programs, each with its default connection pool, send requests to a server that is
+//! replaced again and again. The rule is 0 failed. A failure is excused only if the source of the client explains it
+//! (`judgement.rs`), and only if the same client fails about as often with nginx, reloaded at the same moments.
 //!
-//! `tests/clients/fetch` installs what is no program of the distribution. A client that is missing is skipped and named.
+//! `tests/clients/fetch` installs the clients that Debian does not package. A missing client is skipped and named.
 //! Cargo does not build the examples for one test, so the zoo builds them itself.
 
 mod browser;
@@ -26,18 +26,18 @@ use table::Table;
 /// The program under test.
 const HANDOVER: &str = env!("CARGO_BIN_EXE_handover");
 
-/// The tests share two cores, and what they measure is time: one after the other.
+/// Makes the tests run one after the other: they share two cores, and depend on timing.
 fn alone() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// The folder of the target directory for what `tests/clients/fetch` installs.
+/// The folder in the target directory into which `tests/clients/fetch` installs.
 fn installed() -> PathBuf {
     support::target_dir().join("clients")
 }
 
-/// What is beside this file.
+/// The path of a file or folder beside this file.
 fn beside(name: &str) -> PathBuf {
     support::root().join("tests/clients").join(name)
 }
@@ -57,10 +57,10 @@ fn say(text: &str) {
 }
 
 #[test]
-fn clients_of_others_lose_nothing_while_the_server_is_replaced() {
+fn third_party_clients_lose_nothing_while_the_server_is_replaced() {
     let _turn = alone();
     build_examples();
-    // A part of it, by name, for whoever looks for one client's trouble.
+    // `ZOO` selects clients by name or protocol, to investigate one of them.
     let only = std::env::var("ZOO").unwrap_or_default();
     let mut table = Table::default();
     let mut history = String::new();

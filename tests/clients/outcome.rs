@@ -1,4 +1,4 @@
-//! What one client saw in one run: how many of its requests were answered, and what became of the others.
+//! The outcome of one run of one client: how many of its requests were answered, and how the others failed.
 
 use std::collections::BTreeMap;
 
@@ -8,11 +8,11 @@ use serde_json::Value;
 pub(crate) struct Outcome {
     pub(crate) version: String,
     pub(crate) answered: u64,
-    /// How often each kind of failure was seen.
+    /// The number of failures of each kind.
     pub(crate) failures: BTreeMap<String, u64>,
     /// The first and last generation that answered, where the client can tell.
     pub(crate) generations: Option<(u64, u64)>,
-    /// What is worth a word and no failure.
+    /// Events that are worth a remark but are no failures.
     pub(crate) notes: BTreeMap<String, u64>,
 }
 
@@ -21,7 +21,7 @@ impl Outcome {
         self.failures.values().sum()
     }
 
-    /// Adds a failure that was seen so often, also never.
+    /// Adds a failure that was seen `times` times, which may be 0.
     pub(crate) fn fail(&mut self, what: impl Into<String>, times: u64) {
         if times > 0 {
             *self.failures.entry(what.into()).or_default() += times;
@@ -39,7 +39,7 @@ impl Outcome {
         self.generations = Some((first.min(generation), last.max(generation)));
     }
 
-    /// The last line of a client program, which is JSON.
+    /// Parses the last line of a client program, which is JSON.
     pub(crate) fn read(line: &str) -> Option<Outcome> {
         let json: Value = serde_json::from_str(line).ok()?;
         Outcome::from_json(&json)
@@ -65,7 +65,7 @@ impl Outcome {
         Some(outcome)
     }
 
-    /// Adds what another worker or run of the same client saw.
+    /// Adds the outcome of another worker or run of the same client.
     pub(crate) fn add(&mut self, other: &Outcome) {
         if self.version.is_empty() {
             self.version.clone_from(&other.version);

@@ -1,4 +1,4 @@
-//! How a client program is started, what says that it is missing, and how its report is read.
+//! Client programs: checks that one is installed, runs it, and reads its report.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -15,15 +15,15 @@ use crate::{beside, installed, tools};
 pub(crate) struct Visit {
     pub(crate) species: Species,
     pub(crate) url: String,
-    /// In milliseconds.
+    /// The pause after each request, in milliseconds.
     pub(crate) pause: u64,
     pub(crate) workers: u64,
     pub(crate) length: Duration,
-    /// For files of its own.
+    /// The directory for the client's files.
     pub(crate) dir: PathBuf,
 }
 
-/// Says why a client cannot run here.
+/// Returns why a client cannot run here, or `None` if it can.
 pub(crate) fn missing(species: &Species) -> Option<String> {
     let fetched = |file: &str| {
         let there = installed().join(file).exists();
@@ -47,7 +47,7 @@ pub(crate) fn missing(species: &Species) -> Option<String> {
     }
 }
 
-/// Runs it to its end. A client that does not report is a failure as well.
+/// Runs a client to its end. A client that does not report counts as a failure.
 pub(crate) fn run(visit: &Visit) -> Outcome {
     let result = match visit.species.program {
         Program::Python(kind) => {
@@ -75,7 +75,7 @@ pub(crate) fn reqwest() -> PathBuf {
 }
 
 fn java() -> [&'static str; 8] {
-    // A small machine for a small program, and no look at the name in the certificate.
+    // A small JVM for a small program, and no check of the name in the certificate.
     const FLAGS: [&str; 5] = [
         "-XX:+UseSerialGC",
         "-XX:TieredStopAtLevel=1",
@@ -91,7 +91,8 @@ fn path(path: impl AsRef<Path>) -> String {
     path.as_ref().to_str().expect("UTF-8").to_owned()
 }
 
-/// A program of ours around a client of others: it takes the same five words as all of them, and its last line is JSON.
+/// Runs one of the programs in `programs/` that wrap a third-party client: all take the same five arguments, and print JSON as
+/// their last line.
 fn reporting(
     program: impl Into<PathBuf>,
     before: &[&str],
@@ -115,7 +116,7 @@ fn reporting(
         .ok_or_else(|| format!("no report: {}", last_words(&output)))
 }
 
-/// Runs a command, which gets some seconds more than it wants.
+/// Runs a command, with a timeout some seconds above `length`.
 pub(crate) fn finish(mut client: Command, length: Duration) -> Result<Output, String> {
     let program = client.get_program().to_owned();
     let mut limited = Command::new("timeout");

@@ -1,6 +1,6 @@
-//! reqwest over TLS, HTTP/2, in several processes with many workers each, over twenty handovers: nothing is lost, and no
-//! connection sees a reset from the server. A reset destroys what the client has not read yet, also the GOAWAY that tells it
-//! to ask elsewhere. tcpdump counts them, and must also have seen one that the test makes at the end.
+//! reqwest with HTTP/2 over TLS, in several processes with many workers each, over twenty handovers: nothing is lost, and no
+//! connection sees a reset from the server. A reset destroys data that the client has not read yet, also the GOAWAY that tells
+//! it to reconnect. tcpdump counts the resets, and must also see the one that the test provokes at the end.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read};
@@ -21,7 +21,7 @@ use crate::{alone, build_examples, say};
 const PROCESSES: usize = 6;
 const WORKERS: u64 = 32;
 const HANDOVERS: u32 = 20;
-/// From one handover to the next: longer than the standby.
+/// The time from one handover to the next, which is longer than the standby.
 const EVERY: Duration = Duration::from_millis(1800);
 
 const REQWEST: Species = Species {
@@ -63,7 +63,7 @@ fn reqwest_sees_no_reset_and_loses_nothing_over_twenty_handovers() {
         let moments: Vec<_> = (1..=HANDOVERS).map(|n| began + EVERY * n).collect();
         let clients: Vec<_> = (0..PROCESSES).map(|_| scope.spawn(|| program::run(&visit))).collect();
         bed.replace_all(&moments);
-        clients.into_iter().for_each(|client| all.add(&client.join().expect("it does not panic")));
+        clients.into_iter().for_each(|client| all.add(&client.join().expect("a run does not panic")));
     });
     let reset = capture.stop();
     say(&format!(
@@ -81,7 +81,7 @@ fn reqwest_sees_no_reset_and_loses_nothing_over_twenty_handovers() {
     assert_eq!((all.failed(), reset.len()), (0, 0), "{:?} {reset:?}\n{history}", all.failures);
 }
 
-/// Sees every reset that comes from a port, and from one where nobody listens.
+/// A tcpdump that sees every reset from the server's port, and from a port without a listener.
 struct Capture {
     tcpdump: Child,
     server: u16,
@@ -115,13 +115,13 @@ impl Capture {
         }
     }
 
-    /// The connections that were reset, by the addresses of the clients.
+    /// Returns the connections that were reset, by the addresses of the clients.
     fn stop(mut self) -> BTreeSet<String> {
-        let _ = TcpStream::connect(("127.0.0.1", self.nobody)).expect_err("nobody listens");
+        let _ = TcpStream::connect(("127.0.0.1", self.nobody)).expect_err("the port has no listener");
         let mut seen = BTreeSet::new();
         let mut packets = BufReader::new(self.tcpdump.stdout.take().expect("it is a pipe"));
         let mut all = String::new();
-        // `IP 127.0.0.1.PORT > 127.0.0.1.CLIENT: Flags [R.], ...`, and the one of our own comes last.
+        // Lines are `IP 127.0.0.1.PORT > 127.0.0.1.CLIENT: Flags [R.], ...`, and the provoked reset comes last.
         loop {
             let mut line = String::new();
             let more = packets.read_line(&mut line).unwrap_or(0) > 0;

@@ -1,5 +1,5 @@
-//! The list of the clients: what each is, whom it asks, and how it is started. They run in groups, because two cores cannot
-//! keep all of them busy at once.
+//! The list of the clients, each with its program and its target. They run in groups, because two cores cannot keep all of
+//! them busy at once.
 
 use std::time::Duration;
 
@@ -7,12 +7,12 @@ use std::time::Duration;
 pub(crate) const IDLE_GRACE: &str = "3s";
 /// In milliseconds: busy, quiet, and just above the idle grace.
 pub(crate) const PAUSES: [u64; 3] = [10, 1000, 3300];
-/// Of the clients that run beside nginx too.
+/// The pauses of the HTTP/2 clients that are compared with nginx.
 const PAUSES_BESIDE: [u64; 3] = [10, 1000, 4500];
-/// No pause at all.
+/// A client without pauses.
 const FULL_SPEED: [u64; 1] = [0];
 
-/// Whom a client asks.
+/// The server to which a client sends its requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Target {
     Plain,
@@ -47,7 +47,7 @@ pub(crate) struct Species {
     pub(crate) program: Program,
     pub(crate) target: Target,
     pub(crate) pauses: &'static [u64],
-    /// Also asks an nginx that is reloaded at the same moments.
+    /// The client also runs against an nginx that is reloaded at the same moments.
     pub(crate) beside: bool,
     pub(crate) remark: &'static str,
 }
@@ -55,7 +55,7 @@ pub(crate) struct Species {
 pub(crate) struct Group {
     pub(crate) species: Vec<Species>,
     pub(crate) handovers: u32,
-    /// From one handover to the next.
+    /// The time from one handover to the next.
     pub(crate) every: Duration,
 }
 
@@ -64,13 +64,13 @@ impl Group {
         Group { species: species.to_vec(), handovers, every: Duration::from_millis(every_ms) }
     }
 
-    /// Those whose names contain the text.
+    /// Keeps the clients with this text in their name or protocol.
     pub(crate) fn only(mut self, text: &str) -> Group {
         self.species.retain(|species| format!("{}, {}", species.name, species.protocol).contains(text));
         self
     }
 
-    /// How long its clients ask: from a moment before the first handover to one after the last.
+    /// The duration of the runs: from one interval before the first handover to one after the last.
     pub(crate) fn length(&self) -> Duration {
         self.every * (self.handovers + 1)
     }
@@ -86,13 +86,13 @@ const fn new(
     Species { name, protocol, program, target, pauses: &PAUSES, beside: false, remark }
 }
 
-/// The clients that take GOAWAY for an error.
+/// A client that may treat GOAWAY as an error.
 const fn http2(name: &'static str, program: Program, remark: &'static str) -> Species {
     let species = new(name, HTTP2, program, Target::Tls, remark);
     Species { pauses: &PAUSES_BESIDE, beside: true, ..species }
 }
 
-/// Asks an nginx too.
+/// Makes the client also run against an nginx.
 const fn beside(species: Species) -> Species {
     Species { beside: true, ..species }
 }
@@ -102,7 +102,7 @@ const fn full_speed(name: &'static str, program: Program, remark: &'static str) 
     Species { pauses: &FULL_SPEED, ..species }
 }
 
-/// One process has a row for each pause, each with connections of its own.
+/// A browser: one process runs a row for each pause, and each row has separate connections.
 const fn browser(protocol: &'static str, target: Target) -> Species {
     let species = new("Chromium", protocol, Program::Chromium, target, RETRIES);
     Species { pauses: &FULL_SPEED, ..species }

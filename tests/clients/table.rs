@@ -1,26 +1,26 @@
-//! The table that stands in the documentation: one row for each client.
+//! The table for the documentation: one row per client.
 
 use std::fmt::{self, Display, Formatter};
 
 use crate::outcome::Outcome;
 use crate::species::Species;
 
-/// One client with one pause.
+/// A run of one client with one pause.
 #[derive(Debug, Clone)]
 pub(crate) struct Run {
     pub(crate) pause: u64,
     pub(crate) outcome: Outcome,
-    /// How many handovers happened between its first and its last answer.
+    /// The number of handovers between its first and its last response.
     pub(crate) lived: u64,
 }
 
 #[derive(Debug, Clone)]
 pub(crate) struct Row {
     pub(crate) species: Species,
-    /// Why it did not run.
+    /// The reason if the client did not run.
     pub(crate) skipped: Option<String>,
     pub(crate) runs: Vec<Run>,
-    /// The same against nginx.
+    /// The runs against nginx.
     pub(crate) beside: Vec<Run>,
 }
 
@@ -53,7 +53,7 @@ impl Table {
     }
 }
 
-/// How many, and with which pauses where there are any.
+/// The number of failures, and the pauses at which they happened.
 fn failures(runs: &[Run]) -> String {
     let all = sum(runs).failed();
     let by_pause: Vec<String> = runs
@@ -93,7 +93,7 @@ impl Display for Table {
 }
 
 impl Table {
-    /// The sum, and the text of every failure.
+    /// Writes the totals, and the text of every failure.
     fn summary(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let (ran, skipped): (Vec<&Row>, Vec<&Row>) = self.0.iter().partition(|row| row.skipped.is_none());
         let answered: u64 = ran.iter().map(|row| row.all().answered).sum();

@@ -1,4 +1,4 @@
-//! curl, ab, wrk and h2load: how each is asked for GET and POST with pauses, and what its own summary says.
+//! curl, ab, wrk and h2load: the command line of each for GET and POST with pauses, and the parser of its summary.
 
 use std::fmt::Write;
 use std::process::Output;
@@ -10,20 +10,20 @@ use crate::beside;
 use crate::outcome::Outcome;
 use crate::program::{Visit, finish, last_words, text};
 
-/// One process for each worker, which asks for a long row of URLs over one connection.
+/// Runs one process per worker, which requests a long list of URLs over one connection.
 pub(crate) fn curl(flags: &[&str], visit: &Visit) -> Result<Outcome, String> {
     let mut all = Outcome::default();
     std::thread::scope(|scope| {
         let workers: Vec<_> =
             (0..visit.workers).map(|worker| scope.spawn(move || one_curl(flags, visit, worker))).collect();
         for worker in workers {
-            all.add(&worker.join().expect("it does not panic")?);
+            all.add(&worker.join().expect("a worker does not panic")?);
         }
         Ok(all)
     })
 }
 
-/// What stands between one answer and the next.
+/// The separator between one response and the next.
 const MARK: &str = "@@curl";
 
 fn one_curl(flags: &[&str], visit: &Visit, worker: u64) -> Result<Outcome, String> {
@@ -31,7 +31,7 @@ fn one_curl(flags: &[&str], visit: &Visit, worker: u64) -> Result<Outcome, Strin
     let body = |n: u64| format!("{worker}-{n} ").repeat(200);
     let mut config = String::new();
     for n in 0..requests {
-        // Every `next` forgets all options.
+        // `next` resets all options.
         let next = if n > 0 { "next\n" } else { "" };
         let (path, data) =
             if n % 2 == 0 { ("/", String::new()) } else { ("/echo", format!("data = \"{}\"\n", body(n))) };
@@ -57,7 +57,7 @@ fn one_curl(flags: &[&str], visit: &Visit, worker: u64) -> Result<Outcome, Strin
     let mut outcome = Outcome { version: version("curl", "--version", "curl "), ..Outcome::default() };
     let pieces: Vec<&str> = said.split(MARK).collect();
     for (n, piece) in pieces.windows(2).enumerate() {
-        // The rest of a line is the summary of the answer before.
+        // The rest of the line after the mark is the summary of the previous response.
         let got = if n == 0 { piece[0] } else { piece[0].split_once('\n').unwrap_or_default().1 };
         let got = got.trim_end_matches('\n');
         let summary = piece[1].lines().next().unwrap_or_default().trim();
@@ -77,12 +77,12 @@ fn one_curl(flags: &[&str], visit: &Visit, worker: u64) -> Result<Outcome, Strin
     Ok(outcome)
 }
 
-/// As fast as it can: it knows no pause.
+/// Runs ab at full speed: it has no option for a pause.
 pub(crate) fn ab(flags: &[&str], visit: &Visit) -> Result<Outcome, String> {
     let body = visit.dir.join(format!("ab-{}", flags.concat()));
     std::fs::write(&body, "ab ".repeat(700)).map_err(|error| error.to_string())?;
     let mut ab = command("ab");
-    // More requests than it can make: the time ends it.
+    // More requests than ab can make: the time limit ends the run.
     ab.args(["-q", "-r", "-c", "4", "-t", &visit.length.as_secs().to_string(), "-n", "3000000"]);
     for flag in flags {
         ab.arg(flag);
@@ -111,7 +111,7 @@ pub(crate) fn ab(flags: &[&str], visit: &Visit) -> Result<Outcome, String> {
 }
 
 pub(crate) fn wrk(visit: &Visit) -> Result<Outcome, String> {
-    // After the time that the script is told it asks no more, and what it asked has time to be answered.
+    // The script stops sending at `visit.length`, and the last requests have three seconds to be answered.
     let length = visit.length + Duration::from_secs(3);
     let mut wrk = command("wrk");
     wrk.args([
@@ -138,14 +138,15 @@ pub(crate) fn wrk(visit: &Visit) -> Result<Outcome, String> {
     for error in ["connect", "write", "status", "timeout"] {
         outcome.fail(format!("{error} errors"), number(error));
     }
-    // Not a request: `socket_readable` of wrk.c takes every end of a connection for a read error, also of an idle one.
+    // Not a failed request: `socket_readable` of wrk.c counts the end of every connection, also of an idle one, as a read
+    // error.
     outcome.note("idle connections closed, read errors to wrk", number("read"));
     [number("first"), number("last")].into_iter().filter(|seen| *seen > 0).for_each(|seen| outcome.saw(seen));
     Ok(outcome)
 }
 
-/// Again and again, because it does not go on with a connection that the server ends: `Client::process_request_failure` of
-/// h2load.cc fails all requests that have not been sent. What was sent and not answered is what was lost.
+/// Runs h2load repeatedly, because it does not reconnect when the server ends a connection: `Client::process_request_failure`
+/// of h2load.cc fails all requests that have not been sent. Only requests that were sent and not answered are lost.
 pub(crate) fn h2load(flags: &[&str], visit: &Visit) -> Result<Outcome, String> {
     let end = Instant::now() + visit.length;
     let mut outcome = Outcome { version: version("h2load", "--version", "nghttp2/"), ..Outcome::default() };
@@ -165,7 +166,7 @@ pub(crate) fn h2load(flags: &[&str], visit: &Visit) -> Result<Outcome, String> {
         h2load.args(flags).args(["-c", &workers.to_string()]);
         let path = if post { "/echo" } else { "/bytes?n=1000" };
         if flags.contains(&"--h1") {
-            // With --rps, 1.52 waits for ever once a server has said `Connection: close`: `rps_req_inflight` stays at 1.
+            // With --rps, h2load 1.52 waits for ever once a server has said `Connection: close`: `rps_req_inflight` stays at 1.
             let times = (0..each).map(|n| format!("{}\t{path}\n", n * visit.pause));
             std::fs::write(&script, times.collect::<String>()).map_err(|error| error.to_string())?;
             h2load.args(["-n", &each.to_string(), "-B", &visit.url, "--timing-script-file"]).arg(&script);
@@ -188,7 +189,7 @@ pub(crate) fn h2load(flags: &[&str], visit: &Visit) -> Result<Outcome, String> {
     Ok(outcome)
 }
 
-/// How many requests h2load has sent, and how many of these have got their answer.
+/// Returns how many requests h2load has sent, and how many of these were answered.
 fn requests(output: &Output) -> Option<(u64, u64)> {
     let said = text(&output.stdout);
     let line = said.lines().find_map(|line| line.strip_prefix("requests: "))?;
@@ -196,7 +197,7 @@ fn requests(output: &Output) -> Option<(u64, u64)> {
     Some((number("started")?, number("succeeded")?))
 }
 
-/// What follows `before` in what the program says of itself.
+/// Returns the name and the word that follows `before` in the program's version text.
 pub(crate) fn version(name: &str, flag: &str, before: &str) -> String {
     let mut asked = command(name);
     asked.arg(flag);

@@ -1,5 +1,5 @@
-//! What happens inside the machine: each scenario without the modules of sock_diag and then with them, and what came of it
-//! as one report. Nothing is judged here; a scenario that panics reports why, and the next one goes on.
+//! The part that runs inside the machine: each scenario without the modules of sock_diag and then with them, with one report
+//! per scenario. Nothing is judged here; a scenario that panics reports the reason, and the next one runs.
 
 use std::any::Any;
 use std::fs::{self, File};
@@ -22,7 +22,7 @@ use crate::HANDOVERS;
 use crate::initramfs::{SOCK_DIAG, TUN};
 use crate::machine::GUEST;
 
-/// The second serial line.
+/// The second serial line, which carries the reports.
 const REPORTS: &str = "/dev/ttyS1";
 
 type Scenario = fn(&Bed) -> Value;
@@ -40,7 +40,7 @@ pub(crate) fn is_here() -> bool {
 
 pub(crate) fn visit() {
     let mut reports = File::options().write(true).open(REPORTS).expect("the machine has two serial lines");
-    let mut report = |what: Value| writeln!(reports, "{what}").expect("somebody listens");
+    let mut report = |what: Value| writeln!(reports, "{what}").expect("qemu listens");
     let read = |file: &str| fs::read_to_string(file).unwrap_or_default();
     let up = read("/proc/uptime").split('.').next().and_then(|seconds| seconds.parse::<u64>().ok());
     report(json!({ "kernel": read("/proc/sys/kernel/osrelease").trim(), "seconds_to_boot": up }));
@@ -76,14 +76,14 @@ fn said(panic: &(dyn Any + Send)) -> String {
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default()
 }
 
-/// Between two continents: loopback would hide what is under way when a connection or a listener closes.
+/// The delay between two continents: loopback would hide packets in flight when a connection or a listener closes.
 const WIRE: Wire =
     Wire { delay: Duration::from_millis(80), jitter: Duration::from_millis(20), loss: 0.0, seed: 1 };
 
-/// An emulated processor is slow, and clients that never pause would leave nothing of it to a successor that starts.
+/// The pause of the clients: an emulated processor is slow, and clients without pauses would starve a starting successor.
 const PAUSE: Duration = Duration::from_millis(400);
 
-/// Connections for one request each, and kept ones.
+/// Hands over under load, with fresh and with keep-alive connections.
 fn handovers_under_load(bed: &Bed) -> Value {
     let mut started = command(example("playground"));
     started.args(["--listen", &format!("{SERVER}:0"), "--log-format", "json", "--standby", "2s"]);
@@ -98,7 +98,7 @@ fn handovers_under_load(bed: &Bed) -> Value {
     json!({ "fresh": summary(&fresh), "kept": summary(&kept), "log": log(&server) })
 }
 
-/// Hands over from `generation`, waits until it only drains, and gives the pid of the next one.
+/// Hands over from `generation`, waits until it drains, and returns the pid of the next generation.
 fn hand_over(server: &Server, generation: u64, pid: u32) -> u32 {
     signal(pid, Signal::SIGHUP);
     let successor = wait(server, &format!("generation {} serves", generation + 1), |line| {
@@ -111,7 +111,7 @@ fn hand_over(server: &Server, generation: u64, pid: u32) -> u32 {
     successor
 }
 
-/// How long a handover may take while other machines leave nothing of the processor to this one.
+/// The longest that a handover may take while other machines occupy the processor.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn wait<T>(server: &Server, what: &str, pick: impl Fn(&Line) -> Option<T>) -> T {
@@ -142,7 +142,7 @@ fn log(server: &Server) -> Value {
     server.log().lines().iter().map(|line| line.text.clone()).collect()
 }
 
-/// The successor crashes half a second after it took over. Then comes one that does not.
+/// Hands over to a successor that crashes half a second after it took over, and then to one that does not.
 fn crash_in_standby(_: &Bed) -> Value {
     let faulty = Faulty::start(&["--standby", "30s"]);
     let server = &faulty.server;
@@ -167,12 +167,12 @@ fn body(answer: &str) -> &str {
     answer.split_once("\r\n\r\n").map_or(answer, |(_, body)| body)
 }
 
-/// Somebody starts the service again instead of restarting it.
+/// Starts a second server instead of restarting the first, as an operator might by mistake.
 fn second_server(_: &Bed) -> Value {
     let server = start(&[]);
     let mut second = command(HANDOVER);
     second.args(["--listen", &server.address().to_string()]);
-    let second = second.stderr(Stdio::piped()).output().expect("it starts");
+    let second = second.stderr(Stdio::piped()).output().expect("it is built");
     json!({
         "status": second.status.code(),
         "said": String::from_utf8_lossy(&second.stderr),
@@ -181,7 +181,7 @@ fn second_server(_: &Bed) -> Value {
     })
 }
 
-/// As in a sandbox.
+/// Hands over where the steering program is refused, as in a sandbox.
 fn steering_refused(_: &Bed) -> Value {
     let confined = thread::spawn(|| {
         steering::refuse().expect("this kernel has seccomp");
@@ -189,7 +189,7 @@ fn steering_refused(_: &Bed) -> Value {
         refused.args(QUICK);
         Server::start(refused)
     });
-    let server = confined.join().expect("it serves");
+    let server = confined.join().expect("the server serves");
     hand_over(&server, 1, server.first_pid());
     server.wait_retired(1);
     let warnings = |generation| {

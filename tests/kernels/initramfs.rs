@@ -1,5 +1,5 @@
-//! The file system of the machine, in memory: busybox, this executable, the programs under test, and the libraries they
-//! are linked with, each at the path that it has here. So whoever looks for a program finds it, inside as outside.
+//! The machine's file system, in memory: busybox, this executable, the programs under test, and the libraries with which they
+//! are linked. Each has the same path as here, so a program is found at the same path inside and outside.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -10,19 +10,19 @@ use support::harness::example;
 
 use crate::HANDOVER;
 
-/// Where the modules are that answer questions about TCP sockets, in the order in which they are loaded.
+/// The paths of the modules for sock_diag, in the order in which they are loaded.
 pub(crate) const SOCK_DIAG: [&str; 2] = ["/inet_diag.ko", "/tcp_diag.ko"];
 
-/// Where the module is that networks are made with.
+/// The path of the module for TUN devices, of which the test networks are made.
 pub(crate) const TUN: &str = "/tun.ko";
 
-/// Makes it in `folder`, with the modules of a kernel, and gives the file to boot with.
+/// Makes the initramfs in `folder`, with the modules of a kernel, and returns its path.
 pub(crate) fn make(folder: &Path, busybox: &Path, modules: &Path) -> PathBuf {
     let root = folder.join("root");
     for name in ["bin", "dev", "proc", "sys", "tmp"] {
         fs::create_dir_all(root.join(name)).expect("writable");
     }
-    fs::copy(busybox, root.join("bin/busybox")).expect("copied");
+    fs::copy(busybox, root.join("bin/busybox")).expect("writable");
     for module in SOCK_DIAG.into_iter().chain([TUN]) {
         let name = module.trim_start_matches('/');
         fs::copy(modules.join(name), root.join(name)).expect("fetched with its kernel");
@@ -31,22 +31,22 @@ pub(crate) fn make(folder: &Path, busybox: &Path, modules: &Path) -> PathBuf {
     for program in [&me, &example("playground"), &HANDOVER.into()] {
         strip(program, &place(program, &root));
         for library in libraries(program) {
-            fs::copy(&library, place(&library, &root)).expect("copied");
+            fs::copy(&library, place(&library, &root)).expect("writable");
         }
     }
     symlink(&me, root.join("guest")).expect("writable");
     fs::write(root.join("init"), include_str!("init.sh")).expect("writable");
-    fs::set_permissions(root.join("init"), PermissionsExt::from_mode(0o755)).expect("ours");
+    fs::set_permissions(root.join("init"), PermissionsExt::from_mode(0o755)).expect("writable");
     let archive = folder.join("initramfs");
     let mut pack = Command::new(busybox);
     pack.args(["sh", "-c", "find . | cpio -o -H newc"]).current_dir(&root).stderr(Stdio::null());
     let packed = pack.stdout(fs::File::create(&archive).expect("writable")).status();
     assert!(packed.is_ok_and(|status| status.success()), "busybox does not pack");
-    fs::remove_dir_all(root).expect("ours");
+    fs::remove_dir_all(root).expect("writable");
     archive
 }
 
-/// What a program is linked with: ldd(1).
+/// Returns the libraries with which a program is linked, by ldd(1).
 fn libraries(program: &Path) -> Vec<PathBuf> {
     let said =
         Command::new("ldd").arg(program).stderr(Stdio::null()).output().expect("ldd is part of every Debian");
@@ -54,14 +54,14 @@ fn libraries(program: &Path) -> Vec<PathBuf> {
     said.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from).collect()
 }
 
-/// Where a file has its own path below `root`.
+/// Returns the path of a file below `root`, and makes its folder.
 fn place(file: &Path, root: &Path) -> PathBuf {
     let place = root.join(file.strip_prefix("/").expect("an absolute path"));
     fs::create_dir_all(place.parent().expect("it has a folder")).expect("writable");
     place
 }
 
-/// Copies a program without what only a debugger needs, which is most of it.
+/// Copies a program without its debug information, which is most of its size.
 fn strip(program: &Path, to: &Path) {
     let stripped = Command::new("strip").arg("-o").arg(to).arg(program).stderr(Stdio::null()).status();
     if !stripped.is_ok_and(|status| status.success()) {

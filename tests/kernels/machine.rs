@@ -1,5 +1,5 @@
-//! An emulated machine with two processors and a kernel of another series. It has no disk and no network but its own, and
-//! reports over its second serial line, a JSON value in each line. It is gone when it is dropped.
+//! An emulated machine with two processors and a kernel of another series. It has no disk and no outside network, and reports
+//! over its second serial line, one JSON value per line. Dropping it kills it.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -12,22 +12,22 @@ use serde_json::Value;
 
 use crate::initramfs;
 
-/// How long a machine may take for everything, from power on.
+/// The longest that a machine may run, from power on to power off.
 const PATIENCE: Duration = Duration::from_secs(300);
 
 const QEMU: &str = "qemu-system-x86_64";
 
-/// Names the test that a machine has been booted for.
+/// The variable that names the test for which a machine has been booted.
 pub(crate) const GUEST: &str = "HANDOVER_GUEST";
 
-/// A kernel that `tests/kernels/fetch` has unpacked, and what boots it.
+/// A kernel that `tests/kernels/fetch` has unpacked, and the busybox for its initramfs.
 pub(crate) struct Kernel {
     folder: PathBuf,
     busybox: PathBuf,
 }
 
 impl Kernel {
-    /// Or why it cannot be booted here.
+    /// Returns the kernel of a series, or why it cannot be booted here.
     pub(crate) fn find(series: &str) -> Result<Kernel, String> {
         if !cfg!(target_arch = "x86_64") {
             return Err("kernels are booted on amd64 only".into());
@@ -45,7 +45,7 @@ impl Kernel {
         Ok(Kernel { folder, busybox })
     }
 
-    /// Boots a machine that runs the tests whose names contain `test`, and gives what it reports until it is off.
+    /// Boots a machine that runs the tests with `test` in their names, and returns its reports when it is off.
     pub(crate) fn boot(&self, test: &str) -> Heard {
         let folder = tempfile::tempdir().expect("a folder");
         let initramfs = initramfs::make(folder.path(), &self.busybox, &self.folder);
@@ -57,15 +57,15 @@ impl Kernel {
     }
 }
 
-/// What came out of a machine.
+/// The output of a machine.
 #[derive(Debug, Default)]
 pub(crate) struct Heard {
     pub(crate) reports: Vec<Value>,
-    /// From power on to power off.
+    /// The time from power on to power off.
     pub(crate) took: Duration,
-    /// What qemu, the kernel and the programs said.
+    /// The output of qemu, the kernel and the programs.
     pub(crate) console: String,
-    /// It had to be turned off from here.
+    /// The machine was not done in time and is killed.
     pub(crate) is_overdue: bool,
 }
 
@@ -77,11 +77,10 @@ struct Machine {
 
 impl Machine {
     fn start(kernel: &Path, initramfs: &Path, folder: &Path, test: &str) -> Machine {
-        // Should this process be killed, nothing is to be left.
+        // PDEATHSIG: if this process is killed, qemu dies too.
         let mut qemu = Command::new("setpriv");
         qemu.args(["--pdeathsig", "KILL", QEMU]);
-        // Without KVM, which is not to be had in most machines that are virtual themselves. Page tables have four levels, as
-        // on most processors.
+        // Without KVM, which most virtual machines do not have. Page tables have four levels, as on most processors.
         qemu.args(["-accel", "tcg,thread=multi", "-cpu", "max,la57=off", "-smp", "2", "-m", "1G"]);
         qemu.args(["-no-user-config", "-nodefaults", "-display", "none", "-no-reboot"]);
         qemu.arg("-kernel").arg(kernel).arg("-initrd").arg(initramfs);
@@ -97,7 +96,7 @@ impl Machine {
         Machine { qemu, since: Instant::now(), reports }
     }
 
-    /// Waits until it is off.
+    /// Collects the reports until the machine is off.
     fn hear(&mut self) -> Heard {
         let mut heard = Heard::default();
         loop {

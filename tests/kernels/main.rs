@@ -1,7 +1,7 @@
-//! Kernels that are not this machine's: Debian's of three releases, each booted in an emulated machine, in which this very
-//! executable runs the scenarios and reports. It takes about a minute for each: `.ci/run` boots one, `.ci/release` all.
+//! Tests on other kernels: those of three Debian releases, each booted in an emulated machine, in which this same executable
+//! runs the scenarios and reports. Each takes about a minute: `.ci/run` boots one, `.ci/release` all.
 //!
-//! `tests/kernels/fetch` unpacks the kernels. One that is missing, or a machine without qemu, is skipped and named.
+//! `tests/kernels/fetch` unpacks the kernels. A test is skipped with the reason if its kernel or qemu is missing.
 
 mod guest;
 mod initramfs;
@@ -20,9 +20,10 @@ const HANDOVER: &str = env!("CARGO_BIN_EXE_handover");
 
 const HANDOVERS: u64 = 5;
 
-/// Boots the newest kernel of a series for the test that is named after it, which is this one.
+/// Boots the newest kernel of a series and runs the test for that series in the machine; inside the machine, runs the
+/// scenarios.
 fn on_linux(series: &str) {
-    // A machine has as many processors as it needs for itself.
+    // One machine at a time: each needs all processors.
     static TURN: Mutex<()> = Mutex::new(());
     if guest::is_here() {
         return guest::visit();
@@ -32,7 +33,7 @@ fn on_linux(series: &str) {
         Ok(kernel) => {
             let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
             let heard = kernel.boot(&format!("linux_{}_", series.replace('.', "_")));
-            // Past libtest, which hides what a passing test prints.
+            // Writes past libtest, which hides the output of a passing test.
             let _ = writeln!(std::io::stdout(), "{}", verdict::judge(series, &heard));
         }
     }

@@ -1,11 +1,11 @@
-//! What the reports of a machine must say, on every kernel the same.
+//! Judges the reports of a machine, by the same rules on every kernel.
 
 use serde_json::Value;
 
 use crate::HANDOVERS;
 use crate::machine::Heard;
 
-/// One line about what was seen.
+/// Asserts that the reports are as they must be, and returns one line with the result.
 pub(crate) fn judge(series: &str, heard: &Heard) -> String {
     let Heard { reports, took, .. } = heard;
     let all =
@@ -44,7 +44,7 @@ pub(crate) fn judge(series: &str, heard: &Heard) -> String {
     format!("{line}; {took:.0?} in all")
 }
 
-/// Both kinds of clients were answered by every generation.
+/// Asserts that every generation answered both kinds of clients and nothing failed; returns the number of requests.
 fn lossless(came: &Value) -> u64 {
     let lines = || came["log"].as_array().into_iter().flatten().filter_map(Value::as_str);
     let history = || lines().map(|line| format!("{line}\n")).collect::<String>();
@@ -70,7 +70,7 @@ fn healed(came: &Value) {
     by("next", 2);
 }
 
-/// The holder of the address is named where the kernel can be asked.
+/// Asserts that the second server was refused, and that the error names the holder of the address if sock_diag is available.
 fn refused_by_name(came: &Value, sock_diag: bool) {
     let said = came["said"].as_str().unwrap_or_default();
     assert_eq!(came["status"], 1, "{came}");

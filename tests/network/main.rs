@@ -1,6 +1,6 @@
-//! Handovers over a network that is slow and loses packets or clients, as the ones between users and servers do.
+//! Handovers over a slow network that loses packets or clients, as real networks do.
 //!
-//! Loopback hides the largest loss of all: handshakes that are under way when a listener closes.
+//! Loopback hides the largest loss of all: handshakes in flight when a listener closes.
 
 mod vanishing;
 
@@ -16,7 +16,7 @@ use support::load::{Clients, Report};
 use support::netns::{self, Bed, LOSSY, SERVER, TERRIBLE, Wire};
 use support::process::{Server, command};
 
-/// Runs `test`, which is the body of the test of this name, where it has a network of its own.
+/// Runs `test`, the body of the test `name`, in a separate network namespace.
 fn on_the_bed(name: &str, test: impl FnOnce()) {
     match netns::run(name, &["--exact", name, "--nocapture"], test) {
         Ok(said) => println!("{said}"),
@@ -30,7 +30,7 @@ fn serve(standby: &str) -> Server {
     Server::start(server)
 }
 
-/// Hands over as fast as standby allows, and a moment longer.
+/// Hands over five times, each as fast as standby allows, with pauses of a second.
 fn hand_over_five_times(server: &Server) {
     (1..=5).fold(server.first_pid(), |pid, generation| {
         thread::sleep(Duration::from_secs(1));
@@ -53,7 +53,7 @@ fn say(what: &str, report: &Report, since: Instant) {
     );
 }
 
-/// Clients that open a connection whenever the last one was told to go. One that loses a request panics.
+/// Starts HTTP/2 clients that reconnect whenever their connection gets GOAWAY. A client that loses a request panics.
 fn http2_connections(
     bed: &Bed,
     addr: SocketAddr,
@@ -73,7 +73,7 @@ fn http2_connections(
     bed.at_the_client(|| (0..count).map(client).collect())
 }
 
-/// Five handovers under `clients` of each kind.
+/// Asserts that five handovers lose nothing with this number of clients of each kind (HTTP/2: an eighth).
 fn nothing_is_lost(wire: Wire, standby: &str, clients: usize) {
     let bed = Bed::new(wire);
     let began = Instant::now();

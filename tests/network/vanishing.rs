@@ -1,5 +1,6 @@
-//! Clients that vanish: from some moment on nothing comes from them or reaches them, no FIN and no RST, as when a phone loses
-//! its network. A generation that retires is kept by none of them longer than its deadlines say, and counts what it cuts.
+//! Clients that vanish: from some moment on, no packet comes from them or reaches them, neither FIN nor RST, as when a phone
+//! loses its network. They delay the retirement of a generation no longer than its deadlines, and it counts the connections
+//! that it cuts.
 
 use std::io::Read;
 use std::time::{Duration, Instant};
@@ -12,18 +13,18 @@ use support::process::{Line, Server, command, signal};
 
 use crate::{load, on_the_bed};
 
-/// Far away and reliable, so that whoever is silent has vanished.
+/// A long and reliable wire, so that a silent client has vanished.
 const CALM: Wire = Wire { delay: Duration::from_millis(40), jitter: Duration::ZERO, loss: 0.0, seed: 1 };
 const IDLE_GRACE: Duration = Duration::from_millis(1500);
-/// Parts of the drain that are no options: how long it waits for a client that could still send after our FIN, for one of
-/// HTTP/2 that does not acknowledge GOAWAY, and for connections that are cut to notice.
+/// Fixed timeouts of the drain: for a client that could still send after the server's FIN, for an HTTP/2 client that does not
+/// acknowledge GOAWAY, and for connections that are cut to notice it.
 const LINGER: Duration = Duration::from_secs(2);
 const GOAWAY: Duration = Duration::from_secs(5);
 const NOTICE: Duration = Duration::from_secs(1);
-/// How much later than it should something may happen on a busy machine.
+/// The allowance for delays on a busy machine.
 const LATE: Duration = Duration::from_secs(2);
 
-/// A server far away, and others who use it meanwhile.
+/// A server at the end of the long wire, and other clients that use it meanwhile.
 struct Scene {
     bed: Bed,
     server: Server,
@@ -44,7 +45,7 @@ impl Scene {
         Scene { bed, server, others }
     }
 
-    /// Clients whose requests, or the beginnings of them, have arrived.
+    /// Connects clients, and waits until their requests, or the beginnings of requests, have arrived.
     fn clients<const N: usize>(&self, requests: [&str; N]) -> [Client; N] {
         let connect = || self.bed.at_the_client(|| Client::connect(self.server.address()));
         let clients = requests.map(|request| {
@@ -63,7 +64,7 @@ impl Scene {
         Instant::now()
     }
 
-    /// What the old generation says when it leaves; nobody else has lost anything.
+    /// Asserts that the other clients have lost nothing; returns the `retired` line of the old generation.
     fn end(mut self) -> Line {
         assert!(self.server.first_exit().success(), "{}", self.server.log().history());
         for traffic in self.others {
@@ -78,7 +79,7 @@ impl Scene {
 }
 
 const IDLE: &str = "GET / HTTP/1.1\r\nhost: test\r\n\r\n";
-/// Ends after the client has vanished, and no later than what HTTP/2 is waited for.
+/// A request that ends after its client has vanished, and before the deadline of the HTTP/2 connections.
 const SLOW: &str = "GET /slow?ms=3000 HTTP/1.1\r\nhost: test\r\n\r\n";
 /// The preface and SETTINGS.
 const HTTP2: &str = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
@@ -94,7 +95,7 @@ fn quiet_clients() {
     during.iter().for_each(|client| scene.bed.vanish(&client.0));
     scene.server.wait_retired(1);
     let took = flip.elapsed();
-    // HTTP/2 takes longest: GOAWAY is said within the grace, acknowledged or not, and then comes what might still come.
+    // HTTP/2 takes longest: GOAWAY is sent within the grace, then the server waits for its acknowledgement, and then lingers.
     let bound = IDLE_GRACE + GOAWAY + LINGER + LATE;
     assert!(took >= IDLE_GRACE && took < bound, "it took {took:?}");
     let retired = scene.end();
@@ -118,7 +119,7 @@ fn busy_clients() {
     let took = flip.elapsed();
     assert!(took + Duration::from_millis(200) >= DRAIN && took < DRAIN + NOTICE + LATE, "it took {took:?}");
     let retired = scene.end();
-    // Half a head is no request yet.
+    // Half a head does not count as a request.
     assert_eq!((retired.json["cut"].as_u64(), retired.json["requests_cut"].as_u64()), (Some(6), Some(4)));
 }
 

@@ -1,5 +1,5 @@
-//! What others get: how many crates each package brings, what is packed and builds from the packed form, and that the library
-//! leaves the choice of a crypto provider to the program.
+//! The packages as users get them: the number of crates that each brings, the build from the packed form, and the choice of a
+//! crypto provider, which the library leaves to the program.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-/// cargo uses both cores, so one after the other.
+/// Makes the tests run one after the other, because cargo uses all cores.
 fn alone() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
@@ -24,7 +24,7 @@ fn place(name: &str) -> PathBuf {
     support::target_dir().join("packages").join(name)
 }
 
-/// The crates that a build compiles into a program, with the package itself.
+/// Returns the number of crates that a build compiles into a program, including the package itself.
 fn crates(args: &[&str]) -> usize {
     let output =
         done(support::cargo().args(["tree", "--locked", "-e", "normal", "--prefix", "none"]).args(args));
@@ -50,7 +50,7 @@ fn the_library_brings_few_crates() {
     assert!(counts.iter().all(|(_, count, most)| count <= most), "{counts:?}");
 }
 
-/// Unpacks what `cargo package` made, into a folder named after package and version.
+/// Unpacks a `.crate` file, which makes a folder named after package and version.
 fn unpack(packed: &Path, into: &Path) {
     done(Command::new("tar").arg("-xzf").arg(packed).arg("-C").arg(into));
 }
@@ -59,7 +59,7 @@ fn unpack(packed: &Path, into: &Path) {
 fn both_packages_build_from_what_is_packed() {
     let _alone = alone();
     let target = place("packed");
-    // It builds each from its packed form, too, the one with the other.
+    // `cargo package` also builds each package from its packed form, the binary with the packed library.
     let began = Instant::now();
     done(
         support::cargo()

@@ -30,7 +30,7 @@ impl Administered {
         let dir = tempfile::tempdir().expect("a directory");
         let program = dir.path().join("server");
         install(HANDOVER, &program);
-        // As the load expects it of the playground.
+        // The load generator expects an answer of this form.
         std::fs::write(dir.path().join("index.html"), "generation=0 of a file\n").expect("writable");
         let mut command = command(&program);
         command.arg(dir.path());
@@ -52,15 +52,15 @@ impl Administered {
     }
 }
 
-/// One request with more headers; gives the status and the body.
+/// Sends one request with additional headers. Returns the status and the body.
 pub(crate) fn ask(addr: SocketAddr, method: &str, path: &str, headers: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(addr).expect("the server listens");
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     let host = if headers.contains("host:") { "" } else { "host: localhost\r\n" };
     let request = format!("{method} {path} HTTP/1.1\r\n{host}connection: close\r\n{headers}\r\n");
-    stream.write_all(request.as_bytes()).expect("it reads");
+    stream.write_all(request.as_bytes()).expect("the other side reads");
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("it answers and closes");
+    stream.read_to_string(&mut answer).expect("the server answers and closes");
     let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
     (status, body.to_owned())
@@ -70,11 +70,11 @@ fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
-/// What the binary says when it refuses these flags.
+/// The error line of the binary for flags that it refuses.
 fn refusal(args: &[&str]) -> String {
     let mut refused = command(HANDOVER);
     refused.args(["--listen=127.0.0.1:0", "--no-control"]).args(args).stderr(Stdio::piped());
-    let output = refused.output().expect("it starts");
+    let output = refused.output().expect("the program starts");
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{stderr}");
     assert_eq!(stderr.lines().count(), 1, "{stderr}");
@@ -84,7 +84,7 @@ fn refusal(args: &[&str]) -> String {
 fn token_file(dir: &Path, text: &str, mode: u32) -> PathBuf {
     let path = dir.join("token");
     std::fs::write(&path, text).expect("writable");
-    std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).expect("ours");
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).expect("we own it");
     path
 }
 
@@ -109,7 +109,7 @@ fn a_reload_that_fails_is_answered_with_what_the_successor_said() {
     let service = Administered::start(&[]);
     let draft = service.dir.path().join("draft");
     std::fs::write(&draft, "#!/bin/sh\necho no database >&2\nexit 7\n").expect("writable");
-    std::fs::set_permissions(&draft, PermissionsExt::from_mode(0o755)).expect("ours");
+    std::fs::set_permissions(&draft, PermissionsExt::from_mode(0o755)).expect("we own it");
     std::fs::rename(&draft, &service.program).expect("writable");
     let (status, body) = service.ask("POST", "/reload");
     let said = json(&body);
@@ -124,7 +124,7 @@ fn a_reload_that_fails_is_answered_with_what_the_successor_said() {
 }
 
 #[test]
-fn a_server_with_a_token_answers_nobody_without_it() {
+fn a_server_with_a_token_refuses_requests_without_it() {
     let dir = tempfile::tempdir().expect("a directory");
     let file = token_file(dir.path(), &format!("{TOKEN}\n"), 0o600);
     let service = Administered::start(&["--admin-token-file", file.to_str().expect("UTF-8")]);
@@ -142,7 +142,7 @@ fn a_server_with_a_token_answers_nobody_without_it() {
     let right = format!("authorization: bearer {TOKEN}\r\n");
     assert_eq!(ask(service.admin(), "GET", "/version", &right).0, 200);
     assert_eq!(ask(service.admin(), "POST", "/reload", &right).0, 200);
-    // The site is for everybody, and the admin's paths are not on it.
+    // The site needs no token, and the admin paths do not exist on it.
     assert!(get(service.site(), "/status").contains("404 Not Found"));
 }
 
@@ -157,7 +157,7 @@ fn a_page_in_a_browser_cannot_use_an_admin_address_without_a_token() {
 }
 
 #[test]
-fn what_an_admin_address_needs_is_said_in_one_line() {
+fn each_mistake_in_the_admin_settings_is_one_line() {
     let dir = tempfile::tempdir().expect("a directory");
     let file = |text: &str, mode| token_file(dir.path(), text, mode).to_str().expect("UTF-8").to_owned();
     let with = |path: &str| refusal(&["--admin=0.0.0.0:0", "--admin-token-file", path]);
@@ -167,7 +167,7 @@ fn what_an_admin_address_needs_is_said_in_one_line() {
     assert!(with("/nowhere/token").contains("there is no such file"));
     assert!(with("/").contains("it is no regular file"));
     assert!(refusal(&["--admin-token-file=token"]).contains("name one with --admin"));
-    // One may stand in the config, and the other be a flag.
+    // The address may come from the config and the token file from a flag.
     let config = dir.path().join("config.toml");
     std::fs::write(&config, "admin = '0.0.0.0:0'\n").expect("writable");
     let config = config.to_str().expect("UTF-8");
@@ -177,7 +177,7 @@ fn what_an_admin_address_needs_is_said_in_one_line() {
 }
 
 #[test]
-fn what_the_admin_address_does_not_know_is_refused_and_harms_nothing() {
+fn unknown_requests_to_the_admin_address_are_refused_and_harmless() {
     let service = Administered::start(&[]);
     assert_eq!(service.ask("GET", "/").0, 404);
     assert_eq!(service.ask("POST", "/stop").0, 404);
@@ -187,7 +187,7 @@ fn what_the_admin_address_does_not_know_is_refused_and_harms_nothing() {
     assert_eq!(service.ask("GET", "/version").0, 200);
 }
 
-/// Runs a program with this input, and gives what it says and whether it was content.
+/// Runs a program with this input. Returns whether it succeeded, and its stdout and stderr.
 fn feed(program: &str, args: &[&str], input: &str) -> (bool, String) {
     let mut child = Command::new(program)
         .args(args)
@@ -195,9 +195,9 @@ fn feed(program: &str, args: &[&str], input: &str) -> (bool, String) {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .expect("it is installed");
-    child.stdin.take().expect("a pipe").write_all(input.as_bytes()).expect("it reads");
-    let output = child.wait_with_output().expect("it ends");
+        .expect("the program is installed");
+    child.stdin.take().expect("a pipe").write_all(input.as_bytes()).expect("the other side reads");
+    let output = child.wait_with_output().expect("a child");
     let said = [output.stdout, output.stderr].concat();
     (output.status.success(), String::from_utf8_lossy(&said).into_owned())
 }

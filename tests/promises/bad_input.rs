@@ -1,4 +1,4 @@
-//! Each mistake gives one clear line and an exit status, and a server that was serving goes on serving.
+//! Each mistake is answered with one clear line and an exit status, and a running server keeps serving.
 
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Output, Stdio};
@@ -14,11 +14,11 @@ fn run(args: &[&str]) -> (Option<i32>, String) {
 }
 
 fn finish(command: &mut Command) -> (Option<i32>, String) {
-    let Output { status, stderr, .. } = command.stderr(Stdio::piped()).output().expect("it starts");
+    let Output { status, stderr, .. } = command.stderr(Stdio::piped()).output().expect("the program starts");
     (status.code(), String::from_utf8_lossy(&stderr).into_owned())
 }
 
-/// One line that contains every one of `words`.
+/// Asserts exit status 1 and a single line of stderr that contains each of `words`.
 fn assert_one_line((code, stderr): (Option<i32>, String), words: &[&str]) {
     assert_eq!(code, Some(1), "{stderr}");
     assert_eq!(stderr.lines().count(), 1, "{stderr}");
@@ -28,7 +28,7 @@ fn assert_one_line((code, stderr): (Option<i32>, String), words: &[&str]) {
 }
 
 #[test]
-fn a_server_that_is_started_twice_says_who_has_the_port_and_disturbs_nobody() {
+fn a_second_start_names_the_process_on_the_port_and_harms_nothing() {
     let server = start(&[]);
     let traffic = Traffic::fresh(&server);
     let (addr, pid) = (server.address().to_string(), server.first_pid().to_string());
@@ -97,7 +97,7 @@ fn wrong_usage_exits_with_2_and_says_what_would_be_right() {
 }
 
 #[test]
-fn a_time_that_cannot_be_reckoned_with_is_refused_whichever_flag_has_it() {
+fn a_time_above_a_year_is_refused_for_every_flag() {
     let help = command(HANDOVER).arg("--help").stdout(Stdio::piped()).output().expect("it starts").stdout;
     let help = String::from_utf8(help).expect("UTF-8");
     let flags = help.lines().filter(|line| line.contains("<TIME>"));
@@ -143,7 +143,7 @@ fn a_successor_of_another_user_is_refused_and_explained() {
         return skip("only root can make a program that runs as another user");
     }
     let dir = tempfile::tempdir().expect("a directory");
-    std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).expect("ours");
+    std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).expect("we own it");
     let program = dir.path().join("server");
     install(HANDOVER, &program);
     let mut started = command(&program);
@@ -158,8 +158,8 @@ fn a_successor_of_another_user_is_refused_and_explained() {
 }
 
 #[test]
-fn where_steering_is_refused_the_server_says_so_once_and_serves() {
-    // A filter that refuses SO_ATTACH_REUSEPORT_CBPF, as a sandbox would.
+fn a_server_that_cannot_steer_connections_warns_once_and_serves() {
+    // A seccomp filter that refuses SO_ATTACH_REUSEPORT_CBPF, as a sandbox would.
     let sandbox = r#"
 import ctypes, os, struct, sys
 libc = ctypes.CDLL(None, use_errno=True)

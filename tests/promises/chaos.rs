@@ -1,13 +1,13 @@
-//! A minute of chaos, as `cargo bench -- chaos` makes for ten.
+//! One minute of the chaos that `cargo bench -- chaos` runs for ten minutes.
 
 use std::time::Duration;
 
 use support::chaos;
 use support::harness::example;
 
-/// Another seed each time, unless `CHAOS_SEED` names the one to repeat.
+/// The seed is random in each run; `CHAOS_SEED` repeats a given one.
 #[test]
-fn a_minute_of_chaos_loses_nothing_but_what_is_inside_of_killed_processes() {
+fn a_minute_of_chaos_loses_only_requests_inside_killed_processes() {
     let named = std::env::var("CHAOS_SEED").ok();
     let seed = named.map_or_else(|| fastrand::u64(..), |seed| seed.parse().expect("a number"));
     println!("CHAOS_SEED={seed}");

@@ -8,20 +8,20 @@ use support::process::{Server, command};
 
 use crate::relay::Relay;
 
-/// What `program --version` says, if it is there.
+/// The output of `program --version`, if the program is installed.
 pub(crate) fn version(program: &str) -> Option<String> {
     let Output { stdout, .. } = Command::new(program).arg("--version").output().ok()?;
     Some(String::from_utf8_lossy(&stdout).into_owned())
 }
 
-/// Runs a client beside the test.
+/// Runs a client in the background.
 pub(crate) fn run(program: &str, args: &[&str]) -> JoinHandle<Output> {
     let mut client = command(program);
     client.args(args).stdout(Stdio::piped()).stderr(Stdio::piped());
-    thread::spawn(move || client.output().expect("it is installed"))
+    thread::spawn(move || client.output().expect("the client is installed"))
 }
 
-/// What `curl` with these arguments has received.
+/// Runs `curl` with these arguments in the background.
 fn curl(args: &[&str]) -> JoinHandle<Output> {
     run("curl", &[&["--fail", "--silent", "--show-error"], args].concat())
 }
@@ -44,12 +44,12 @@ impl Latest {
         self.generation += 1;
     }
 
-    /// Hands over again and again as long as the client runs, and gives what it wrote.
+    /// Hands over repeatedly while the client runs, and returns the client's output.
     fn hand_over_during(&mut self, client: JoinHandle<Output>) -> Output {
         while !client.is_finished() {
             self.hand_over();
         }
-        let output = client.join().expect("it was started");
+        let output = client.join().expect("running a client does not panic");
         assert!(output.status.success(), "{output:?}\n{}", self.server.log().history());
         output
     }
@@ -60,7 +60,7 @@ pub(crate) fn text(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn curl_gets_every_answer_of_a_long_row_without_trying_again() {
+fn curl_gets_every_answer_of_a_long_series_without_a_retry() {
     if version("curl").is_none() {
         return skip("curl is not installed");
     }
@@ -69,13 +69,13 @@ fn curl_gets_every_answer_of_a_long_row_without_trying_again() {
     let output = latest.hand_over_during(curl(&["--verbose", "--rate", "500/s", &urls]));
     let (answers, said) = (text(&output.stdout), text(&output.stderr));
     assert_eq!(answers.lines().filter(|line| line.starts_with("generation=")).count(), 2000);
-    // curl would repeat a request that was lost with its connection, and says so.
+    // curl retries a request that was lost with its connection, and says so.
     assert!(!said.contains("retrying"), "{said}");
     assert!(latest.generation > 5, "only {} generations", latest.generation);
 }
 
 #[test]
-fn an_upload_that_curl_announces_arrives_whole_across_handovers() {
+fn an_upload_with_expect_100_continue_arrives_whole_across_handovers() {
     if version("curl").is_none() {
         return skip("curl is not installed");
     }
@@ -103,7 +103,7 @@ fn a_slow_answer_over_http2_reaches_curl_across_handovers() {
     assert!(latest.generation > 3, "only {} generations", latest.generation);
 }
 
-/// A number in the summary of h2load.
+/// One number from the summary of h2load.
 pub(crate) fn requests(output: &Output, name: &str) -> usize {
     let text = text(&output.stdout);
     let line = text.lines().find_map(|line| line.strip_prefix("requests: ")).expect("a summary");
@@ -119,7 +119,7 @@ fn h2load_loses_nothing_over_http1() {
     let mut latest = Latest::start();
     let url = format!("http://{}/", latest.server.address());
     while latest.generation <= 10 {
-        // A number of requests and not a time: with a time it does not count those that were lost with a connection.
+        // A fixed number of requests: in its timed mode h2load does not count requests that were lost with a connection.
         let load = run("h2load", &["--h1", "-n", "40000", "-c", "20", &url]);
         let output = latest.hand_over_during(load);
         let summary = ["succeeded", "failed", "errored", "timeout"].map(|name| requests(&output, name));
@@ -137,11 +137,11 @@ fn every_request_that_h2load_sends_over_http2_is_answered() {
     let relay = Relay::start(latest.server.address());
     let url = format!("http://{}/", relay.address());
     while latest.generation <= 10 {
-        // More requests than it can make before GOAWAY ends it.
+        // More requests than h2load can send before GOAWAY ends its connections.
         let load = run("h2load", &["-n", "10000000", "-c", &CLIENTS.to_string(), "-m", "50", &url]);
-        wait_until("all its clients are at work", &latest.server, || relay.is_busy(CLIENTS));
+        wait_until("all clients of h2load are busy", &latest.server, || relay.is_busy(CLIENTS));
         latest.hand_over();
-        let output = load.join().expect("it was started");
+        let output = load.join().expect("running a client does not panic");
         let connections = relay.take();
         for seen in &connections {
             assert_eq!(seen.sent, seen.ended, "{}", latest.server.log().history());

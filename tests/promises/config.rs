@@ -1,5 +1,5 @@
-//! The config file: what it says counts, each generation reads it anew, and a mistake in it changes nothing for whoever
-//! serves.
+//! The config file: its values apply, each generation reads it again, and a mistake in it does not affect the generation
+//! that serves.
 
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ mod listing;
 mod logs;
 mod mistakes;
 
-/// What makes a server testable, as a file says it.
+/// The settings of every server in these tests: JSON logs, a short standby and a free port.
 const QUICK: &str = "log-format = 'json'\nstandby = '300ms'\nlisten = '127.0.0.1:0'\n";
 
 /// A directory with a ROOT, and a config beside it.
@@ -31,8 +31,8 @@ struct Bed {
 impl Bed {
     fn make() -> Bed {
         let bed = Bed { dir: tempfile::tempdir().expect("a directory") };
-        std::fs::create_dir(bed.path("root")).expect("ours");
-        // What honest traffic expects of `/`.
+        std::fs::create_dir(bed.path("root")).expect("writable");
+        // The load generator expects an answer of this form from `/`.
         bed.file("root/index.html", "generation=0 ROOT\n");
         bed
     }
@@ -42,10 +42,10 @@ impl Bed {
     }
 
     fn file(&self, name: &str, text: impl AsRef<[u8]>) {
-        std::fs::write(self.path(name), text).expect("ours");
+        std::fs::write(self.path(name), text).expect("writable");
     }
 
-    /// Puts a config there: what makes a server testable, ROOT, and `more`.
+    /// Writes the config: [`QUICK`], ROOT and `more`.
     fn config(&self, more: &str) {
         self.file("handover.toml", format!("{QUICK}root = {:?}\n{more}", self.path("root")));
     }
@@ -66,9 +66,9 @@ impl Bed {
     }
 }
 
-/// Status, stdout and stderr of a command that ends by itself.
+/// Runs a command to its end. Returns its exit status, stdout and stderr.
 fn finish(command: &mut Command) -> (Option<i32>, String, String) {
-    let output = command.stdout(Stdio::piped()).stderr(Stdio::piped()).output().expect("it starts");
+    let output = command.stdout(Stdio::piped()).stderr(Stdio::piped()).output().expect("the program starts");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
     (output.status.code(), text(output.stdout), text(output.stderr))
 }
@@ -78,15 +78,15 @@ fn has_header(addr: SocketAddr, target: &str, line: &str) -> bool {
 }
 
 #[test]
-fn what_the_file_says_counts_unless_a_flag_says_otherwise() {
+fn values_of_the_file_apply_unless_a_flag_overrides_them() {
     let bed = Bed::make();
-    std::fs::create_dir(bed.path("other")).expect("ours");
+    std::fs::create_dir(bed.path("other")).expect("writable");
     bed.file("other/index.html", "the other ROOT");
     let server = bed.start("probes = true\nmax-connections = 99\n", &[]);
     assert!(get(server.address(), "/").ends_with("generation=0 ROOT\n"));
     assert!(get(server.address(), "/healthz").starts_with("HTTP/1.1 200"));
     drop(server);
-    // Each of the flags, also the list and the switch, is instead of what the file says.
+    // Each flag replaces the value of the file, lists and switches included.
     let other = bed.path("other");
     let flags =
         ["--probes=false", "--listen", "[::1]:0", "-l", "127.0.0.1:0", other.to_str().expect("UTF-8")];
@@ -98,7 +98,7 @@ fn what_the_file_says_counts_unless_a_flag_says_otherwise() {
 }
 
 #[test]
-fn every_flag_is_a_key_but_those_that_are_about_one_start() {
+fn every_flag_is_a_config_key_except_those_for_a_single_start() {
     let (_, help, _) = finish(command(HANDOVER).arg("--help"));
     let long =
         |line: &str| Some(line.trim_start().split("--").nth(1)?.split(['[', ' ', '.']).next()?.to_owned());
@@ -116,7 +116,7 @@ fn every_flag_is_a_key_but_those_that_are_about_one_start() {
 }
 
 #[test]
-fn each_generation_reads_the_file_anew_and_a_broken_one_changes_nothing() {
+fn each_generation_reads_the_file_again_and_a_broken_one_changes_nothing() {
     let bed = Bed::make();
     let server = bed.start("[headers]\nx-config = 'one'\n", &[]);
     let addr = server.address();
@@ -124,8 +124,8 @@ fn each_generation_reads_the_file_anew_and_a_broken_one_changes_nothing() {
     for (n, broken) in ["backlog = '5'\n", "backlog = \n", "[headers]\n'no name' = ''\n"].iter().enumerate() {
         bed.config(broken);
         signal(server.first_pid(), Signal::SIGHUP);
-        // The reason is said by the successor, and the old one says that it serves on.
-        wait_until("the file is refused and the old one serves on", &server, || {
+        // The successor logs the reason, and the predecessor logs that it returns to serving.
+        wait_until("the file is refused and the predecessor serves again", &server, || {
             let lines = server.log().lines();
             let why = lines.iter().filter(|l| l.generation() == 2 && l.message().contains("handover.toml:"));
             let back = lines.iter().filter(|l| l.json["from"] == "spawning" && l.json["to"] == "serving");
@@ -158,13 +158,13 @@ fn a_listen_that_is_changed_in_the_file_moves_the_next_generation() {
     server.wait_retired(2);
     assert_eq!(server.addresses(3), both[1..]);
     assert!(get(both[1], "/").contains("generation 3,"));
-    TcpStream::connect(first).expect_err("nobody listens there any more");
+    TcpStream::connect(first).expect_err("no process listens there any more");
 }
 
 #[test]
-fn a_relative_path_in_the_file_begins_at_the_working_directory_as_one_in_a_flag_does() {
+fn a_path_in_the_file_is_relative_to_the_working_directory_as_in_a_flag() {
     let bed = Bed::make();
-    std::fs::create_dir(bed.path("etc")).expect("ours");
+    std::fs::create_dir(bed.path("etc")).expect("writable");
     bed.file("etc/handover.toml", format!("{QUICK}root = 'root'\n"));
     let there = |dir: &Path| {
         let mut command = command(HANDOVER);

@@ -1,4 +1,4 @@
-//! What happens to a connection while its generation retires or stops.
+//! Connections while their generation retires or stops.
 
 use std::io::Read;
 use std::net::SocketAddr;
@@ -38,7 +38,7 @@ fn an_idle_connection_is_kept_for_its_grace_and_closed_properly() {
         })
     });
     for closed in closed {
-        let after = closed.join().expect("it is closed properly");
+        let after = closed.join().expect("the thread does not panic");
         assert!(after >= Duration::from_secs(1), "closed after {after:?}");
     }
     server.log().wait_for("retired");
@@ -55,7 +55,7 @@ fn a_request_sent_within_the_grace_is_answered() {
     assert!(answer.contains("generation=1 ") && answer.contains("connection: close"), "{answer}");
 }
 
-/// Begins something with the server, from which a client may go away at any time.
+/// Begins an exchange that the client may abandon at any time.
 type Begin = fn(SocketAddr) -> Client;
 
 fn begun(addr: SocketAddr, request: &str) -> Client {
@@ -67,13 +67,13 @@ fn begun(addr: SocketAddr, request: &str) -> Client {
 fn accepted(addr: SocketAddr, request: &str) -> Client {
     let mut client = Client::connect(addr);
     client.write(request);
-    // Connections are accepted in their order.
+    // Connections are accepted in order, so the one above is accepted before this one is answered.
     get(addr, "/");
     client
 }
 
 #[test]
-fn a_drain_ends_with_its_last_client_whatever_that_was_doing_and_not_later() {
+fn a_drain_ends_as_soon_as_its_last_client_leaves_whatever_it_was_doing() {
     let clients: [(&str, Begin); 9] = [
         ("nothing", |addr| accepted(addr, "")),
         ("half a head", |addr| accepted(addr, "GET / HTTP/1.1\r\nhost: te")),
@@ -90,7 +90,7 @@ fn a_drain_ends_with_its_last_client_whatever_that_was_doing_and_not_later() {
         ("in a WebSocket", |addr| WebSocket::connect(addr).0),
     ];
     for (what, begin) in clients {
-        // One that waits for an answer may only have said that it asks no more.
+        // A client that waits for an answer may only have half-closed, so a short half-close timeout is needed.
         let mut server = start(&["--idle-grace", "1h", "--half-close-timeout", "200ms"]);
         let client = begin(server.address());
         signal(server.first_pid(), Signal::SIGHUP);
@@ -104,7 +104,7 @@ fn a_drain_ends_with_its_last_client_whatever_that_was_doing_and_not_later() {
 }
 
 #[test]
-fn what_is_left_at_the_deadline_is_cut_and_counted_and_not_before() {
+fn connections_left_at_the_drain_deadline_are_cut_and_counted() {
     let mut server = start(&["--drain-timeout", "3s"]);
     let _ignores_the_goodbye = WebSocket::connect(server.address());
     let mut stops_reading = Client::connect(server.address());
@@ -118,7 +118,7 @@ fn what_is_left_at_the_deadline_is_cut_and_counted_and_not_before() {
     assert!(server.first_exit().success());
     let (at_most, at_least) = (before_flip.elapsed(), after_flip.elapsed());
     assert!(at_most >= Duration::from_secs(3), "cut after {at_most:?}");
-    // What is cut may take a moment to notice.
+    // The end of a connection that is cut may take a moment to be noticed.
     assert!(at_least < Duration::from_secs(4), "cut after {at_least:?}");
     let retired = server.log().wait_for("retired");
     assert_eq!(
@@ -147,7 +147,7 @@ fn a_stop_waits_for_requests_under_way_and_a_second_one_does_not() {
     server.wait_state(1, "draining");
     signal(server.first_pid(), Signal::SIGINT);
     assert!(server.first_exit().success());
-    // Not the number of connections: the one of the probe above may not be closed yet.
+    // Requests are counted here, because the connection of the probe above may still be open.
     assert_eq!(server.log().wait_for("stopped").json["requests_cut"], 1);
 }
 
@@ -163,8 +163,8 @@ fn running_out_of_descriptors_delays_connections_and_loses_none() {
     let before = cpu_time(pid);
     std::thread::sleep(Duration::from_secs(1));
     let used = cpu_time(pid) - before;
-    assert!(waiting.answer().contains("generation=1"), "the silent ones make room");
-    assert!(used < Duration::from_millis(300), "it used {used:?} of a second for waiting");
+    assert!(waiting.answer().contains("generation=1"), "the idle connections make room");
+    assert!(used < Duration::from_millis(300), "waiting used {used:?} of CPU time in a second");
     let said = server.log().lines().iter().filter(|line| line.message().contains("cannot accept")).count();
     assert_eq!(said, 1, "logged once");
     drop(idle);
@@ -206,7 +206,7 @@ fn the_directory_is_served_with_ranges_and_conditional_requests() {
 fn a_response_of_any_size_arrives_whole() {
     let server = start(&[]);
     let mut client = Client::connect(server.address());
-    // Around the size up to which head and body are sent from one buffer, and far above it.
+    // Sizes around the limit up to which head and body are sent from one buffer, and one far above it.
     for n in (0..1100).chain([100_000]) {
         let answer = client.get(&format!("/bytes?n={n}"));
         let (_, body) = answer.split_once("\r\n\r\n").expect("a head");

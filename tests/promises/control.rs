@@ -1,5 +1,4 @@
-//! Whoever operates a server asks one question and gets one answer, whatever state the server is in; and nothing that is
-//! asked does it any harm.
+//! The control commands: each gets one answer, whatever state the server is in, and no request harms the server.
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
@@ -25,8 +24,8 @@ mod upgrade;
 mod upgrade_refused;
 mod which;
 
-/// A server with a control directory of its own, started from a copy of the program that a test may replace. It serves a
-/// page that the load generator understands.
+/// A server with its own control directory, started from a copy of the program that a test may replace. It serves a page
+/// that the load generator understands.
 struct Operated {
     server: Server,
     dir: tempfile::TempDir,
@@ -70,7 +69,7 @@ impl Operated {
         Said::of(&mut self.command(args))
     }
 
-    /// Asks, and goes on beside it.
+    /// Starts a subcommand and returns while it runs.
     fn begin(&self, args: &[&str]) -> Begun {
         let mut asked = self.command(args);
         let mut child = asked.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
@@ -84,7 +83,7 @@ impl Operated {
         serde_json::from_str(&said.stdout).expect("JSON")
     }
 
-    /// The next generation is this script.
+    /// Replaces the program by a script, which the next handover starts.
     fn next_is(&self, script: &str) {
         self.script("server", script);
     }
@@ -92,7 +91,7 @@ impl Operated {
     fn script(&self, name: &str, script: &str) -> PathBuf {
         let draft = self.path("script");
         std::fs::write(&draft, format!("#!/bin/sh\n{script}\n")).expect("writable");
-        std::fs::set_permissions(&draft, PermissionsExt::from_mode(0o755)).expect("ours");
+        std::fs::set_permissions(&draft, PermissionsExt::from_mode(0o755)).expect("we own it");
         install(&draft, &self.path(name));
         std::fs::remove_file(draft).expect("writable");
         self.path(name)
@@ -104,7 +103,7 @@ impl Operated {
     }
 }
 
-/// A directory to serve whose page is an answer for the load generator.
+/// Creates a directory to serve, with a page that the load generator accepts as an answer.
 fn root(dir: &Path) -> PathBuf {
     let root = dir.join("root");
     std::fs::create_dir_all(&root).expect("writable");
@@ -112,14 +111,14 @@ fn root(dir: &Path) -> PathBuf {
     root
 }
 
-/// The program as a client. A test does not wait for ever for it.
+/// The program as a control client, ended after 60 s so that no test waits for ever.
 fn handover(args: &[&str]) -> Command {
     let mut asked = command("timeout");
     asked.arg("60").arg(HANDOVER).args(args);
     asked
 }
 
-/// What a subcommand printed, and its exit status.
+/// The exit status and the output of a subcommand.
 #[derive(Debug)]
 struct Said {
     code: Option<i32>,
@@ -130,12 +129,12 @@ struct Said {
 impl Said {
     fn of(command: &mut Command) -> Said {
         let output = command.stdout(Stdio::piped()).stderr(Stdio::piped()).output();
-        let Output { status, stdout, stderr } = output.expect("it starts");
+        let Output { status, stdout, stderr } = output.expect("the program starts");
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
         Said { code: status.code(), stdout: text(stdout), stderr: text(stderr) }
     }
 
-    /// It ended with this status, and what it printed contains all of these words.
+    /// Asserts the exit status, and that the output contains each of these words.
     #[track_caller]
     fn assert(&self, code: i32, words: &[&str]) {
         assert_eq!(self.code, Some(code), "{self:?}");
@@ -146,7 +145,7 @@ impl Said {
     }
 }
 
-/// A subcommand that is not finished.
+/// A subcommand that is still running.
 struct Begun {
     child: Child,
     lines: BufReader<std::process::ChildStdout>,
@@ -154,13 +153,13 @@ struct Begun {
 }
 
 impl Begun {
-    /// Waits until it prints a line that contains this.
+    /// Waits for a line of stdout that contains `word`, and returns it.
     fn wait_for(&mut self, word: &str) -> String {
         loop {
             let mut line = String::new();
             let n = self.lines.read_line(&mut line).expect("UTF-8");
             self.text += &line;
-            assert!(n > 0, "it ended without {word:?}: {}", self.text);
+            assert!(n > 0, "the subcommand ended without {word:?}: {}", self.text);
             if line.contains(word) {
                 return line;
             }

@@ -1,4 +1,5 @@
-//! How connections end: what a client has not read yet is not destroyed, and what is cut does not look complete.
+//! The end of connections: an answer that the client has not read yet is not destroyed, and a cut response does not look
+//! complete.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
@@ -21,7 +22,7 @@ fn upload(addr: SocketAddr, size: usize, framing: &str) -> std::io::Result<Strin
         (format!("content-length: {size}"), body)
     };
     client.write(format!("POST /file HTTP/1.1\r\nhost: test\r\n{head}\r\n\r\n"));
-    // All of it, and only then the answer is read.
+    // The whole body is sent before any of the answer is read.
     client.0.write_all(&body)?;
     let mut answer = String::new();
     client.0.read_to_string(&mut answer)?;
@@ -95,13 +96,13 @@ fn a_websocket_whose_client_goes_on_sending_gets_its_goodbye() {
     let mut client = WebSocket::connect(server.address());
     signal(server.first_pid(), Signal::SIGHUP);
     server.wait_state(1, "standby");
-    // It does not read, and does not answer the goodbye. After 5 s the server drops the connection.
+    // The client neither reads nor answers the goodbye. After 5 s the server drops the connection.
     let until = Instant::now() + Duration::from_secs(7);
     while Instant::now() < until {
         client.send(TEXT, &[b'x'; 100]);
         std::thread::sleep(Duration::from_millis(20));
     }
-    // A message that came just before the server learnt of its retirement is echoed first.
+    // A message that arrived just before the server learnt of its retirement is echoed first.
     let (mut kind, mut said) = client.receive();
     while kind == TEXT {
         (kind, said) = client.receive();
@@ -110,7 +111,7 @@ fn a_websocket_whose_client_goes_on_sending_gets_its_goodbye() {
 }
 
 #[test]
-fn a_client_of_http_1_0_that_keeps_its_connection_hears_of_the_end() {
+fn a_client_of_http_1_0_with_keep_alive_is_told_to_close() {
     let server = start(&[]);
     let request = "GET / HTTP/1.0\r\nconnection: keep-alive\r\n\r\n";
     let mut client = Client::connect(server.address());
@@ -125,7 +126,7 @@ fn a_client_of_http_1_0_that_keeps_its_connection_hears_of_the_end() {
 }
 
 #[test]
-fn what_arrives_while_the_process_is_stopped_is_answered() {
+fn requests_that_arrive_while_the_process_is_stopped_are_answered() {
     let mut server = start(&["--idle-grace", "1s", "--standby", "200ms"]);
     let mut idle: Vec<_> = (0..30).map(|_| Client::connect(server.address())).collect();
     for client in &mut idle {
@@ -148,7 +149,7 @@ fn what_arrives_while_the_process_is_stopped_is_answered() {
 }
 
 #[test]
-fn a_deadline_that_passes_while_the_process_is_stopped_cuts_nothing_that_has_arrived() {
+fn a_deadline_that_passes_while_the_process_is_stopped_cuts_no_request_that_has_arrived() {
     let mut server = start(&["--stop-timeout", "1s", "--stop-idle-grace", "1h"]);
     let mut client = Client::connect(server.address());
     client.get("/");

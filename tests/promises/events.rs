@@ -1,10 +1,10 @@
-//! What a program learns of its own generation, as typed values; the playground logs each of them.
+//! The typed events that a program receives about its own generation. The playground logs each of them.
 
 use nix::sys::signal::Signal;
 use support::harness::{Faulty, hand_over, start};
 use support::process::{Server, signal};
 
-/// The events that this process has told of, in order.
+/// The events that this process has logged, in order.
 fn events(server: &Server, pid: u32) -> Vec<String> {
     let of = |line: &support::process::Line| {
         (line.pid() == pid && line.message() == "event")
@@ -14,14 +14,14 @@ fn events(server: &Server, pid: u32) -> Vec<String> {
 }
 
 fn wait_event(server: &Server, pid: u32, begin: &str) -> String {
-    server.log().wait(&format!("pid {pid} tells of {begin}"), |line| {
+    server.log().wait(&format!("pid {pid} logs the event {begin}"), |line| {
         let event = line.json["event"].as_str().filter(|_| line.pid() == pid)?;
         event.starts_with(begin).then(|| event.to_owned())
     })
 }
 
 #[test]
-fn a_handover_that_succeeds_is_told_step_by_step() {
+fn a_handover_that_succeeds_is_reported_step_by_step() {
     let server = start(&["-v"]);
     let first = server.first_pid();
     let second = hand_over(&server, 1, first);
@@ -38,7 +38,7 @@ fn a_handover_that_succeeds_is_told_step_by_step() {
 }
 
 #[test]
-fn a_handover_that_fails_is_told_with_the_words_of_the_successor() {
+fn a_handover_that_fails_is_reported_with_the_stderr_of_the_successor() {
     let service = Faulty::start(&["-v"]);
     let pid = service.server.first_pid();
     service.next_is("exit-before-ready");
@@ -51,7 +51,7 @@ fn a_handover_that_fails_is_told_with_the_words_of_the_successor() {
 }
 
 #[test]
-fn a_successor_that_crashes_in_standby_is_told_when_its_predecessor_serves_again() {
+fn a_crash_of_the_successor_in_standby_is_reported_when_its_predecessor_serves_again() {
     let server = start(&["-v", "--standby=10s"]);
     let first = server.first_pid();
     signal(first, Signal::SIGHUP);

@@ -1,4 +1,4 @@
-//! Each example is handed over under load, and loses nothing. `own_loop` and `playground` have their tests elsewhere.
+//! Each example is handed over under load and loses nothing. `own_loop` and `playground` are tested elsewhere.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -14,22 +14,22 @@ mod tls;
 mod tonic;
 mod worker;
 
-/// So many clients keep their connections.
+/// The number of clients that keep their connections.
 const KEPT: usize = 16;
 
-/// An example on free ports, with the timings that its users have.
+/// Starts an example, with the timings that its users have.
 fn start(name: &str, args: &[&str]) -> Server {
     let mut started = command(example(name));
     started.args(args);
     Server::start(started)
 }
 
-/// Clients that keep their connections, and some that do not. Each has got an answer.
+/// Starts clients that keep their connections and clients that do not, and waits until each has an answer.
 fn load(server: &Server, address: SocketAddr) -> [Traffic; 2] {
     load_with(None, server, address)
 }
 
-/// The same over TLS, if there is a connector.
+/// Starts the clients of [`load`], over TLS if there is a connector.
 fn load_with(tls: Option<&TlsConnector>, server: &Server, address: SocketAddr) -> [Traffic; 2] {
     let keep_alive = Clients::KeepAlive { pause: Duration::from_millis(10) };
     let traffic = [(Clients::Fresh, 8), (keep_alive, KEPT)]
@@ -38,7 +38,7 @@ fn load_with(tls: Option<&TlsConnector>, server: &Server, address: SocketAddr) -
     traffic
 }
 
-/// Stops the load, and asserts that each generation had its share and that nothing was lost.
+/// Stops the load, and asserts that nothing was lost and that each generation answered requests.
 fn assert_lossless(traffic: impl IntoIterator<Item = Traffic>, generations: usize, server: &Server) {
     for traffic in traffic {
         let report = traffic.stop();
@@ -47,7 +47,7 @@ fn assert_lossless(traffic: impl IntoIterator<Item = Traffic>, generations: usiz
     }
 }
 
-/// Waits until the first generation has left, and asserts that it cut nobody.
+/// Waits until the first generation has exited, and asserts that it cut no connection.
 fn assert_nobody_was_cut(server: &mut Server) {
     assert!(server.first_exit().success());
     let retired = server.log().wait_for("retired");
@@ -64,7 +64,7 @@ fn embed_is_handed_over() {
 }
 
 #[test]
-fn own_signals_hears_nothing_of_a_handover_and_all_of_a_stop() {
+fn own_signals_notices_no_handover_and_every_stop() {
     let mut server = start("own_signals", &["127.0.0.1:0"]);
     let traffic = load(&server, server.address());
     let mut pid = server.first_pid();
@@ -99,7 +99,7 @@ fn axum_is_handed_over_and_its_events_end_themselves() {
     let all = events.rest();
     assert!(all.contains("data: 0\n\n") && all.ends_with("\r\n0\r\n\r\n"), "not ended properly: {all}");
     let mut client = Client::connect(server.address());
-    let me = client.0.local_addr().expect("it is connected");
+    let me = client.0.local_addr().expect("the client is connected");
     let answer = client.get("/");
     assert!(answer.ends_with(&format!("generation=2 hello {me}\n")), "{answer}");
 }

@@ -9,7 +9,7 @@ use support::harness::{
 use support::load::Clients;
 use support::process::{Server, signal};
 
-/// The failed handover is over, generation 1 serves, nothing was lost, and the next HUP succeeds.
+/// Asserts that generation 1 serves after a failed handover, that the next HUP succeeds, and that nothing was lost.
 fn assert_unharmed(server: &Server, traffic: Traffic) {
     server.wait_state(1, "serving");
     signal(server.first_pid(), Signal::SIGHUP);
@@ -74,10 +74,10 @@ fn a_binary_that_is_missing_or_not_executable_or_not_a_program_changes_nothing()
     std::fs::remove_file(&program).expect("removable");
     fails("no such file");
     install(example("playground"), &program);
-    std::fs::set_permissions(&program, PermissionsExt::from_mode(0o644)).expect("ours");
+    std::fs::set_permissions(&program, PermissionsExt::from_mode(0o644)).expect("we own it");
     fails("permission denied");
     std::fs::remove_file(&program).and_then(|()| std::fs::write(&program, [0; 64])).expect("writable");
-    std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).expect("ours");
+    std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).expect("we own it");
     fails("not an executable");
 
     install(example("playground"), &program);
@@ -103,9 +103,9 @@ fn a_successor_that_crashes_in_standby_is_replaced_by_the_old_generation() {
     });
     for (traffic, clients) in [(traffic, 16), (idle, 16)] {
         let report = traffic.stop();
-        // A client has one request under way at most, so no more can have been inside the process that was killed.
+        // Each client has at most one request in flight, so at most this many were inside the killed process.
         assert!(report.failed() <= clients, "{:?}", report.failures());
-        assert!(!report.failures().contains_key("refused"), "nobody listened: {:?}", report.failures());
+        assert!(!report.failures().contains_key("refused"), "no process listened: {:?}", report.failures());
         assert!(!report.failures().contains_key("timeout"), "{:?}", report.failures());
     }
 }
@@ -133,12 +133,12 @@ fn a_successor_that_crashes_after_standby_does_not_take_the_old_generation_with_
     client.send("/slow?ms=2500");
     faulty.next_is("exit-after-ready=1000");
     signal(faulty.server.first_pid(), Signal::SIGHUP);
-    faulty.server.log().wait_for("cannot help any more");
+    faulty.server.log().wait_for("cannot serve again");
     assert!(client.answer().contains("generation=1 "));
 }
 
 #[test]
-fn the_parent_gone_before_the_successor_is_ready_makes_it_serve_alone() {
+fn a_successor_whose_parent_dies_before_it_is_ready_serves_alone() {
     let faulty = Faulty::start(&["-v"]);
     let address = faulty.server.address();
     faulty.next_is("slow-start=800");

@@ -1,4 +1,4 @@
-//! Files that a server writes to lie in directories that may belong to somebody else, who must gain nothing by that.
+//! A server may write files into directories of another user, who must gain nothing by that.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -12,16 +12,16 @@ use support::process::{Server, command, signal};
 use crate::HANDOVER;
 
 fn mode(path: &Path, mode: u32) {
-    fs::set_permissions(path, PermissionsExt::from_mode(mode)).expect("ours");
+    fs::set_permissions(path, PermissionsExt::from_mode(mode)).expect("we own it");
 }
 
 #[test]
-fn a_pid_file_is_written_through_no_link_that_somebody_put_beside_it() {
+fn a_pid_file_is_never_written_through_a_planted_link() {
     let dir = tempfile::tempdir().expect("a directory");
     let (victim, run) = (dir.path().join("victim"), dir.path().join("run"));
-    fs::create_dir(&run).expect("ours");
-    fs::write(&victim, "precious").expect("ours");
-    // The pid of the server is that of the shell, so this is what whoever guesses it would have put there.
+    fs::create_dir(&run).expect("writable");
+    fs::write(&victim, "precious").expect("writable");
+    // The server has the pid of the shell, so this link is the one that an attacker who guesses the pid would plant.
     let trap = "ln -s \"$0\" \"$1/.pid.$$\"; shift; exec \"$@\"";
     let mut started = command("sh");
     started.args(["-c", trap]).arg(&victim).arg(&run).arg(HANDOVER).args(QUICK);
@@ -33,19 +33,19 @@ fn a_pid_file_is_written_through_no_link_that_somebody_put_beside_it() {
     let second = server.wait_serving(2);
     server.wait_retired(1);
     assert_eq!(pid().trim(), second.to_string());
-    assert_eq!(fs::read_to_string(&victim).expect("it is there"), "precious");
-    assert!(!fs::symlink_metadata(run.join("pid")).expect("it is there").is_symlink());
+    assert_eq!(fs::read_to_string(&victim).expect("the file exists"), "precious");
+    assert!(!fs::symlink_metadata(run.join("pid")).expect("the file exists").is_symlink());
     assert_eq!(fs::read_dir(&run).expect("readable").count(), 2, "the trap and the pid file");
 }
 
 #[test]
-fn a_log_is_written_through_no_link_in_a_directory_that_others_may_write_to() {
+fn a_log_is_never_written_through_a_link_in_a_directory_that_others_may_write_to() {
     let dir = tempfile::tempdir().expect("a directory");
     let (victim, logs) = (dir.path().join("victim"), dir.path().join("logs"));
-    fs::create_dir(&logs).expect("ours");
-    fs::write(&victim, "precious").expect("ours");
-    symlink(&victim, logs.join("link")).expect("ours");
-    fs::hard_link(&victim, logs.join("name")).expect("ours");
+    fs::create_dir(&logs).expect("writable");
+    fs::write(&victim, "precious").expect("writable");
+    symlink(&victim, logs.join("link")).expect("writable");
+    fs::hard_link(&victim, logs.join("name")).expect("writable");
     mode(&logs, 0o777);
     for (file, why) in [("link", "symbolic link"), ("name", "second name")] {
         for flags in [&["--log-file"][..], &["--access-log", "json", "--access-log-file"]] {
@@ -59,19 +59,19 @@ fn a_log_is_written_through_no_link_in_a_directory_that_others_may_write_to() {
             }
         }
     }
-    assert_eq!(fs::read_to_string(&victim).expect("it is there"), "precious");
-    // In a directory that is nobody else's a link is the owner's own wish: to /dev/stdout, for instance.
+    assert_eq!(fs::read_to_string(&victim).expect("the file exists"), "precious");
+    // In a directory that only the owner can write to, a link is the owner's wish, for instance to /dev/stdout.
     mode(&logs, 0o755);
     let mut started = command(HANDOVER);
     started.args(["--listen", "127.0.0.1:0", "--log-file"]).arg(logs.join("link"));
     let server = Server::launch(started);
-    wait_until("it says that it serves", &server, || {
+    wait_until("the log says that the server serves", &server, || {
         fs::read_to_string(&victim).is_ok_and(|text| text.starts_with("precious") && text.contains("serving"))
     });
 }
 
 #[test]
-fn a_control_socket_is_its_users_only_whatever_the_umask() {
+fn a_control_socket_is_for_its_user_only_whatever_the_umask() {
     for umask in ["0", "777"] {
         let dir = tempfile::tempdir().expect("a directory");
         mode(dir.path(), 0o700);
@@ -80,21 +80,21 @@ fn a_control_socket_is_its_users_only_whatever_the_umask() {
         started.arg("--control").arg(dir.path());
         let server = Server::start(started);
         let socket = dir.path().join(format!("{}.sock", server.first_pid()));
-        let about = fs::metadata(&socket).expect("it is there");
+        let about = fs::metadata(&socket).expect("the file exists");
         assert_eq!(about.permissions().mode() & 0o777, 0o600, "umask {umask}");
     }
 }
 
 #[test]
-fn a_umask_that_leaves_the_owner_nothing_is_in_nobodys_way_and_nothing_is_warned_of() {
+fn a_umask_that_leaves_the_owner_no_permission_causes_neither_an_error_nor_a_warning() {
     const USER: &str = "64127";
     if !nix::unistd::geteuid().is_root() {
-        return skip("only root can become a user whose home it makes");
+        return skip("only root can become another user");
     }
     let dir = tempfile::tempdir().expect("a directory");
     mode(dir.path(), 0o755);
     let home = dir.path().join("home");
-    fs::create_dir(&home).expect("ours");
+    fs::create_dir(&home).expect("writable");
     std::os::unix::fs::chown(&home, Some(64127), Some(64127)).expect("root may");
     install(HANDOVER, &dir.path().join("server"));
     let mut started = command("setpriv");

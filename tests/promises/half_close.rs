@@ -1,4 +1,4 @@
-//! Clients that close their sending side: some have gone, others only say that their request is the last.
+//! Clients that half-close: some have gone, and others only say that their request is the last.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr};
@@ -11,7 +11,7 @@ use support::process::{PATIENCE, Server, command, signal};
 
 use crate::HANDOVER;
 
-/// The requests, and what the body of each answer has to be.
+/// The requests, and the expected body of each answer.
 fn exchanges() -> Vec<(String, String)> {
     let of = |n: usize| "x".repeat(n);
     let get = |target: &str| format!("GET {target} HTTP/1.1\r\nhost: test\r\n\r\n");
@@ -35,19 +35,19 @@ fn exchanges() -> Vec<(String, String)> {
     ]
 }
 
-/// Asks, ends, and reads everything.
+/// Sends a request, half-closes the connection, and reads the whole answer.
 fn ask_and_end(addr: SocketAddr, request: &str) -> String {
     let mut client = Client::connect(addr);
     let mut writer = client.0.try_clone().expect("a descriptor");
     let request = request.to_owned();
-    // An echo is written while the request is.
+    // An echo arrives while the request is still being written.
     let asks = std::thread::spawn(move || {
         writer.write_all(request.as_bytes()).expect("the connection is open");
         writer.shutdown(Shutdown::Write).expect("the connection is open");
     });
     let mut all = String::new();
     let end = client.0.read_to_string(&mut all);
-    asks.join().expect("it does not panic");
+    asks.join().expect("the thread does not panic");
     assert!(end.is_ok(), "{end:?} after {} bytes", all.len());
     all
 }
@@ -67,7 +67,7 @@ fn assert_complete(answer: &str, body: &str, request: &str) {
 }
 
 #[test]
-fn a_client_that_ends_behind_its_request_gets_all_of_its_answer() {
+fn a_client_that_half_closes_after_its_request_gets_its_whole_answer() {
     let server = start(&[]);
     for (request, body) in exchanges() {
         for _ in 0..10 {
@@ -77,7 +77,7 @@ fn a_client_that_ends_behind_its_request_gets_all_of_its_answer() {
 }
 
 #[test]
-fn a_lame_duck_answers_a_client_that_ends_behind_its_request_too() {
+fn a_lame_duck_answers_a_client_that_half_closes_after_its_request_too() {
     let server = start(&["--idle-grace", "20s"]);
     let mut waiting: Vec<_> =
         exchanges().into_iter().map(|exchange| (Client::connect(server.address()), exchange)).collect();
@@ -92,7 +92,7 @@ fn a_lame_duck_answers_a_client_that_ends_behind_its_request_too() {
             writer.shutdown(Shutdown::Write).expect("the connection is open");
         });
         client.0.read_to_string(&mut answer).expect("closed properly");
-        asks.join().expect("it does not panic");
+        asks.join().expect("the thread does not panic");
         assert_complete(&answer, body, request);
         assert!(
             answer.to_ascii_lowercase().contains("connection: close"),
@@ -105,7 +105,7 @@ fn a_lame_duck_answers_a_client_that_ends_behind_its_request_too() {
 }
 
 #[test]
-fn files_are_served_whole_to_a_client_that_ends_behind_its_request() {
+fn files_are_served_whole_to_a_client_that_half_closes_after_its_request() {
     let dir = tempfile::tempdir().expect("a directory");
     let files = [("small", 100), ("large", 8 << 20)];
     for (name, size) in files {
@@ -122,7 +122,7 @@ fn files_are_served_whole_to_a_client_that_ends_behind_its_request() {
     }
 }
 
-/// Sockets and files of a process.
+/// The number of open descriptors of a process.
 fn descriptors(pid: u32) -> usize {
     std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
 }
@@ -141,13 +141,13 @@ fn handlers_of_a_thousand_clients_that_left_are_gone_within_the_timeout() {
             })
             .collect();
         wait_until("all are connected", &server, || descriptors(server.first_pid()) > 1000);
-        // So that each handler runs: connections are accepted in their order.
+        // Connections are accepted in order, so each handler runs once this one is answered.
         get(server.address(), "/");
         let left = Instant::now();
         drop(clients);
         wait_until("all are gone", &server, || descriptors(server.first_pid()) < 100);
         let took = left.elapsed();
-        // A busy machine takes its time to connect and to clear away so many.
+        // A busy machine needs some time to end a thousand connections.
         assert!(took < timeout + Duration::from_secs(10), "{target}: {took:?}");
     }
 }
@@ -159,7 +159,7 @@ fn the_reader_of_an_upload_learns_at_once_that_its_client_has_left() {
     for head in heads {
         let mut client = Client::connect(server.address());
         client.write(format!("POST /echo HTTP/1.1\r\nhost: test\r\n{head}"));
-        // The handler has begun when it answers.
+        // The beginning of the answer shows that the handler runs.
         client.0.read_exact(&mut [0; 15]).expect("the beginning of an answer");
         let began = Instant::now();
         client.0.shutdown(Shutdown::Write).expect("the connection is open");

@@ -1,5 +1,5 @@
-//! Hostile and broken clients harm only themselves, also while one generation hands over to the next: the server stays
-//! up, its memory stays bounded, and honest clients beside them lose nothing.
+//! Hostile and broken clients harm only themselves, even during a handover: the server stays up, its memory stays bounded,
+//! and honest clients lose nothing.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -20,7 +20,7 @@ mod log;
 mod silent;
 mod smuggling;
 
-/// A server with honest traffic, whose memory is watched from beginning to end.
+/// A server with honest traffic, and a watch on its memory from beginning to end.
 struct Siege {
     server: Server,
     traffic: Traffic,
@@ -45,7 +45,7 @@ impl Siege {
         self.server.address()
     }
 
-    /// Ends when the old generation has only its last connections left.
+    /// Hands over, and returns when the old generation drains.
     fn hand_over(&mut self) {
         signal(self.pid, Signal::SIGHUP);
         self.pid = self.server.wait_serving(self.generation + 1);
@@ -53,7 +53,7 @@ impl Siege {
         self.generation += 1;
     }
 
-    /// Attacks again and again, once at least before, during and after a handover; gives how often.
+    /// Attacks repeatedly, at least once before, during and after a handover, and returns the number of attacks.
     fn attack_while_handing_over(&mut self, attack: impl Fn(SocketAddr) + Send + 'static) -> u64 {
         let (stop, attacks) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let addr = self.address();
@@ -68,7 +68,7 @@ impl Siege {
         });
         let one_more = || {
             let before = attacks.load(Ordering::SeqCst);
-            // The attack that runs now began too early.
+            // The attack that is running now began too early to count.
             wait_until("the attack goes on", &self.server, || {
                 attacks.load(Ordering::SeqCst) > before + 1 || attacker.is_finished()
             });
@@ -87,8 +87,8 @@ impl Siege {
         attacks.load(Ordering::SeqCst)
     }
 
-    /// Nobody else was harmed: no honest request failed, every generation but the last retired without an error, the
-    /// last one lives, and none ever took more than `mib` MiB.
+    /// Asserts that the attacks harmed nothing: no honest request failed, every generation but the last retired without an
+    /// error, the last one lives, and none ever took more than `mib` MiB.
     fn end(self, mib: u64) {
         let report = self.traffic.stop_lossless(&self.server);
         for generation in 1..self.generation {
@@ -99,13 +99,13 @@ impl Siege {
         let bad: Vec<_> = self.server.log().lines().into_iter().filter(bad).collect();
         assert!(bad.is_empty(), "{bad:?}");
         let (peak, honest) = (self.peak.stop(), report.samples.len());
-        // Seen with `--nocapture`.
+        // Shown with `--nocapture`.
         println!("peak of a generation: {peak} KiB; honest requests: {honest}, failed: {}", report.failed());
         assert!(peak > 0 && peak < mib << 10, "a generation took {peak} KiB");
     }
 }
 
-/// The most memory that any generation has had in use, by the kernel's own account (VmHWM, proc_pid_status(5)).
+/// The peak memory of all generations, as the kernel counts it (VmHWM, proc_pid_status(5)).
 struct Peak {
     stop: Arc<AtomicBool>,
     watcher: JoinHandle<u64>,
@@ -137,7 +137,7 @@ impl Peak {
     }
 }
 
-/// In KiB.
+/// One memory field of `/proc/PID/status`, in KiB.
 fn memory(pid: u32, which: &str) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix(which))?;
@@ -182,7 +182,7 @@ fn exchange(addr: SocketAddr, bytes: &[u8]) -> String {
     text
 }
 
-/// The statuses of all answers that `text` consists of.
+/// The statuses of all answers in `text`.
 fn statuses(text: &str) -> Vec<u16> {
     text.split("HTTP/1.1 ").skip(1).filter_map(|answer| answer.get(..3)?.parse().ok()).collect()
 }

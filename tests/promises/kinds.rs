@@ -1,4 +1,4 @@
-//! Every kind of exchange in flight over handovers, together, and over a stop.
+//! Every kind of exchange, all in flight together, during handovers and during a stop.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,13 +16,13 @@ mod lasting;
 
 const GRACE: Duration = Duration::from_millis(500);
 
-/// Clients of one kind. Each does its exchange again and again until `stop`; one that loses anything panics.
+/// Clients of one kind. Each repeats its exchange until `stop` is set, and panics if it loses anything.
 struct Kind {
     name: &'static str,
     clients: Vec<JoinHandle<u64>>,
 }
 
-/// Gives the number of requests that were answered.
+/// An exchange, which returns the number of requests that were answered.
 type Exchange = fn(SocketAddr, &Arc<AtomicBool>) -> u64;
 
 impl Kind {
@@ -47,7 +47,7 @@ impl Kind {
         Kind { name, clients: (0..clients).map(client).collect() }
     }
 
-    /// Gives the name if anything was lost, or nothing was asked.
+    /// Returns the name of the kind if anything was lost or nothing was answered.
     fn finish(self) -> Option<&'static str> {
         let answered: thread::Result<u64> = self.clients.into_iter().map(JoinHandle::join).sum();
         println!("{}: {} requests answered", self.name, answered.as_ref().unwrap_or(&0));
@@ -79,8 +79,8 @@ fn all_kinds(addr: SocketAddr, stop: &Arc<AtomicBool>) -> Vec<Kind> {
     ]
 }
 
-/// Stops the service in the middle of `kinds` and looks what became of them. It goes on accepting for 2 s, so what begins
-/// within the first half second still finds it.
+/// Stops the service in the middle of `kinds` and asserts that none of them lost anything. The service still accepts for
+/// 2 s, so exchanges that begin within the first half second succeed.
 fn stop_and_finish(server: &Server, generation: u64, pid: u32, stop: &AtomicBool, kinds: Vec<Kind>) {
     signal(pid, Signal::SIGTERM);
     server.wait_state(generation, "lingering");

@@ -1,4 +1,4 @@
-//! Exchanges that last, probes, and limits.
+//! Long-lived exchanges, probes, and the connection limit.
 
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
@@ -12,7 +12,8 @@ use crate::websocket::{CLOSE, TEXT, WebSocket};
 
 #[test]
 fn a_stream_of_events_ends_itself_when_its_generation_retires() {
-    // The head of the response went out before anybody knew, so the connection is closed after its grace.
+    // The head of the response was sent before the handover, without `connection: close`, so the connection is closed
+    // after its idle grace.
     let mut server = start(&["--idle-grace", "500ms"]);
     let mut client = Client::connect(server.address());
     client.send("/events?ms=20");
@@ -48,7 +49,8 @@ fn a_request_in_the_socket_buffer_when_the_grace_ends_is_answered() {
     assert_answered_after_the_grace(&server, &mut client);
 }
 
-/// The client sends to an old generation that is stopped until the idle grace, of one second, is over.
+/// Sends a request to an old generation that is suspended until the idle grace of one second is over, and asserts that the
+/// request is answered.
 pub(crate) fn assert_answered_after_the_grace<S: Read + Write>(server: &Server, client: &mut Client<S>) {
     hand_over(server, 1, server.first_pid());
     signal(server.first_pid(), Signal::SIGSTOP);
@@ -117,7 +119,7 @@ fn above_the_limit_connections_wait_and_a_handover_leaves_none_of_them_behind() 
     server.log().wait_for("as many connections as allowed");
     drop(first.pop());
     let answer = waiting[0].answer();
-    assert!(answer.contains("generation=1 ") && !answer.contains("close"), "room was made for one: {answer}");
+    assert!(answer.contains("generation=1 ") && !answer.contains("close"), "one slot was freed: {answer}");
     signal(server.first_pid(), Signal::SIGHUP);
     server.wait_serving(2);
     for client in &mut waiting[1..] {

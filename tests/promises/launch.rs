@@ -1,4 +1,4 @@
-//! A successor is started from what lies there now, where this one was started.
+//! A successor is started from the file that is now at the path from which its predecessor was started.
 
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -34,7 +34,7 @@ fn a_link_that_points_to_a_new_release_starts_the_new_release() {
     }
     let current = dir.path().join("current");
     symlink("1", &current).expect("writable");
-    // As a shell does after `cd current`: the real directory, and its name with the link in PWD.
+    // A shell does the same after `cd current`: the working directory is the real one, and PWD has the path with the link.
     let mut started = command("./server");
     started.current_dir(&current).env("PWD", &current).args(QUICK);
     let server = Server::start(started);
@@ -69,13 +69,13 @@ fn a_working_directory_that_is_gone_is_named() {
     assert!(get(server.address(), "/").contains("generation=1 "));
 }
 
-/// A release whose program runs the playground with other flags.
+/// Installs a release with a program that runs the playground with these flags.
 fn release(dir: &Path, flags: &str) {
     use std::os::unix::fs::PermissionsExt;
     let script = format!("#!/bin/sh\nexec {} {flags}\n", example("playground").display());
     let draft = dir.join("draft");
     std::fs::write(&draft, script).expect("writable");
-    std::fs::set_permissions(&draft, PermissionsExt::from_mode(0o755)).expect("ours");
+    std::fs::set_permissions(&draft, PermissionsExt::from_mode(0o755)).expect("writable");
     std::fs::rename(draft, dir.join("server")).expect("writable");
 }
 
@@ -97,7 +97,7 @@ fn addresses_may_be_added_and_removed_by_the_next_generation() {
     for addr in &after {
         assert!(get(*addr, "/").contains("generation=2 "), "{addr}");
     }
-    let refused = std::net::TcpStream::connect(removed).expect_err("nobody listens there any more");
+    let refused = std::net::TcpStream::connect(removed).expect_err("the listener is closed");
     assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
 }
 
@@ -107,7 +107,7 @@ fn another_spelling_of_the_address_is_refused_and_explained() {
     let server = start_copy(&dir.path().join("server"), &QUICK);
     release(dir.path(), &format!("--listen 0.0.0.0:{} --log-format json", server.address().port()));
     signal(server.first_pid(), Signal::SIGHUP);
-    server.log().wait_for("spell it the same way");
+    server.log().wait_for("write it the same way");
     server.wait_state(1, "serving");
     assert!(get(server.address(), "/").contains("generation=1 "));
 }
@@ -134,7 +134,8 @@ fn a_new_program_that_would_serve_the_content_of_the_old_release_is_warned_of() 
     }
     let current = dir.path().join("current");
     symlink("releases/1", &current).expect("writable");
-    // As a supervisor does that is told `current` as its directory: it is in the real one, and says nothing in PWD.
+    // A service manager with `current` as the configured working directory does the same: the process starts in the real
+    // directory, without PWD.
     let mut started = command(current.join("server"));
     started.current_dir(&current).env_remove("PWD").args(QUICK).arg("www");
     let server = Server::start(started);

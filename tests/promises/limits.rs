@@ -1,4 +1,4 @@
-//! What clients that do not read, or ask for much, can take of the binary: not what the others need.
+//! Clients that do not read or that request a lot cannot exhaust the resources that other clients need.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -19,11 +19,11 @@ mod files;
 mod gave_up;
 mod listings;
 
-/// Each connection of a client that wants all there is has so many streams.
+/// The number of streams on each connection of a greedy client.
 const STREAMS: u32 = 100;
 const WINDOW_UPDATE: u8 = 8;
 
-/// A ROOT, and a control directory beside it.
+/// A ROOT with a control directory beside it.
 struct Bed {
     dir: TempDir,
 }
@@ -31,7 +31,7 @@ struct Bed {
 impl Bed {
     fn make() -> Bed {
         let bed = Bed { dir: tempfile::tempdir().expect("a directory") };
-        std::fs::create_dir(bed.path("root")).expect("ours");
+        std::fs::create_dir(bed.path("root")).expect("writable");
         bed.file("index.html", "generation=0 ROOT\n");
         bed
     }
@@ -41,10 +41,10 @@ impl Bed {
     }
 
     fn file(&self, name: &str, content: impl AsRef<[u8]>) {
-        std::fs::write(self.path("root").join(name), content).expect("ours");
+        std::fs::write(self.path("root").join(name), content).expect("writable");
     }
 
-    /// With so many descriptors, and no more for whoever would raise the limit.
+    /// Starts the server with `descriptors` as both its soft and its hard limit, so that it cannot raise the limit.
     fn start(&self, descriptors: u32, args: &[&str]) -> Server {
         let mut started = command("sh");
         started.args(["-c", "ulimit -n $0; exec \"$@\""]).arg(descriptors.to_string()).arg(HANDOVER);
@@ -52,7 +52,7 @@ impl Bed {
         Server::start(started)
     }
 
-    /// What `handover status` prints: a row with the phase of each generation that answers.
+    /// Returns the output of `handover status`: a row with the phase of each generation that answers.
     fn status(&self) -> String {
         let mut asked = command("timeout");
         asked.args(["20", HANDOVER, "status", "--control"]).arg(self.path("control"));
@@ -61,14 +61,14 @@ impl Bed {
     }
 }
 
-/// A connection of HTTP/2 with a window of one byte for each stream, which was read of each.
+/// An HTTP/2 connection with a window of one byte per stream; that byte has been read from each.
 struct Stalled {
     stream: TcpStream,
     received: HashMap<u32, Vec<u8>>,
 }
 
 impl Stalled {
-    /// Ends when every answer has begun.
+    /// Opens the streams and returns when every response has begun.
     fn begin(addr: SocketAddr, path: &str, accepts: &str, streams: u32) -> Stalled {
         let stream = TcpStream::connect(addr).expect("the server listens");
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
@@ -94,7 +94,7 @@ impl Stalled {
         frame
     }
 
-    /// Reads one answer to its end; `None` if it ends with an error.
+    /// Reads one response to its end; returns `None` if the stream is reset.
     fn finish(mut self, stream: u32) -> Option<Vec<u8>> {
         for of in [0, stream] {
             let much = (1_u32 << 30).to_be_bytes();
@@ -115,15 +115,15 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     Frame { kind, flags, stream, payload: payload.to_vec() }.to_bytes()
 }
 
-/// GET, by the static table of HPACK and without Huffman.
+/// Encodes a GET request with HPACK's static table and without Huffman coding.
 fn request(path: &str, accepts: &str) -> Vec<u8> {
     let literal = |text: &str| [&[u8::try_from(text.len()).expect("short")], text.as_bytes()].concat();
-    // :method GET, :scheme http, then :path, :authority and accept-encoding without indexing.
+    // :method GET and :scheme http are indexed; :path, :authority and accept-encoding are literals without indexing.
     [&[0x82, 0x86, 0x04][..], &literal(path), &[0x01], &literal("t"), &[0x0f, 0x01], &literal(accepts)]
         .concat()
 }
 
-/// A text that becomes smaller, but not much.
+/// A text that compression shrinks only a little.
 fn text(bytes: usize) -> String {
     let mut random = fastrand::Rng::with_seed(15);
     std::iter::repeat_with(|| random.alphanumeric()).take(bytes).collect()

@@ -7,7 +7,7 @@ use support::harness::{Client, Traffic, get, hand_over, start};
 use support::load::Clients;
 use support::process::{Server, signal};
 
-/// Hands over `times` times, each as soon as the one before allows.
+/// Hands over `times` times, each time as soon as the previous handover allows.
 fn hand_over_again_and_again(server: &Server, times: u64) {
     (1..=times).fold(server.first_pid(), |pid, generation| hand_over(server, generation, pid));
 }

@@ -1,6 +1,6 @@
-//! What the README promises, proven with real processes, real signals and real sockets.
+//! The promises of the README, tested with real processes, real signals and real sockets.
 //!
-//! A test waits for an event with a deadline and never sleeps a guess; a failure prints the log of all generations.
+//! Tests wait for events with a deadline and do not sleep for a guessed time; a failure prints the log of all generations.
 
 mod admin;
 mod bad_input;

@@ -1,4 +1,4 @@
-//! What a package installs beside the program.
+//! The man page and the shell completions that a package installs beside the program.
 
 use std::io::Write;
 use std::process::Stdio;
@@ -38,9 +38,9 @@ fn the_man_page_names_every_flag_and_subcommand_and_man_can_read_it() {
     }
     let mut groff = command("groff");
     groff.args(["-man", "-Tutf8", "-ww"]).stdin(Stdio::piped()).stderr(Stdio::piped());
-    let Ok(mut reading) = groff.spawn() else { return skip("no groff here, so nobody reads the man page") };
-    reading.stdin.take().expect("a pipe").write_all(page.as_bytes()).expect("it reads");
-    let output = reading.wait_with_output().expect("it ends");
+    let Ok(mut reading) = groff.spawn() else { return skip("no groff here, so the man page is not checked") };
+    reading.stdin.take().expect("a pipe").write_all(page.as_bytes()).expect("groff reads");
+    let output = reading.wait_with_output().expect("groff exits");
     assert!(
         output.status.success() && output.stderr.is_empty(),
         "{}",
@@ -59,8 +59,8 @@ fn every_shell_gets_completions_and_bash_completes_a_flag() {
     bash.args(["--norc", "-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped());
     let Ok(mut completing) = bash.spawn() else { return skip("no bash here to complete a flag") };
     let mut input = completing.stdin.take().expect("a pipe");
-    input.write_all(print(&["completions", "bash"]).as_bytes()).expect("it reads");
+    input.write_all(print(&["completions", "bash"]).as_bytes()).expect("bash reads");
     drop(input);
-    let output = completing.wait_with_output().expect("it ends");
+    let output = completing.wait_with_output().expect("bash exits");
     assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "--wait-drained");
 }

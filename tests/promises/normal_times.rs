@@ -1,5 +1,5 @@
-//! Nobody can lock the others out, all the time and not only during a handover: no connection stays for nothing, nobody
-//! who does something is hurt by that, and a server that is full makes room.
+//! No client can lock out the others, at any time and not only during a handover: useless connections are closed, active
+//! clients are not affected by that, and a server that is full makes room.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -20,10 +20,10 @@ mod full;
 mod harmless;
 mod work;
 
-/// What nobody honest waits longer than.
+/// The longest that an honest client may have to wait.
 const SOON: Duration = Duration::from_secs(2);
 
-/// `handover ROOT`, and the site that attacks ask for.
+/// A running `handover ROOT` with the site that the attacks request.
 struct Site {
     server: Server,
     _dir: tempfile::TempDir,
@@ -34,7 +34,7 @@ impl Site {
         Site::of(command(HANDOVER), args)
     }
 
-    /// With so few descriptors.
+    /// Starts the server with at most this number of descriptors.
     fn narrow(descriptors: u32, args: &[&str]) -> Site {
         let mut limited = command("sh");
         limited.arg("-c").arg(format!("ulimit -n {descriptors}; exec \"$@\"")).arg("sh").arg(HANDOVER);
@@ -58,7 +58,7 @@ impl Site {
     }
 }
 
-/// One request on a connection of its own, which is not left waiting; gives how long it took.
+/// Sends one request on a new connection and returns how long the response took; an error if it took too long.
 fn ask(addr: SocketAddr, target: &str) -> Result<Duration, String> {
     let began = Instant::now();
     let exchange = || {
@@ -78,16 +78,17 @@ fn ask(addr: SocketAddr, target: &str) -> Result<Duration, String> {
     }
 }
 
-/// An attack, and when the server has to do something about it.
+/// An attack, and the time span in which the server has to end it.
 #[derive(Debug, Clone, Copy)]
 struct Row {
     attack: Attack,
-    /// Not before this time from its connect.
+    /// The earliest permitted end, counted from the connect.
     from: Duration,
+    /// The latest permitted end.
     until: Duration,
 }
 
-/// Attacks with all of them at the same time, and gives a line for each that does not end as it should.
+/// Runs all attacks at the same time, and returns a line for each that does not end as it should.
 #[tokio::main(flavor = "current_thread")]
 async fn attack(addr: SocketAddr, rows: &[Row]) -> Vec<String> {
     let sockets = std::sync::Arc::new(Sockets::watch(addr));

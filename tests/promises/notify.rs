@@ -1,5 +1,5 @@
-//! The service manager hears what happens, in its order, from whoever stands for the service; and a manager that does not
-//! listen holds nobody up.
+//! The service manager gets its notifications in order, from the generation that stands for the service. A manager that does
+//! not read delays no generation.
 
 use std::io::IoSliceMut;
 use std::os::fd::AsRawFd;
@@ -15,13 +15,13 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixCredentials, recvmsg, 
 use support::harness::{get, playground};
 use support::process::{PATIENCE, Server, signal};
 
-/// A service manager.
+/// A service manager: the socket that `NOTIFY_SOCKET` names.
 pub(crate) struct Manager {
     socket: UnixDatagram,
     pub(crate) name: String,
 }
 
-/// Who said it, when, and what.
+/// One notification: the pid of the sender, the time of arrival and the text.
 #[derive(Debug, Clone)]
 pub(crate) struct Message {
     pub(crate) from: u32,
@@ -36,22 +36,22 @@ impl Message {
 }
 
 impl Manager {
-    /// With an abstract name.
+    /// Listens on a socket with an abstract name.
     pub(crate) fn new() -> Manager {
         static MANAGERS: AtomicU64 = AtomicU64::new(0);
         let number = MANAGERS.fetch_add(1, Ordering::Relaxed);
         let name = format!("handover-test-{}-{number}", std::process::id());
         let address = SocketAddr::from_abstract_name(&name).expect("a name");
-        Manager::listen(UnixDatagram::bind_addr(&address).expect("nobody else has it"), format!("@{name}"))
+        Manager::listen(UnixDatagram::bind_addr(&address).expect("the name is unused"), format!("@{name}"))
     }
 
     fn at(path: &std::path::Path) -> Manager {
         let name = path.to_str().expect("UTF-8").to_owned();
-        Manager::listen(UnixDatagram::bind(path).expect("nobody else has it"), name)
+        Manager::listen(UnixDatagram::bind(path).expect("the name is unused"), name)
     }
 
     fn listen(socket: UnixDatagram, name: String) -> Manager {
-        setsockopt(&socket, PassCred, &true).expect("every Unix socket has it");
+        setsockopt(&socket, PassCred, &true).expect("every Unix socket has SO_PASSCRED");
         socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         Manager { socket, name }
     }
@@ -65,11 +65,11 @@ impl Manager {
             ControlMessageOwned::ScmCredentials(who) => u32::try_from(who.pid()).ok(),
             _ => None,
         });
-        let (from, length) = (from.expect("somebody"), told.bytes);
+        let (from, length) = (from.expect("SO_PASSCRED is set"), told.bytes);
         Message { from, at: Instant::now(), text: String::from_utf8_lossy(&text[..length]).into_owned() }
     }
 
-    /// All up to the message that says this.
+    /// Returns all messages up to the first that has this field.
     pub(crate) fn until(&self, field: &str) -> Vec<Message> {
         let mut heard = vec![];
         loop {
@@ -86,7 +86,7 @@ impl Manager {
     }
 }
 
-/// The first words of each message.
+/// Returns the name of the first field of each message.
 fn words(heard: &[Message]) -> Vec<String> {
     let word = |one: &Message| {
         one.text.lines().next().unwrap_or_default().split('=').next().unwrap_or_default().to_owned()
@@ -114,7 +114,7 @@ fn a_manager_at_a_path_hears_of_a_handover_in_its_order() {
 }
 
 #[test]
-fn a_manager_that_never_reads_holds_nobody_up() {
+fn a_manager_that_never_reads_delays_no_handover() {
     let manager = Manager::new();
     full(&manager);
     let mut server = Server::start(manager.told_by(playground(&[])));
@@ -129,15 +129,15 @@ fn a_manager_that_never_reads_holds_nobody_up() {
     server.log().wait_for("stopped");
 }
 
-/// Lets nothing more into the queue of a manager, and tells how many messages are in it.
+/// Fills the receive queue of a manager, and returns how many messages are in it.
 pub(crate) fn full(manager: &Manager) -> usize {
     let address = SocketAddr::from_abstract_name(manager.name.trim_start_matches('@')).expect("a name");
     let mut sent = 0;
     loop {
-        // Each sender may have so many bytes in it, so one is not enough.
+        // The kernel limits the bytes that one sender may have in flight, so one sender is not enough.
         let sender = UnixDatagram::unbound().expect("a socket");
-        sender.connect_addr(&address).expect("it is there");
-        sender.set_nonblocking(true).expect("possible");
+        sender.connect_addr(&address).expect("the manager is bound");
+        sender.set_nonblocking(true).expect("a socket");
         match (0..).take_while(|_| sender.send(b"NOISE=1").is_ok()).count() {
             0 => return sent,
             more => sent += more,
@@ -162,7 +162,7 @@ fn a_manager_that_reads_late_hears_all_in_its_order() {
 
 #[test]
 fn a_manager_that_is_nowhere_is_one_warning_and_the_server_serves() {
-    for nowhere in ["/nowhere/notify", "@handover-test-nobody"] {
+    for nowhere in ["/nowhere/notify", "@handover-test-unbound"] {
         let mut started = playground(&[]);
         started.env("NOTIFY_SOCKET", nowhere);
         let server = Server::start(started);
@@ -175,7 +175,7 @@ fn a_manager_that_is_nowhere_is_one_warning_and_the_server_serves() {
 }
 
 #[test]
-fn the_watchdog_is_answered_at_half_the_time_by_whoever_stands_for_the_service() {
+fn the_watchdog_is_answered_at_half_the_time_by_the_generation_that_stands_for_the_service() {
     let manager = Manager::new();
     let mut shell = support::process::command("sh");
     shell.args(["-c", "WATCHDOG_PID=$$ exec \"$0\" \"$@\""]).arg(support::harness::example("playground"));

@@ -1,8 +1,8 @@
-//! Looks on while a real HTTP/2 client talks to the server.
+//! A relay that records the HTTP/2 frames between a real client and the server.
 //!
-//! h2load makes requests that it never sends: nghttp2 refuses to open a stream after GOAWAY, and h2load counts each such
-//! request as failed and connects no more. So its own count of failures says nothing about a handover. What does is the
-//! wire: every stream that the client opened must be ended by the server.
+//! h2load counts requests that it never sends: nghttp2 refuses to open a stream after GOAWAY, and h2load counts each such
+//! request as failed and does not reconnect. So its own count of failures says nothing about a handover. The frames on the
+//! wire do: the server must end every stream that the client opened.
 
 use std::collections::BTreeSet;
 use std::io::{BufReader, Read, Write};
@@ -13,11 +13,11 @@ use std::thread::{self, JoinHandle};
 
 use support::frames::{Frame, HEADERS, PREFACE, RST_STREAM};
 
-/// Passes connections on to the server, until the tests end.
+/// Relays connections to the server until the test process exits.
 pub(crate) struct Relay {
     address: SocketAddr,
     connections: Arc<Mutex<Vec<JoinHandle<Seen>>>>,
-    /// Frames since the last [`take`](Relay::take).
+    /// The number of frames since the last [`take`](Relay::take).
     passed: Arc<AtomicUsize>,
 }
 
@@ -39,7 +39,7 @@ impl Relay {
             for client in listener.incoming() {
                 let (client, count) = (client.expect("a connection"), Arc::clone(&count));
                 let watched = thread::spawn(move || watch(&client, server, &count));
-                accepted.lock().expect("nobody panics with it").push(watched);
+                accepted.lock().expect("no holder panics").push(watched);
             }
         });
         Relay { address, connections, passed }
@@ -49,16 +49,16 @@ impl Relay {
         self.address
     }
 
-    /// Whether so many clients have connected and are at work.
+    /// Returns whether this number of clients have connected and are busy.
     pub(crate) fn is_busy(&self, clients: usize) -> bool {
-        let connected = self.connections.lock().expect("nobody panics with it").len();
+        let connected = self.connections.lock().expect("no holder panics").len();
         connected == clients && self.passed.load(Ordering::Relaxed) > 500 * clients
     }
 
-    /// Waits until all connections have ended, and says what was seen on each.
+    /// Waits until all connections have ended, and returns the streams of each.
     pub(crate) fn take(&self) -> Vec<Seen> {
-        let connections = std::mem::take(&mut *self.connections.lock().expect("nobody panics with it"));
-        let seen = connections.into_iter().map(|watched| watched.join().expect("nothing is lost, see above"));
+        let connections = std::mem::take(&mut *self.connections.lock().expect("no holder panics"));
+        let seen = connections.into_iter().map(|watched| watched.join().expect("the server closes properly"));
         let seen = seen.collect();
         self.passed.store(0, Ordering::Relaxed);
         seen
@@ -74,12 +74,12 @@ fn watch(client: &TcpStream, server: SocketAddr, count: &AtomicUsize) -> Seen {
             let mut from = client;
             from.read_exact(&mut preface).expect("a preface");
             (&server).write_all(&preface).expect("the server reads");
-            // How the client ends its connection is its own affair.
+            // The client may end its connection in any way, also with a reset.
             pass(client, &server, count).0
         });
         let (answered, end) = pass(&server, client, count);
         assert!(end.is_ok(), "the server must close properly: {end:?}");
-        (asked.join().expect("it does not panic"), answered)
+        (asked.join().expect("the client sends HTTP/2"), answered)
     });
     let streams = |frames: &[Frame], is: fn(&Frame) -> bool| {
         frames.iter().filter(|frame| is(frame)).map(|frame| frame.stream).collect()
@@ -91,14 +91,14 @@ fn watch(client: &TcpStream, server: SocketAddr, count: &AtomicUsize) -> Seen {
     }
 }
 
-/// Passes frames on in one direction until it ends; gives all of them, and how it ended.
+/// Relays frames in one direction until it ends; returns all frames and how the direction ended.
 fn pass(from: &TcpStream, mut to: &TcpStream, count: &AtomicUsize) -> (Vec<Frame>, std::io::Result<()>) {
     let mut from = BufReader::new(from);
     let mut frames = Vec::new();
     let end = loop {
         match Frame::read(&mut from) {
             Ok(Some(frame)) => {
-                // Who has gone gets nothing more; that shows in what it sent before.
+                // A peer that has gone gets no more frames. The frames that it sent before are recorded all the same.
                 let _ = to.write_all(&frame.to_bytes());
                 frames.push(frame);
                 count.fetch_add(1, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! A server to which the kernel refuses something, as a sandbox or an old kernel does.
+//! A server to which a seccomp filter refuses a system call, as a sandbox or an old kernel does.
 
 use std::process::Command;
 
@@ -11,20 +11,20 @@ use support::process::Server;
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Refused {
-    /// Who listens on a port.
+    /// The netlink socket that tells which sockets listen on a port.
     SockDiag,
-    /// To hold a process.
+    /// pidfd_open(2), which holds a process.
     PidfdOpen,
 }
 
-/// Starts `command`, which inherits the filter, and does not wait for anything.
+/// Starts `command` under the filter, without waiting until it serves.
 pub(crate) fn launch(command: Command, refused: Refused) -> Server {
-    // A filter holds for the thread that applies it, and for what it starts.
+    // A filter applies to the thread that installs it and to the processes which that thread starts.
     let confined = move || {
         apply_filter(&filter(refused).expect("a program")).expect("seccomp(2)");
         Server::launch(command)
     };
-    std::thread::spawn(confined).join().expect("it starts")
+    std::thread::spawn(confined).join().expect("the server starts")
 }
 
 fn filter(refused: Refused) -> Result<BpfProgram, BackendError> {

@@ -1,4 +1,4 @@
-//! Signals: who sends one decides what it means, and none is lost.
+//! Signals: the sender of a signal decides what it means, and no signal is lost.
 
 use nix::sys::signal::Signal;
 use support::harness::{QUICK, Traffic, example, get, start, wait_until};
@@ -13,10 +13,10 @@ mod namespaces;
 mod protocol;
 mod terminal;
 
-/// Stops a process, and waits until it stands still.
+/// Suspends a process with SIGSTOP, and waits until the kernel reports it as stopped.
 fn stopped(server: &Server, pid: u32) {
     signal(pid, Signal::SIGSTOP);
-    wait_until("it stands still", server, || {
+    wait_until("the process is suspended", server, || {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
         status.lines().any(|line| line.starts_with("State:\tT"))
     });
@@ -56,7 +56,7 @@ fn a_burst_of_hups_becomes_one_restart_and_one_more() {
 }
 
 #[test]
-fn a_hup_during_standby_waits_for_its_end_and_gets_a_generation_of_its_own() {
+fn a_hup_during_standby_waits_for_its_end_and_gets_its_own_generation() {
     let server = start(&["--standby", "1s"]);
     signal(server.first_pid(), Signal::SIGHUP);
     let second = server.wait_serving(2);
@@ -154,14 +154,14 @@ fn ctrl_c_reaches_both_generations_and_is_one_request_to_stop() {
     wait_until("the request has arrived", &server, || get(server.address(), "/").contains("generation=2"));
     signal(server.first_pid(), Signal::SIGINT);
     signal(second, Signal::SIGINT);
-    assert!(client.answer().contains("generation=2 "), "the request under way was cut");
+    assert!(client.answer().contains("generation=2 "), "the request in flight was cut");
     assert!(server.first_exit().success());
 }
 
 #[test]
 fn quit_is_left_alone() {
     use std::os::unix::process::ExitStatusExt;
-    // A shell that starts something in the background has it ignore the signal.
+    // A shell starts a background process with SIGQUIT ignored.
     let mut program = command("env");
     program.arg("--default-signal=QUIT").arg(example("playground")).args(QUICK);
     let mut server = Server::start(program);

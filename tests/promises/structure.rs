@@ -1,4 +1,4 @@
-//! What the sources promise about themselves: the modules of a package form no circle.
+//! The structure of the sources: the modules of a package do not depend on each other in a cycle.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -11,19 +11,19 @@ fn files(dir: &Path) -> Vec<PathBuf> {
     entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
 }
 
-/// The module at the top that a file belongs to.
+/// Returns the top-level module to which a file belongs.
 fn module(root: &Path, file: &Path) -> String {
-    let below = file.strip_prefix(root).expect("it lies there").with_extension("");
+    let below = file.strip_prefix(root).expect("it is below").with_extension("");
     below.iter().next().expect("it has a name").to_string_lossy().into_owned()
 }
 
-/// Without comments, and without the tests at its end.
+/// Strips the comments and the test module at the end.
 fn code(text: &str) -> String {
     let text = text.split("\n#[cfg(test)]\nmod tests {").next().unwrap_or_default();
     text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n")
 }
 
-/// The names behind each of these prefixes: `a` in `crate::a::B`, `a` and `b` in `crate::{a, b::C}`.
+/// Returns the names behind each occurrence of the prefix: `a` in `crate::a::B`, `a` and `b` in `crate::{a, b::C}`.
 fn named<'a>(code: &'a str, prefix: &str) -> Vec<&'a str> {
     let is_name = |c: char| c.is_alphanumeric() || c == '_';
     let first = |text: &'a str| text.split(|c| !is_name(c)).next().unwrap_or_default();
@@ -41,11 +41,11 @@ fn named<'a>(code: &'a str, prefix: &str) -> Vec<&'a str> {
     names
 }
 
-/// Which modules each one uses; `exclude` is a folder of another package.
+/// Returns the modules that each module uses; `exclude` is the folder of another package.
 fn graph(root: &Path, exclude: &str) -> Graph {
     let mut graph = Graph::new();
     for file in files(root) {
-        let below = file.strip_prefix(root).expect("it lies there");
+        let below = file.strip_prefix(root).expect("it is below");
         let is_rust = file.extension().is_some_and(|extension| extension == "rs");
         let is_test = below.components().any(|part| part.as_os_str().to_string_lossy().starts_with("tests"));
         if !is_rust || is_test || (!exclude.is_empty() && below.starts_with(exclude)) {
@@ -65,7 +65,7 @@ fn graph(root: &Path, exclude: &str) -> Graph {
     graph
 }
 
-/// Takes away what depends on nothing that is left, until there is nothing, or a circle.
+/// Removes modules that depend on no remaining module, until none is left or the remaining ones form a cycle.
 fn circle(mut graph: Graph) -> Graph {
     loop {
         let is_free = |uses: &BTreeSet<String>| uses.iter().all(|name| !graph.contains_key(name));

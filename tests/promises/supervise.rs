@@ -1,4 +1,4 @@
-//! The supervisor: the same pid for ever, whichever generation serves behind it.
+//! The supervisor: its pid stays the same, whichever generation serves.
 
 use std::process::{Command, Stdio};
 
@@ -17,14 +17,14 @@ mod manager;
 mod managers;
 mod terminal;
 
-/// The playground behind a supervisor.
+/// The command of the playground with a supervisor.
 fn supervised(args: &[&str]) -> Command {
     let mut command = playground(args);
     command.arg("--supervise");
     command
 }
 
-/// The binary, which serves a page that the load generator understands.
+/// Adds the arguments to serve a page that the load generator understands.
 pub(crate) fn site(program: Command, dir: &tempfile::TempDir, args: &[&str]) -> Command {
     let root = dir.path().join("root");
     std::fs::create_dir_all(&root).expect("writable");
@@ -38,7 +38,7 @@ fn binary() -> Command {
     command(HANDOVER)
 }
 
-/// The processes whose parent this is, zombies too.
+/// Returns the child processes of a process, including zombies.
 fn children(pid: u32) -> Vec<u32> {
     let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let lists = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("children")).ok());
@@ -47,9 +47,9 @@ fn children(pid: u32) -> Vec<u32> {
         .collect()
 }
 
-/// Waits for the supervisor to say that it is.
+/// Waits until the supervisor logs that it runs; returns the pid of the first generation.
 fn wait_in_front(server: &Server) -> u32 {
-    let line = server.log().wait_for("in front of the generations");
+    let line = server.log().wait_for("supervising the generations");
     u32::try_from(line.json["first"].as_u64().unwrap_or(0)).expect("a pid")
 }
 
@@ -61,7 +61,7 @@ fn number(line: &support::process::Line, field: &str) -> u32 {
     line.json.get(field).and_then(Value::as_u64).and_then(|n| u32::try_from(n).ok()).unwrap_or(0)
 }
 
-/// Starts a program as pid 1, if that can be done here.
+/// Returns the command that starts a program as pid 1 of a new namespace, if this machine permits that.
 fn as_pid_1() -> Option<Command> {
     let namespace = ["--pid", "--fork", "--kill-child", "--mount-proc"];
     let users: [&[&str]; 2] = [&["--user", "--map-root-user"], &[]];
@@ -82,7 +82,7 @@ fn as_pid_1() -> Option<Command> {
     None
 }
 
-/// Pid 1, as seen from outside.
+/// Returns the pid of the namespace's pid 1, as seen from outside.
 fn front(server: &Server) -> u32 {
     wait_until("pid 1 is started", server, || !children(server.first_pid()).is_empty());
     children(server.first_pid())[0]

@@ -1,4 +1,4 @@
-//! TLS: the same promises, and what only TLS has: handshakes, certificates, close_notify, tickets.
+//! TLS: the same promises as without it, and the parts that only TLS has: handshakes, certificates, close_notify, tickets.
 
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
@@ -26,7 +26,7 @@ mod renewal;
 
 pub(crate) type TlsClient = Client<StreamOwned<ClientConnection, TcpStream>>;
 
-/// A certificate that vouches for itself, for 127.0.0.1, and its key.
+/// A self-signed certificate for 127.0.0.1, and its key.
 pub(crate) struct Pair {
     certificate: CertificateDer<'static>,
     cert: String,
@@ -38,7 +38,7 @@ impl Pair {
         Pair::until(4000)
     }
 
-    /// Expired in this year.
+    /// Makes a certificate that expires at the beginning of this year.
     fn until(year: i32) -> Pair {
         let key = KeyPair::generate().expect("random numbers");
         let mut params = CertificateParams::new(["127.0.0.1".to_owned()]).expect("an address");
@@ -52,7 +52,7 @@ impl Pair {
         self.config_for(&[&version::TLS12, &version::TLS13], alpn)
     }
 
-    /// A client that trusts this certificate and no other, and keeps its tickets.
+    /// Makes the config of a client that trusts only this certificate, and keeps its tickets.
     fn config_for(&self, versions: &[&'static SupportedProtocolVersion], alpn: &[&str]) -> ClientConfig {
         let mut roots = RootCertStore::empty();
         roots.add(self.certificate.clone()).expect("a certificate");
@@ -85,8 +85,8 @@ impl Bed {
 
     fn file(&self, name: &str, text: impl AsRef<[u8]>) {
         use std::os::unix::fs::PermissionsExt;
-        std::fs::write(self.path(name), text).expect("ours");
-        std::fs::set_permissions(self.path(name), std::fs::Permissions::from_mode(0o600)).expect("ours");
+        std::fs::write(self.path(name), text).expect("writable");
+        std::fs::set_permissions(self.path(name), std::fs::Permissions::from_mode(0o600)).expect("writable");
     }
 
     pub(crate) fn install(&self, pair: &Pair) {
@@ -94,7 +94,7 @@ impl Bed {
         self.file("key.pem", &pair.key);
     }
 
-    /// The flags that name the files, for any program.
+    /// Adds the flags that name the certificate and key files.
     fn with_files(&self, mut command: Command) -> Command {
         command.arg("--tls-cert").arg(self.path("cert.pem")).arg("--tls-key").arg(self.path("key.pem"));
         command
@@ -113,14 +113,14 @@ impl Bed {
     }
 }
 
-/// A connection whose handshake is done.
+/// Connects and completes the handshake.
 pub(crate) fn connect(addr: SocketAddr, config: &Arc<ClientConfig>) -> TlsClient {
     let mut client = begin(addr, config);
     client.0.conn.complete_io(&mut client.0.sock).expect("a handshake");
     client
 }
 
-/// A connection without a byte so far.
+/// Connects without sending a byte.
 fn begin(addr: SocketAddr, config: &Arc<ClientConfig>) -> TlsClient {
     let stream = TcpStream::connect(addr).expect("the server listens");
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
@@ -129,7 +129,7 @@ fn begin(addr: SocketAddr, config: &Arc<ClientConfig>) -> TlsClient {
     Client(StreamOwned::new(session, stream))
 }
 
-/// Without tickets, so that every handshake is a full one.
+/// Disables tickets, so that every handshake is a full one.
 fn forgetful(mut config: ClientConfig) -> Arc<ClientConfig> {
     config.resumption = Resumption::disabled();
     Arc::new(config)

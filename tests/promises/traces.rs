@@ -1,4 +1,4 @@
-//! What a handover leaves behind: nothing.
+//! A handover leaves nothing behind: no process, descriptor, zombie, variable or pid file.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -40,7 +40,7 @@ fn listeners(port: u16) -> usize {
 fn twenty_handovers_leave_one_process_one_listener_and_no_descriptor_zombie_or_variable() {
     let server = start(&["--standby", "50ms"]);
     let mut pids = vec![server.first_pid()];
-    // It looks now and then who else listens, for which it opens a socket for a moment.
+    // The server regularly looks for foreign listeners, and opens a socket for a moment to do so.
     let look = |_| {
         std::thread::sleep(Duration::from_millis(1));
         descriptors(server.first_pid())

@@ -1,4 +1,4 @@
-//! The client's end of a WebSocket (RFC 6455), as little of it as the tests need.
+//! A minimal WebSocket client (RFC 6455) for the tests.
 
 use std::io::Read;
 use std::net::SocketAddr;
@@ -17,7 +17,7 @@ impl WebSocket {
             "GET /ws HTTP/1.1\r\nhost: test\r\nupgrade: websocket\r\nconnection: upgrade\r\n\
              sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
         );
-        // Byte by byte, because the first frame may come right behind.
+        // Reads byte by byte, because the first frame may follow the head directly.
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             let mut byte = [0];
@@ -35,7 +35,7 @@ impl WebSocket {
         self.0.write([&[0x80 | kind, 0x80 | length, 0, 0, 0, 0], payload].concat());
     }
 
-    /// The next message: its kind and what it says.
+    /// Receives the next message: its opcode and payload.
     pub(crate) fn receive(&mut self) -> (u8, Vec<u8>) {
         let mut head = [0; 2];
         self.0.0.read_exact(&mut head).expect("a frame");

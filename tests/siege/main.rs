@@ -1,10 +1,11 @@
-//! Half a minute of the siege that `cargo bench -- siege` makes for an hour. Alone on the machine, because it keeps it busy.
+//! Half a minute of the siege that `cargo bench -- siege` runs for an hour. It needs the machine for itself, because it keeps
+//! the machine busy.
 
 use std::time::Duration;
 
 use support::siege::{self, Plan};
 
-/// In a debug build a steady answer takes longer than the clients can tell.
+/// The lowest p99 without the siege that is used for the comparison: in a debug build, smaller values are noise.
 const FLOOR_MS: f64 = 50.0;
 
 #[test]

@@ -1,4 +1,4 @@
-//! What the playground answers, without anything of how it is served.
+//! The answers of the playground, independent of the server that delivers them.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -15,7 +15,7 @@ use tokio::time::{Interval, interval, sleep};
 
 mod lasting;
 
-/// Names who answers where the body does not.
+/// The header that names the generation where the body does not.
 const GENERATION: HeaderName = HeaderName::from_static("generation");
 
 pub async fn answer(request: Request<Incoming>, generation: u64) -> Result<Response<Reply>, Infallible> {
@@ -32,7 +32,7 @@ pub async fn answer(request: Request<Incoming>, generation: u64) -> Result<Respo
             return Ok(Response::new(Reply::text(who())));
         }
         (&Method::GET, "/addresses") => {
-            let info: &ConnectInfo = request.extensions().get().expect("the server puts it there");
+            let info: &ConnectInfo = request.extensions().get().expect("the server adds it to every request");
             Reply::text(format!("remote={} local={}\n", info.remote(), info.local()))
         }
         (&Method::GET, "/bytes") => Reply::bytes(number("n")),
@@ -66,7 +66,7 @@ fn status(status: StatusCode) -> Response<Reply> {
     response
 }
 
-/// The bodies of the playground.
+/// The response bodies of the playground.
 pub enum Reply {
     Text(Option<Bytes>),
     Whole(VecDeque<Bytes>),

@@ -1,8 +1,8 @@
-//! Chaos: restarts, releases that fail, SIGKILL, SIGSTOP and changing load at random, and whether the service holds.
+//! Chaos: random restarts, failing releases, SIGKILL, SIGSTOP and changing load, and whether the service survives them.
 //!
-//! All along: nobody is refused, and nothing is lost but what was inside a process that was killed. At the end: a restart
-//! succeeds, and no process and no listener is left over. The seed decides the steps and their times; whom a step meets, and
-//! whether it may meet anybody, depends on who lives then.
+//! Throughout: no client is refused, and no request is lost except inside a killed process. At the end: a restart succeeds,
+//! and no process or listener is left over. The seed decides the steps and their times; the target of a step, if it has one,
+//! depends on the processes that are alive then.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -41,12 +41,12 @@ const FLAGS: [&str; 13] = [
     "fault",
 ];
 
-/// How often it is looked who lives.
+/// The time between two looks at the processes.
 const LOOK: Duration = Duration::from_millis(10);
-/// Failures that mean that nobody served.
+/// Failures that no killed process explains: no generation served.
 const NEVER: [&str; 5] = ["refused", "timeout", "cannot connect", "bad answer", "status other than 200"];
 
-/// Runs chaos for `time`. A promise that is broken comes back as the error, with the steps that led to it.
+/// Runs chaos for `time`. The error is a broken promise, with the steps that led to it.
 pub async fn run(playground: &Path, seed: u64, time: Duration) -> Result<Tally, String> {
     let dir = tempfile::tempdir().expect("a directory");
     let mut chaos = Chaos::start(playground, dir.path());
@@ -78,7 +78,7 @@ struct Chaos {
     began: Instant,
     files: Files,
     watch: Watch,
-    /// The two loads that run now.
+    /// The two running loads, each with its number of clients.
     loads: VecDeque<(Load, usize)>,
     kills: Vec<Death>,
     steps: Vec<String>,
@@ -113,7 +113,7 @@ impl Chaos {
         self.steps.push(format!("{:9.3} s  {step}", self.began.elapsed().as_secs_f64()));
     }
 
-    /// Looks who lives, and wakes those whose stop is over.
+    /// Reads the log, and continues processes that have been stopped long enough.
     fn look(&mut self) {
         self.watch.read(&self.server);
         let now = Instant::now();
@@ -171,10 +171,10 @@ impl Chaos {
         self.end_a_load().await
     }
 
-    /// Ends the oldest load and looks what it lost.
+    /// Ends the oldest load and checks its lost requests.
     async fn end_a_load(&mut self) -> Result<(), String> {
         let Some((load, clients)) = self.loads.pop_front() else { return Ok(()) };
-        // A client may wait for an answer of someone who is stopped, so life goes on.
+        // A client may wait for an answer from a stopped process, which `look` has to continue.
         let mut ending = tokio::spawn(load.stop());
         let report = loop {
             tokio::select! {
@@ -184,7 +184,7 @@ impl Chaos {
         };
         self.tally.requests += report.samples.len();
         self.tally.slowest = report.samples.iter().map(|s| s.took).fold(self.tally.slowest, Duration::max);
-        // A client may know of a death before the log does.
+        // A client may notice a death before the log does.
         let patience = Instant::now() + Duration::from_secs(10);
         let deaths = loop {
             self.look();
@@ -202,7 +202,7 @@ impl Chaos {
         self.tally.inside += report.lost.len();
         if report.lost.len() > deaths.len() * clients {
             return Err(format!(
-                "{} lost by {clients} clients with {} deaths",
+                "{} requests lost by {clients} clients in {} deaths",
                 report.lost.len(),
                 deaths.len()
             ));
@@ -225,13 +225,13 @@ impl Chaos {
         format!("pid {pid}, {state}")
     }
 
-    /// The last restart must succeed, and after a stop nothing may be left.
+    /// Checks that a last restart succeeds, and that nothing is left over after a stop.
     async fn end(&mut self) -> Result<(), String> {
         self.note("the end: a good release, and TERM");
         let patience = Instant::now() + Duration::from_secs(60);
         self.files.put(Release::Good);
         let mut asked = None;
-        // Alone, with nobody left of those before: then it is asked once more, and another one is alone.
+        // Waits until one serving generation is alone, restarts it, and waits until its successor is alone.
         let last = loop {
             self.wait(Instant::now() + LOOK).await;
             let alone = match self.watch.members.iter().next() {
@@ -246,7 +246,7 @@ impl Chaos {
                     asked = Some(pid);
                 }
                 (Some(pid), Some(before)) if pid != before => break pid,
-                _ if Instant::now() > patience => return Err("the last restart does not succeed".into()),
+                _ if Instant::now() > patience => return Err("the last restart did not succeed".into()),
                 _ => {}
             }
         };
@@ -267,7 +267,7 @@ impl Chaos {
         Ok(())
     }
 
-    /// What was done and said lately.
+    /// The broken promise with the latest steps and log lines.
     fn explain(&self, broken: &str) -> String {
         let lines: Vec<_> = self.server.log().lines().into_iter().map(|line| line.text).collect();
         let tail = |all: &[String]| all[all.len().saturating_sub(300)..].join("\n  ");

@@ -1,9 +1,9 @@
-//! HTTP/2 on the wire (RFC 9113, section 4.1), for clients that do what no library does, and for looking on. The tests and
-//! the bench share it.
+//! HTTP/2 frames on the wire (RFC 9113, section 4.1), for clients that do what no library does and for tests that inspect the
+//! traffic. Shared by the tests and the bench.
 
 use std::io::{self, Read};
 
-/// What a client sends before its first frame.
+/// The connection preface, which a client sends before its first frame.
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 pub const DATA: u8 = 0;
@@ -28,7 +28,7 @@ pub struct Frame {
 }
 
 impl Frame {
-    /// The next frame, or `None` at the end.
+    /// Reads the next frame; `None` at the end.
     pub fn read(from: &mut impl Read) -> io::Result<Option<Frame>> {
         let mut head = [0; 9];
         if from.read(&mut head[..1])? == 0 {
@@ -41,7 +41,7 @@ impl Frame {
         Ok(Some(Frame { kind, flags, stream: u32::from_be_bytes(stream), payload }))
     }
 
-    /// Takes the first frame out of what has been read, if it is complete.
+    /// Removes the first frame from the bytes that have been read, if it is complete.
     pub fn take(read: &mut Vec<u8>) -> Option<Frame> {
         let mut rest = &read[..];
         let frame = Frame::read(&mut rest).ok()??;
@@ -51,11 +51,11 @@ impl Frame {
     }
 
     pub fn to_bytes(&self) -> Vec<u8> {
-        let length = u32::try_from(self.payload.len()).expect("short").to_be_bytes();
+        let length = u32::try_from(self.payload.len()).expect("payloads are short").to_be_bytes();
         [&length[1..], &[self.kind, self.flags], &self.stream.to_be_bytes(), &self.payload].concat()
     }
 
-    /// Whether the sender of this frame says with it that its stream is complete.
+    /// Returns whether this frame ends its stream.
     pub fn ends_stream(&self) -> bool {
         matches!(self.kind, HEADERS | DATA) && self.flags & END_STREAM != 0
     }
@@ -65,9 +65,9 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     Frame { kind, flags, stream, payload: payload.to_vec() }.to_bytes()
 }
 
-/// The fields of a GET, by the static table of HPACK and without Huffman (RFC 7541).
+/// The header block of a GET request, with HPACK's static table and without Huffman coding (RFC 7541).
 pub fn get(path: &str) -> Vec<u8> {
-    let mut block = vec![0x82, 0x86, 0x04, u8::try_from(path.len()).expect("short")];
+    let mut block = vec![0x82, 0x86, 0x04, u8::try_from(path.len()).expect("paths are short")];
     block.extend(path.as_bytes());
     block.extend(b"\x01\x01t");
     block

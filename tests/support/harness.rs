@@ -1,4 +1,4 @@
-//! What every test needs: the programs, a server on a free port, traffic, and single requests.
+//! The tools that every test needs: the programs, a server on a free port, traffic, and single requests.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -13,14 +13,14 @@ use tokio_rustls::TlsConnector;
 use crate::load::{Clients, Load, Report};
 use crate::process::{PATIENCE, Server, command, signal};
 
-/// `cargo test` builds the examples into `examples`, beside the folder of this executable.
+/// The path of an example program, which `cargo test` builds into `examples`, next to the folder of this executable.
 pub fn example(name: &str) -> PathBuf {
     let path = crate::profile_dir().join("examples").join(name);
     assert!(path.exists(), "{} is missing: run `cargo build --examples`", path.display());
     path
 }
 
-/// Flags that make a server testable: a free port, a log that can be read, a short standby.
+/// Flags that make a server testable: a free port, a machine-readable log, a short standby.
 pub const QUICK: [&str; 6] = ["--listen", "127.0.0.1:0", "--log-format", "json", "--standby", "300ms"];
 
 pub fn playground(args: &[&str]) -> Command {
@@ -33,7 +33,7 @@ pub fn start(args: &[&str]) -> Server {
     Server::start(playground(args))
 }
 
-/// Hands over from `generation`, waits until it only drains, and gives the pid of the next one.
+/// Makes `generation` hand over, waits until it drains, and returns the pid of its successor.
 pub fn hand_over(server: &Server, generation: u64, pid: u32) -> u32 {
     signal(pid, Signal::SIGHUP);
     let successor = server.wait_serving(generation + 1);
@@ -41,7 +41,7 @@ pub fn hand_over(server: &Server, generation: u64, pid: u32) -> u32 {
     successor
 }
 
-/// A playground whose successors do what a file says.
+/// A playground with a fault file: each successor behaves as the file says.
 pub struct Faulty {
     pub server: Server,
     fault: PathBuf,
@@ -62,7 +62,7 @@ impl Faulty {
     }
 }
 
-/// A load that runs beside the test.
+/// A load that runs in the background of a test.
 pub struct Traffic {
     runtime: Runtime,
     load: Load,
@@ -73,7 +73,7 @@ impl Traffic {
         Traffic::start_with(None, addr, clients, count)
     }
 
-    /// Over TLS, if there is a connector.
+    /// Starts the load, over TLS if there is a connector.
     pub fn start_with(
         tls: Option<&TlsConnector>,
         addr: SocketAddr,
@@ -93,7 +93,7 @@ impl Traffic {
         Traffic::start(server.address(), Clients::Fresh, 8)
     }
 
-    /// Whether every client has got an answer.
+    /// Returns whether every client has received an answer.
     pub fn is_under_way(&self) -> bool {
         self.load.is_under_way()
     }
@@ -102,7 +102,7 @@ impl Traffic {
         self.runtime.block_on(self.load.stop())
     }
 
-    /// Stops, and asserts that there was traffic and that nothing of it was lost.
+    /// Stops the load, and asserts that there was traffic and that every request was answered.
     pub fn stop_lossless(self, server: &Server) -> Report {
         let report = self.stop();
         assert_eq!(report.failed(), 0, "{:?}\n{}", report.failures(), server.log().history());
@@ -111,9 +111,9 @@ impl Traffic {
     }
 }
 
-/// Puts a copy of a program at `to`, by rename because what is there may be running. `cp` does it, because a descriptor
-/// that this process writes to is inherited, for a moment, by every process that another test starts meanwhile, and a
-/// program that someone has open for writing cannot be started (ETXTBSY).
+/// Puts a copy of a program at `to`, by rename because the old program may be running. `cp` makes the copy: if this process
+/// wrote the file, a process that another test starts meanwhile would inherit the descriptor for a moment, and a program that
+/// is open for writing cannot be started (ETXTBSY).
 pub fn install(from: impl AsRef<Path>, to: &Path) {
     let draft = to.with_extension("draft");
     let copied = Command::new("cp").arg(from.as_ref()).arg(&draft).status();
@@ -121,7 +121,7 @@ pub fn install(from: impl AsRef<Path>, to: &Path) {
     std::fs::rename(draft, to).expect("writable");
 }
 
-/// The playground, started from a copy that the test may replace.
+/// Starts the playground from a copy at `program`, which the test may replace.
 pub fn start_copy(program: &Path, args: &[&str]) -> Server {
     install(example("playground"), program);
     let mut command = command(program);
@@ -129,7 +129,7 @@ pub fn start_copy(program: &Path, args: &[&str]) -> Server {
     Server::start(command)
 }
 
-/// A connection that a test speaks on by itself.
+/// A connection that a test drives by hand.
 pub struct Client<S = TcpStream>(pub S);
 
 impl Client {
@@ -174,7 +174,7 @@ impl<S: Read + Write> Client<S> {
         }
     }
 
-    /// All that comes until the server closes, which it must do properly: FIN, not RST.
+    /// Reads until the server closes the connection, and asserts that it closes with FIN, not RST.
     pub fn rest(mut self) -> String {
         let mut all = String::new();
         let end = self.0.read_to_string(&mut all);
@@ -182,7 +182,7 @@ impl<S: Read + Write> Client<S> {
         all
     }
 
-    /// Waits until the server closes, and asserts that it closes properly: FIN, not RST.
+    /// Waits until the server closes the connection, and asserts that it closes with FIN, not RST.
     pub fn wait_closed(&mut self) {
         match self.0.read(&mut [0; 1]) {
             Ok(0) => {}
@@ -192,39 +192,39 @@ impl<S: Read + Write> Client<S> {
     }
 }
 
-/// A request on a connection of its own.
+/// Sends a request on a new connection and returns its answer.
 pub fn get(addr: SocketAddr, target: &str) -> String {
     Client::connect(addr).get(target)
 }
 
-/// Waits until `done`, which is asked again and again because nothing announces it.
+/// Polls `done` until it returns true. For conditions that nothing announces.
 pub fn wait_until(what: &str, server: &Server, mut done: impl FnMut() -> bool) {
     let until = Instant::now() + PATIENCE;
     while !done() {
         assert!(
             Instant::now() < until,
-            "waited {PATIENCE:?} in vain until {what}:\n{}",
+            "timed out after {PATIENCE:?} waiting until {what}:\n{}",
             server.log().history()
         );
         std::thread::sleep(Duration::from_millis(10));
     }
 }
 
-/// Leaves a process so many descriptors, as if something else in it had taken the others: no limit of connections knows of
-/// that.
+/// Leaves a process only `free` more descriptors, as if another part of it had used up the others, which no connection limit
+/// accounts for.
 pub fn leave_descriptors(pid: u32, free: usize) {
-    let open = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("it lives").count();
+    let open = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("the process is alive").count();
     let mut prlimit = Command::new("prlimit");
     let limited = prlimit.args([format!("--pid={pid}"), format!("--nofile={}", open + free)]).status();
-    assert!(limited.expect("util-linux is there").success());
+    assert!(limited.expect("util-linux is installed").success());
 }
 
 pub fn is_alive(pid: u32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
 }
 
-/// Says in one line why a test does not run here. It writes past libtest, which hides what a passing test prints;
-/// `.ci/run` counts these lines.
+/// Prints one line that says why a test is skipped. It bypasses libtest, which hides the output of a passing test; `.ci/run`
+/// counts these lines.
 pub fn skip(why: &str) {
     let _ = writeln!(std::io::stderr(), "skipped: {why}");
 }

@@ -1,4 +1,4 @@
-//! Exchanges over HTTP/2, until the server says GOAWAY. What was sent is answered.
+//! Exchanges over HTTP/2 until the server sends GOAWAY. Every request that was sent must be answered.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::frames::{
 };
 use crate::harness::Client;
 
-/// One connection with so many requests at a time.
+/// Keeps `count` requests in flight on one connection; returns the number of answers.
 #[tokio::main(flavor = "current_thread")]
 pub async fn streams(addr: SocketAddr, stop: &Arc<AtomicBool>, count: usize) -> u64 {
     let stream = tokio::net::TcpStream::connect(addr).await.expect("the server listens");
@@ -31,22 +31,22 @@ pub async fn streams(addr: SocketAddr, stop: &Arc<AtomicBool>, count: usize) -> 
 async fn requests(client: SendRequest<Bytes>, addr: SocketAddr, stop: Arc<AtomicBool>) -> u64 {
     let mut answered = 0;
     while !stop.load(Ordering::SeqCst) {
-        // Not ready any more: the server has said GOAWAY, before anything was sent.
+        // The server has sent GOAWAY before this request was sent.
         let Ok(mut ready) = client.clone().ready().await else { break };
         let request = hyper::Request::get(format!("http://{addr}/slow?ms=100")).body(()).expect("a request");
         let Ok((response, _)) = ready.send_request(request, true) else { break };
-        let mut body = response.await.unwrap_or_else(|e| panic!("sent, not answered: {e}")).into_body();
+        let mut body = response.await.unwrap_or_else(|e| panic!("sent but not answered: {e}")).into_body();
         while let Some(chunk) = body.data().await {
-            let chunk = chunk.unwrap_or_else(|e| panic!("answered, cut: {e}"));
-            body.flow_control().release_capacity(chunk.len()).expect("it was received");
+            let chunk = chunk.unwrap_or_else(|e| panic!("an answer was cut short: {e}"));
+            body.flow_control().release_capacity(chunk.len()).expect("the chunk was received");
         }
         answered += 1;
     }
     answered
 }
 
-/// A client that never acknowledges the PING behind GOAWAY, which says that nothing more is on its way: requests one
-/// after another until GOAWAY comes. Then the server waits for the acknowledgement, but not for ever.
+/// Sends one request after another until GOAWAY arrives, and never acknowledges the PING that follows GOAWAY. The server waits
+/// for the acknowledgement, which proves that no request is in flight, but only for a limited time.
 pub fn unacknowledged(addr: SocketAddr) -> u64 {
     let mut client = Client::connect(addr);
     client.write([PREFACE, &frame(SETTINGS, 0, 0, &[])].concat());
@@ -75,8 +75,8 @@ pub fn unacknowledged(addr: SocketAddr) -> u64 {
     while let Some(frame) = Frame::read(&mut client.0).expect("FIN, not RST") {
         asked |= frame.kind == PING;
     }
-    assert!(asked, "there was nothing to acknowledge");
-    let took = told.expect("it was told").elapsed();
-    assert!(took < Duration::from_secs(7), "closed {took:?} after GOAWAY, which should take 5 s");
+    assert!(asked, "the server sent no PING");
+    let took = told.expect("the loop ended with GOAWAY").elapsed();
+    assert!(took < Duration::from_secs(7), "the server closed {took:?} after GOAWAY, expected 5 s");
     u64::from(answered)
 }

@@ -1,4 +1,5 @@
-//! What the tests and the bench of this project share: the programs under test, load, attacks, other servers. It is not published.
+//! Code shared by the tests and the bench of this project: the programs under test, load, attacks, other servers. This
+//! package is not published.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -16,24 +17,24 @@ pub mod servers;
 pub mod siege;
 pub mod steering;
 
-/// The root of the project.
+/// The root directory of the repository.
 pub fn root() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
 }
 
-/// The folder that the programs of this executable's profile are in: `target/debug`.
+/// The directory with the programs of this executable's build profile, such as `target/debug`.
 pub fn profile_dir() -> PathBuf {
     let me = std::env::current_exe().expect("the path of this executable");
-    me.ancestors().nth(2).expect("cargo builds it two folders deeper").to_owned()
+    me.ancestors().nth(2).expect("cargo puts it two folders deeper").to_owned()
 }
 
-/// The target directory, however it was named.
+/// Cargo's target directory, which may have any name.
 pub fn target_dir() -> PathBuf {
-    profile_dir().parent().expect("the profile has a folder of its own").to_owned()
+    profile_dir().parent().expect("each profile is a folder in the target directory").to_owned()
 }
 
-/// cargo, in the root of the project and without what the cargo that runs this executable says of its package, which build scripts
-/// (that of ring) would take for a change.
+/// A cargo command in the root of the repository. It does not inherit the package variables that cargo set for this executable:
+/// build scripts (such as ring's) would see them as a change and rebuild.
 pub fn cargo() -> Command {
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     let of_package = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");

@@ -1,7 +1,7 @@
 //! A load generator that never retries and counts every way a request can fail.
 //!
-//! Its clients behave as real ones do: they keep a connection as long as the server lets them, look whether it was
-//! closed before they send the next request, and open a new one if so. Anything that goes wrong after that is a failure.
+//! Its clients behave like real ones: they keep a connection as long as the server lets them, check before each request whether
+//! it was closed, and open a new one if so. Anything that goes wrong after that is a failure.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -22,24 +22,25 @@ use exchange::exchange;
 /// How clients treat their connections.
 #[derive(Debug, Clone, Copy)]
 pub enum Clients {
-    /// A connection for each request, closed by the server.
+    /// A new connection for each request, closed by the server.
     Fresh,
-    /// The same with pauses, evenly spread between nothing and twice this mean.
+    /// A new connection for each request, with pauses evenly spread between zero and twice this mean.
     FreshNowAndThen { pause: Duration },
-    /// Many requests on a connection, with such pauses.
+    /// Many requests on a connection, with pauses of this mean.
     KeepAlive { pause: Duration },
-    /// HTTP/2 with prior knowledge: so many requests at a time on a connection, until the server says GOAWAY. Each is
-    /// followed by such a pause.
+    /// HTTP/2 with prior knowledge: `streams` requests at a time on a connection, until the server sends GOAWAY. A pause of
+    /// this mean follows each request.
     Http2 { streams: usize, pause: Duration },
-    /// An open loop: a request on a kept connection is due so often, whether the one before it is answered or not, and one
-    /// that is sent late counts from when it was due. So a server that stands still is blamed for all that had to wait.
+    /// An open loop: a request is due on a kept connection at every interval, even if the previous one is unanswered, and a
+    /// request that is sent late counts from its due time. So a stalled server is charged for all requests that had to wait.
     Paced { every: Duration },
-    /// A connection for each body of this size. It is sent in pieces, over a time evenly spread between nothing and twice
-    /// this mean, and must come back.
+    /// A new connection for each body of this size. The client sends the body in pieces, over a time evenly spread between
+    /// zero and twice this mean, and the server must echo it.
     Upload { bytes: usize, over: Duration },
-    /// The same for a body that the client reads in pieces, from a server without TLS.
+    /// A new connection for each body of this size, which the client reads in pieces, over such a time, from a server without
+    /// TLS.
     Download { bytes: usize, over: Duration },
-    /// Messages that must come back, with such pauses. A WebSocket lasts until the server sends a close frame.
+    /// Messages that must be echoed, with pauses of this mean. A WebSocket lasts until the server sends a close frame.
     WebSocket { pause: Duration },
 }
 
@@ -61,26 +62,26 @@ impl Clients {
     }
 }
 
-/// A request takes no longer than this, or it has failed. Over a network that loses packets some take long: the kernel
-/// sends a SYN again after 1 s, 3 s, 7 s, 15 s and 31 s, and half of that patience fails one run in a hundred over the
-/// worst network of the tests, whoever serves.
+/// The timeout of a request. Over a network that loses packets some requests take long: the kernel retransmits a SYN after 1 s,
+/// 3 s, 7 s, 15 s and 31 s. With half of this timeout one run in a hundred fails over the worst network of the tests, with any
+/// server.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// So that a server that is gone does not make millions of failures.
+/// The pause after a failure, so that an unreachable server does not cause millions of failures.
 const AFTER_A_FAILURE: Duration = Duration::from_millis(10);
 
 /// One answered request.
 #[derive(Debug, Clone, Copy)]
 pub struct Sample {
-    /// When it was sent.
+    /// When the request was sent.
     pub at: Instant,
-    /// From then until the answer was complete, with the connect if it had a connection of its own.
+    /// The time until the answer was complete, including the connect on a new connection.
     pub took: Duration,
-    /// Who answered: the generation, or its pid where a server tells only that.
+    /// The generation that answered, or its pid if the server tells only that.
     pub generation: u64,
 }
 
-/// What came of a load.
+/// The outcome of a load.
 #[derive(Debug, Default, Clone)]
 pub struct Report {
     pub samples: Vec<Sample>,
@@ -91,9 +92,9 @@ pub struct Report {
 #[derive(Debug, Clone, Copy)]
 pub struct Lost {
     pub kind: &'static str,
-    /// When it was sent.
+    /// When the request was sent.
     pub at: Instant,
-    /// When the client knew.
+    /// When the client noticed the failure.
     pub known: Instant,
 }
 
@@ -111,7 +112,7 @@ impl Report {
         kinds
     }
 
-    /// The first answer of each generation.
+    /// The time of each generation's first answer.
     pub fn first_answers(&self) -> BTreeMap<u64, Instant> {
         let mut first = BTreeMap::new();
         for sample in &self.samples {
@@ -131,12 +132,12 @@ impl Report {
 struct Shared {
     stop: AtomicBool,
     failed: AtomicU64,
-    /// So many clients have got an answer.
+    /// The number of clients that have received an answer.
     answered: AtomicUsize,
 }
 
 impl Shared {
-    /// What came of a request: the generation that answered, or in which way it failed.
+    /// Records the outcome of a request: the generation that answered, or the kind of failure.
     fn note(&self, report: &mut Report, at: Instant, came: Result<u64, &'static str>) {
         if came.is_ok() && report.samples.is_empty() {
             self.answered.fetch_add(1, Ordering::Relaxed);
@@ -144,7 +145,7 @@ impl Shared {
         self.note_beside(report, at, came);
     }
 
-    /// Of a client that has noted the first of those it makes at a time, or will.
+    /// Records the outcome of a request without counting its client as answered: one of a client's parallel streams does that.
     fn note_beside(&self, report: &mut Report, at: Instant, came: Result<u64, &'static str>) {
         match came {
             Ok(generation) => {
@@ -169,7 +170,7 @@ impl Load {
         Load::start_with(None, addr, clients, count)
     }
 
-    /// The same over TLS, if there is a connector; the server must be the one for its address.
+    /// Starts clients that use TLS if there is a connector; the server's certificate must be valid for its IP address.
     pub fn start_with(tls: Option<&TlsConnector>, addr: SocketAddr, clients: Clients, count: usize) -> Load {
         let shared = Arc::new(Shared::default());
         let mut set = JoinSet::new();
@@ -186,17 +187,17 @@ impl Load {
         Load { shared, clients: set }
     }
 
-    /// So many requests have failed so far.
+    /// The number of requests that have failed so far.
     pub fn failed(&self) -> u64 {
         self.shared.failed.load(Ordering::Relaxed)
     }
 
-    /// Whether every client has got an answer.
+    /// Returns whether every client has received an answer.
     pub fn is_under_way(&self) -> bool {
         self.shared.answered.load(Ordering::Relaxed) == self.clients.len()
     }
 
-    /// Lets every request under way end, and reports.
+    /// Waits until every request in flight has ended, and reports.
     pub async fn stop(self) -> Report {
         self.shared.stop.store(true, Ordering::SeqCst);
         let mut report = Report::default();
@@ -207,7 +208,7 @@ impl Load {
     }
 }
 
-/// Who answered, by the body.
+/// The generation that answered, from the body.
 fn generation(body: &[u8]) -> Option<u64> {
     let text = str::from_utf8(body).ok()?;
     let who = text.strip_prefix("generation=").or_else(|| text.strip_prefix("hello from "))?;
@@ -222,7 +223,7 @@ async fn client(
 ) -> Report {
     let mut report = Report::default();
     let mut kept = None;
-    // The first ones are spread over the time between two.
+    // Spreads the first requests of all clients over one interval.
     let mut due = tokio::time::Instant::now() + clients.pace().mul_f64(fastrand::f64());
     while !shared.stop.load(Ordering::Relaxed) {
         let at = match clients {
@@ -254,7 +255,7 @@ async fn client(
     report
 }
 
-/// Evenly spread between nothing and twice this mean.
+/// A random time, evenly spread between zero and twice this mean.
 fn about(mean: Duration) -> Duration {
     mean.mul_f64(2.0 * fastrand::f64())
 }

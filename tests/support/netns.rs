@@ -1,6 +1,6 @@
-//! Two network namespaces joined by two TUN devices and, between these, a wire that delays packets and drops some.
+//! Two network namespaces joined by two TUN devices and a simulated wire that delays packets and drops some.
 //!
-//! A user namespace makes it possible without root. This process is at the server's end, in which servers are started;
+//! A user namespace makes this possible without root. This process is in the server's namespace and starts servers there;
 //! the client's end is another namespace that threads can enter.
 
 use std::collections::HashSet;
@@ -18,35 +18,35 @@ use tokio::runtime::{Builder, Runtime};
 pub const SERVER: &str = "10.99.0.1";
 const CLIENT: &str = "10.99.0.2";
 
-/// Names what a process has been started for in namespaces of its own.
+/// The environment variable that tells a process inside the new namespaces what to run.
 const INSIDE: &str = "HANDOVER_TEST_BED";
 
-/// What happens to packets in each direction.
+/// The delay and loss of packets in each direction.
 #[derive(Debug, Clone, Copy)]
 pub struct Wire {
     pub delay: Duration,
-    /// Up to so much more, at random; the order is kept.
+    /// The upper bound of a random extra delay; packets stay in order.
     pub jitter: Duration,
-    /// The share of packets that is dropped.
+    /// The share of packets that are dropped.
     pub loss: f64,
-    /// The same packets are dropped in every run, as far as the same packets are sent.
+    /// The random seed: runs that send the same packets lose the same packets.
     pub seed: u64,
 }
 
-/// Between two continents, over a radio link that is not at its best.
+/// A path between two continents, over a weak radio link.
 pub const LOSSY: Wire =
     Wire { delay: Duration::from_millis(40), jitter: Duration::from_millis(20), loss: 0.01, seed: 1 };
-/// By satellite, in the rain.
+/// A satellite path in the rain.
 pub const TERRIBLE: Wire =
     Wire { delay: Duration::from_millis(190), jitter: Duration::from_millis(20), loss: 0.03, seed: 1 };
 
-/// Runs `what`, which has this name, in a process with a network of its own: this executable again, with `args` that lead
-/// it here. Gives what it printed, or why there is no such network.
+/// Runs `what` in a new process with its own network: this executable again, with `args` that lead it to this call; `name`
+/// identifies the call. Returns the stdout of the process, or why there can be no such network.
 pub fn run(name: &str, args: &[&str], what: impl FnOnce()) -> Result<String, String> {
     run_and_hear(name, args, what, |_| {})
 }
 
-/// The same; `hear` gets each line that the process writes to stderr, when it does.
+/// Does the same as [`run`], and passes each line that the process writes to stderr to `hear` at once.
 pub fn run_and_hear(
     name: &str,
     args: &[&str],
@@ -80,18 +80,18 @@ pub fn run_and_hear(
         hear(&line);
         complaints += &format!("{line}\n");
     }
-    let status = inside.wait().expect("it is our child");
+    let status = inside.wait().expect("it is a child of this process");
     assert!(status.success(), "{complaints}");
-    Ok(said.join().expect("it does not panic"))
+    Ok(said.join().expect("the reading thread does not panic"))
 }
 
-/// The network. It is gone when the process ends.
+/// The network, which ends with this process.
 pub struct Bed {
     client: File,
     vanished: Vanished,
 }
 
-/// Clients that nothing comes from or reaches any more.
+/// The addresses of vanished clients: the wire drops every packet from or to them.
 #[derive(Clone, Default)]
 struct Vanished(Arc<Mutex<HashSet<SocketAddrV4>>>);
 
@@ -113,18 +113,18 @@ impl Bed {
         Bed { client, vanished }
     }
 
-    /// Does `what` in a thread at the client's end. Threads that it starts are there too.
+    /// Runs `what` in a thread at the client's end. Threads that it starts are at the client's end too.
     pub fn at_the_client<T: Send>(&self, what: impl FnOnce() -> T + Send) -> T {
         thread::scope(|scope| {
             let there = scope.spawn(|| {
-                setns(&self.client, CloneFlags::CLONE_NEWNET).expect("it is ours");
+                setns(&self.client, CloneFlags::CLONE_NEWNET).expect("our user namespace owns it");
                 what()
             });
             there.join().expect("the client does not panic")
         })
     }
 
-    /// A runtime at the client's end.
+    /// Builds a runtime with its threads at the client's end.
     pub fn client_runtime(&self, threads: usize) -> Runtime {
         self.at_the_client(|| {
             let runtime = Builder::new_multi_thread().worker_threads(threads).enable_all().build();
@@ -132,22 +132,22 @@ impl Bed {
         })
     }
 
-    /// The client at this end of a connection vanishes: the wire drops what enters it from now on, from or to it.
+    /// Makes the client at this end of a connection vanish: from now on the wire drops every packet from or to it.
     pub fn vanish(&self, client: &TcpStream) {
         if let Ok(SocketAddr::V4(client)) = client.local_addr() {
-            self.vanished.0.lock().expect("nobody panics with it").insert(client);
+            self.vanished.0.lock().expect("its holders never panic").insert(client);
         }
     }
 }
 
 impl Vanished {
     fn concerns(&self, packet: &[u8]) -> bool {
-        let vanished = self.0.lock().expect("nobody panics with it");
+        let vanished = self.0.lock().expect("its holders never panic");
         ends(packet).is_some_and(|ends| ends.iter().any(|end| vanished.contains(end)))
     }
 }
 
-/// Of a packet of TCP over IPv4 (RFC 791, section 3.1). The ports are the first that follows the header.
+/// The source and the destination of a packet of TCP over IPv4 (RFC 791, section 3.1). The ports come first after the IP header.
 fn ends(packet: &[u8]) -> Option<[SocketAddrV4; 2]> {
     let (addresses, first) = (packet.get(12..20)?.as_chunks::<4>().0, packet[0]);
     if first >> 4 != 4 || packet[9] != 6 {
@@ -184,7 +184,7 @@ fn carry(mut from: impl Read, to: impl Write + Send + 'static, wire: Wire, seed:
 fn deliver(packets: &mpsc::Receiver<(Instant, Vec<u8>)>, mut to: impl Write) {
     for (at, packet) in packets {
         thread::sleep(at.saturating_duration_since(Instant::now()));
-        // Refused is what is no IP packet, or comes while the device goes down.
+        // The device refuses data that is not an IP packet, and every packet while it goes down.
         let _ = to.write_all(&packet);
     }
 }

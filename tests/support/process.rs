@@ -1,4 +1,4 @@
-//! The server under test: a real process, its successors, and what they log.
+//! The server under test: a real process, its successors, and their log.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -12,26 +12,26 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-/// How long anything that should happen may take.
+/// How long a test waits for an expected event before it fails.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A first generation and all that follow it, which write to the same stderr.
+/// A first generation and all of its successors, which share one stderr.
 pub struct Server {
     first: Child,
     log: Log,
     mark: String,
-    /// Where its control sockets are.
+    /// The directory with the control sockets, removed on drop.
     _runtime: tempfile::TempDir,
 }
 
-/// Every line so far, from all generations.
+/// Every line written so far, by all generations.
 #[derive(Clone, Default)]
 pub struct Log(Arc<(Mutex<Vec<Line>>, Condvar)>);
 
-/// A log line (JSON), or what else was written to stderr.
+/// A log line (JSON), or any other line on stderr.
 #[derive(Debug, Clone)]
 pub struct Line {
-    /// When it was read.
+    /// When the line was read.
     pub at: Instant,
     pub text: String,
     pub json: Value,
@@ -52,7 +52,7 @@ impl Line {
 }
 
 impl Server {
-    /// Starts `command`, which must log JSON, and waits until it serves.
+    /// Starts `command`, which must log JSON, and waits until the first generation serves.
     pub fn start(command: Command) -> Server {
         let server = Server::launch(command);
         server.wait_serving(1);
@@ -83,28 +83,28 @@ impl Server {
         &self.log
     }
 
-    /// Waits for a generation to serve, and gives its pid.
+    /// Waits until a generation serves, and returns its pid.
     pub fn wait_serving(&self, generation: u64) -> u32 {
         self.log.wait(&format!("generation {generation} serves"), |line| {
             (line.generation() == generation && line.message().starts_with("serving")).then(|| line.pid())
         })
     }
 
-    /// Waits for a generation to change its state.
+    /// Waits until a generation enters the state `to`.
     pub fn wait_state(&self, generation: u64, to: &str) {
         self.log.wait(&format!("generation {generation} is {to}"), |line| {
             (line.generation() == generation && line.json["to"] == to).then_some(())
         });
     }
 
-    /// Waits for a generation to leave because its successor took over.
+    /// Waits until a generation has retired, which means that its successor took over.
     pub fn wait_retired(&self, generation: u64) {
         self.log.wait(&format!("generation {generation} retires"), |line| {
             (line.generation() == generation && line.message() == "retired").then_some(())
         });
     }
 
-    /// Where a generation listens.
+    /// The addresses that a generation listens on.
     pub fn addresses(&self, generation: u64) -> Vec<SocketAddr> {
         self.log.wait("its addresses", |line| {
             let listen = line.json["listen"].as_str().filter(|_| line.generation() == generation)?;
@@ -120,27 +120,27 @@ impl Server {
         self.first.id()
     }
 
-    /// The generations that run.
+    /// The pids of all running generations.
     pub fn alive(&self) -> Vec<u32> {
         marked(&self.mark)
     }
 
-    /// The exit status of the first generation, once it has one.
+    /// Waits until the first generation exits, and returns its status.
     pub fn first_exit(&mut self) -> std::process::ExitStatus {
         let until = Instant::now() + PATIENCE;
         loop {
-            if let Some(status) = self.first.try_wait().expect("a child can be waited for") {
+            if let Some(status) = self.first.try_wait().expect("it is a child of this process") {
                 return status;
             }
-            assert!(Instant::now() < until, "the first generation does not leave:\n{}", self.log.history());
+            assert!(Instant::now() < until, "the first generation does not exit:\n{}", self.log.history());
             std::thread::sleep(Duration::from_millis(5));
         }
     }
 }
 
 impl Drop for Server {
-    /// Ends every generation, also one that another starts meanwhile. The mark in their environment makes sure that no
-    /// process is ended that merely got the pid of one.
+    /// Kills every generation, including one that starts meanwhile. The mark in the environment protects an unrelated process
+    /// that has been given the pid of a dead generation.
     fn drop(&mut self) {
         loop {
             let alive = marked(&self.mark);
@@ -150,19 +150,19 @@ impl Drop for Server {
             alive.into_iter().for_each(|pid| signal(pid, Signal::SIGKILL));
             let _ = self.first.try_wait();
         }
-        // Its mark may not be there yet: see proc_pid_environ(5), which is empty until execve(2) is nearly done.
+        // The mark of the first process may not be visible yet: /proc/PID/environ is empty until execve(2) is nearly done.
         let _ = self.first.kill();
         let _ = self.first.wait();
     }
 }
 
-/// The name of the mark; its value is another for each server.
+/// The environment variable that marks the processes of a server; each server has a different value.
 const MARK: &str = "HANDOVER_HARNESS";
 
-/// Names the directory that a server keeps its control sockets in.
+/// The environment variable that names the directory for the control sockets.
 pub const RUNTIME: &str = "RUNTIME_DIRECTORY";
 
-/// The processes that have the mark and still run.
+/// The running processes that have the mark in their environment.
 fn marked(mark: &str) -> Vec<u32> {
     let entry = format!("{MARK}={mark}\0");
     let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
@@ -172,7 +172,7 @@ fn marked(mark: &str) -> Vec<u32> {
         .collect()
 }
 
-/// A command for `program` that logs all it has to say and nothing else.
+/// A command for `program` with its default log level, stdin and stdout at /dev/null.
 pub fn command(program: impl Into<PathBuf>) -> Command {
     let mut command = Command::new(program.into());
     command.env_remove("RUST_LOG");
@@ -189,7 +189,7 @@ pub fn signal(pid: u32, signal: Signal) {
     let _ = kill(Pid::from_raw(pid), signal);
 }
 
-/// What the spans of a line say counts as said by the line.
+/// Copies the fields of a line's span into the line.
 fn in_spans(line: &mut Value) {
     let Some(Value::Object(span)) = line.get("span").cloned() else { return };
     for (name, value) in span {
@@ -203,27 +203,27 @@ impl Log {
     fn push(&self, text: String) {
         let mut json = serde_json::from_str(&text).unwrap_or(Value::Null);
         in_spans(&mut json);
-        self.0.0.lock().expect("nobody panics with the log").push(Line { at: Instant::now(), text, json });
+        self.0.0.lock().expect("its holders never panic").push(Line { at: Instant::now(), text, json });
         self.0.1.notify_all();
     }
 
     pub fn lines(&self) -> Vec<Line> {
-        self.0.0.lock().expect("nobody panics with the log").clone()
+        self.0.0.lock().expect("its holders never panic").clone()
     }
 
     pub fn history(&self) -> String {
         self.lines().iter().map(|line| format!("  {}\n", line.text)).collect()
     }
 
-    /// The lines from the one with this number on, from 0.
+    /// The lines from index `number` on.
     pub fn since(&self, number: usize) -> Vec<Line> {
-        self.0.0.lock().expect("nobody panics with the log")[number..].to_vec()
+        self.0.0.lock().expect("its holders never panic")[number..].to_vec()
     }
 
-    /// Waits until `pick` finds its line, and gives what it made of it.
+    /// Waits until `pick` accepts a line, and returns the value that `pick` made of it.
     pub fn wait<T>(&self, what: &str, pick: impl Fn(&Line) -> Option<T>) -> T {
         let until = Instant::now() + PATIENCE;
-        let mut lines = self.0.0.lock().expect("nobody panics with the log");
+        let mut lines = self.0.0.lock().expect("its holders never panic");
         loop {
             if let Some(found) = lines.iter().find_map(&pick) {
                 return found;
@@ -231,9 +231,9 @@ impl Log {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 drop(lines);
-                panic!("waited {PATIENCE:?} in vain until {what}:\n{}", self.history());
+                panic!("timed out after {PATIENCE:?} waiting until {what}:\n{}", self.history());
             }
-            lines = self.0.1.wait_timeout(lines, left).expect("nobody panics with the log").0;
+            lines = self.0.1.wait_timeout(lines, left).expect("its holders never panic").0;
         }
     }
 

@@ -1,4 +1,4 @@
-//! Servers of others, which the bench compares with and the tests put in front of ours.
+//! Servers of other projects: the bench compares with them, the tests put them in front of ours.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ pub mod address;
 pub mod family;
 pub mod packages;
 
-/// Polls, because what is waited for is a file, a listener or a process of somebody else.
+/// Polls until `look` returns a value: a file, a listener or a process of another program gives no notice.
 pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> Result<T, String> {
     let until = Instant::now() + PATIENCE;
     loop {
@@ -19,13 +19,13 @@ pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> Result<T,
             return Ok(found);
         }
         if Instant::now() >= until {
-            return Err(format!("waited {PATIENCE:?} in vain for {what}"));
+            return Err(format!("timed out after {PATIENCE:?} waiting for {what}"));
         }
         std::thread::sleep(Duration::from_millis(2));
     }
 }
 
 pub fn tell(pid: u32, signal: Signal) -> Result<(), String> {
-    let target = i32::try_from(pid).map_err(|_| format!("{pid} is no pid"))?;
+    let target = i32::try_from(pid).map_err(|_| format!("{pid} is not a valid pid"))?;
     kill(Pid::from_raw(target), signal).map_err(|error| format!("cannot send {signal} to {pid}: {error}"))
 }

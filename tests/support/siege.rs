@@ -1,8 +1,8 @@
-//! A siege: every way to keep a connection for nothing, or to make a server work for nothing, at the same time, beside
-//! honest clients and handovers. Nobody honest may notice.
+//! A siege: every way to hold a connection for nothing, or to make a server work for nothing, all at the same time, beside
+//! honest clients and handovers. No honest client may notice.
 //!
-//! The attackers are on loopback, so many of each kind that the server is full of them all the time, and each connects
-//! again when it is closed. All stops by itself.
+//! The attackers are on loopback, enough of each kind to keep the server full all the time, and each reconnects when the
+//! server closes its connection. The siege ends by itself.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -28,7 +28,7 @@ pub use tally::Tally;
 use crate::process::{Server, command, signal};
 use crate::resources::{descriptors, rss_mib};
 
-/// Below what the attackers want, and above what they get who keep the server busy.
+/// Fewer than the connections of all attackers, more than those of the attackers that keep the server busy.
 const CONNECTIONS: &str = "--max-connections=200";
 const FLAGS: [&str; 10] = [
     "--listen=127.0.0.1:0",
@@ -38,28 +38,28 @@ const FLAGS: [&str; 10] = [
     "--compression",
     "--directory-listing",
     "--standby=1s",
-    // Short, so that the attackers soon find the generation that serves.
+    // Short, so that the attackers soon reach the serving generation.
     "--idle-grace=2s",
     "--drain-timeout=5s",
     CONNECTIONS,
 ];
 
-/// Until every attacker is at work, and until the server has noticed that all have left.
+/// The time until every attacker is active, and until the server has noticed that all have left.
 const SETTLE: Duration = Duration::from_secs(5);
 const HANDOVER: Duration = Duration::from_secs(20);
 
-/// How long everything takes.
+/// The durations of a siege.
 #[derive(Debug, Clone, Copy)]
 pub struct Plan {
-    /// Without attacks, to compare with.
+    /// The time without attacks, as the baseline.
     pub steady: Duration,
     pub siege: Duration,
-    /// From one handover to the next.
+    /// The time from one handover to the next.
     pub apart: Duration,
 }
 
 impl Plan {
-    /// An hour, or a minute.
+    /// A plan with a siege of an hour, or of a minute if `quick`.
     pub fn of(quick: bool) -> Plan {
         let [steady, siege, apart] =
             if quick { [10, 60, 10] } else { [60, 3600, 60] }.map(Duration::from_secs);
@@ -67,7 +67,7 @@ impl Plan {
     }
 }
 
-/// Besieges a server that this program, `handover`, is started for.
+/// Besieges a server that runs the program `handover`.
 pub async fn run(handover: &Path, plan: Plan) -> Tally {
     let mut besieged = Besieged::start(handover);
     let honest = Honest::start(besieged.site);
@@ -91,7 +91,7 @@ pub async fn run(handover: &Path, plan: Plan) -> Tally {
             besieged.hand_over().await;
         }
     }
-    // Who stops waits for the last answers, so both at the same time, and the attackers go on.
+    // Stopping waits for the last answers, so both stop at the same time, while the attackers go on.
     let (answers, asked) = tokio::join!(honest.stop(), operators.stop());
     let attacks = attackers.stop().await;
     sleep(SETTLE).await;
@@ -118,7 +118,7 @@ struct Besieged {
     server: Server,
     site: SocketAddr,
     admin: SocketAddr,
-    /// The one that serves.
+    /// The serving generation.
     generation: u64,
     pid: u32,
     not_handed_over: Vec<String>,
@@ -148,7 +148,7 @@ impl Besieged {
         }
     }
 
-    /// Memory in MiB and descriptors.
+    /// The memory in MiB and the open descriptors of the serving generation.
     fn takes(&self) -> [f64; 2] {
         [rss_mib(self.pid), descriptors(self.pid)]
     }
@@ -170,6 +170,6 @@ impl Besieged {
             }
             sleep(Duration::from_millis(10)).await;
         }
-        self.not_handed_over.push(format!("nobody took over within {HANDOVER:?}"));
+        self.not_handed_over.push(format!("no successor took over within {HANDOVER:?}"));
     }
 }

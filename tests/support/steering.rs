@@ -1,4 +1,4 @@
-//! A sandbox that refuses to steer connections.
+//! A sandbox in which connections cannot be steered.
 
 use nix::libc::{EPERM, SO_ATTACH_REUSEPORT_CBPF, SOL_SOCKET, SYS_setsockopt};
 use seccompiler::{
@@ -6,13 +6,14 @@ use seccompiler::{
     SeccompRule, apply_filter,
 };
 
-/// Refuses the option to this thread from now on, and to all that it starts: filters are inherited, see seccomp(2).
+/// Makes setsockopt(2) refuse `SO_ATTACH_REUSEPORT_CBPF` in this thread and in everything that it starts: seccomp(2) filters are
+/// inherited.
 pub fn refuse() -> Result<(), String> {
     let filter = filter().map_err(|error| error.to_string())?;
     apply_filter(&filter).map_err(|error| error.to_string())
 }
 
-/// Everything is allowed but setsockopt(2) with this option.
+/// A filter that allows everything except setsockopt(2) with this option.
 fn filter() -> Result<BpfProgram, BackendError> {
     let is = |argument, value: i32| {
         let value = u64::from(value.unsigned_abs());

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Makes a machine of the namespaces it is started in, on which systemd is process 1 and knows the units in $SHARE alone.
-# CGROUP: a group of its own. SYSTEMD: a version unpacked from its packages, or nothing. HANDOVER: the program under test.
+# Turns the namespaces in which it is started into a machine with systemd as process 1, which knows only the units in $SHARE.
+# CGROUP: a cgroup for the machine. SYSTEMD: an unpacked version of systemd, or empty. HANDOVER: the program under test.
 set -eu
 if [ "${1-}" != inside ]; then
     echo 0 >"$CGROUP/cgroup.procs"
@@ -18,7 +18,7 @@ if [ -n "$SYSTEMD" ]; then
     done
 fi
 
-# The folders that are written to are this machine's own.
+# The writable folders are private to this machine.
 mount -t tmpfs tmpfs /usr/local/bin
 cp "$HANDOVER" /usr/local/bin/handover
 mkdir /mnt/etc
@@ -30,7 +30,7 @@ mount --bind /mnt/etc /etc
 for dir in run srv var tmp; do mount -t tmpfs tmpfs "/$dir"; done
 mkdir /run/lock /var/lib /var/log /var/tmp /srv/www
 printf 'generation=0 \n' >/srv/www/index.html
-# What systemd would say on the real console.
+# Discards systemd's messages to the real console.
 mount --bind /dev/null /dev/console
 
 exec env -i PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin container=test SYSTEMD_LOG_TARGET=null \

@@ -1,4 +1,4 @@
-//! Units in which systemd does not follow the main pid: one process stays in front, or a restart is refused.
+//! Units in which systemd does not follow the main pid: a supervisor stays as the main pid, or a restart is refused.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ fn with_each(test: impl Fn(&Systemd)) {
     }
 }
 
-/// Hands over three times under load, by the signal to the main pid, which stays.
+/// Hands over three times under load, by a signal to the main pid, and asserts that the main pid stays the same.
 #[track_caller]
 fn hands_over_with_the_same_main_pid(machine: &mut Machine) {
     machine.must("systemctl start handover");
@@ -27,7 +27,7 @@ fn hands_over_with_the_same_main_pid(machine: &mut Machine) {
     for generation in 2..=4 {
         machine.must(&format!("kill -HUP {main}"));
         machine.wait("the next generation serves", |machine| machine.pid_of(generation).is_some());
-        let last = machine.pid_of(generation).expect("it was there");
+        let last = machine.pid_of(generation).expect("it was logged");
         machine.wait("it is alone", |machine| machine.processes() == format!("{main}\n{last}\n"));
         assert_eq!(machine.unit().summary(), format!("{main} active 0"), "{}", machine.history());
     }
@@ -40,7 +40,7 @@ fn hands_over_with_the_same_main_pid(machine: &mut Machine) {
 }
 
 #[test]
-fn in_a_unit_to_which_systemd_does_not_listen_a_process_stays_in_front_by_itself() {
+fn in_a_unit_to_which_systemd_does_not_listen_a_supervisor_stays_by_default() {
     with_each(|systemd| {
         let more = "Type=simple\nNotifyAccess=none\nWatchdogSec=0";
         let mut machine = Machine::boot(systemd, NOTIFY, more, CONFIG);
@@ -49,7 +49,7 @@ fn in_a_unit_to_which_systemd_does_not_listen_a_process_stays_in_front_by_itself
 }
 
 #[test]
-fn a_process_in_front_passes_on_what_systemd_is_to_hear() {
+fn a_supervisor_passes_on_the_notifications_for_systemd() {
     with_each(|systemd| {
         let more = format!("{START} --supervise /srv/www");
         let mut machine = Machine::boot(systemd, NOTIFY, &more, CONFIG);
@@ -58,7 +58,7 @@ fn a_process_in_front_passes_on_what_systemd_is_to_hear() {
 }
 
 #[test]
-fn without_a_process_in_front_a_restart_that_would_end_the_service_is_refused() {
+fn without_a_supervisor_a_restart_that_would_end_the_service_is_refused() {
     with_each(|systemd| {
         let more =
             format!("Type=simple\nNotifyAccess=none\nWatchdogSec=0\n{START} --supervise=false /srv/www");

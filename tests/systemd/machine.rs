@@ -1,4 +1,4 @@
-//! A machine with a systemd of its own as process 1, in namespaces: see `boot.sh`. It is gone when it is dropped.
+//! A machine with a separate systemd as process 1, in namespaces: see `boot.sh`. Dropping it kills it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 
 use crate::HANDOVER;
 
-/// How long anything that should happen may take.
+/// The longest that the tests wait for an event.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A version of systemd: the machine's own, or unpacked in a folder that `SYSTEMD_UNDER_TEST` names, several of them
-/// separated by colons.
+/// A version of systemd: the installed one, or one that is unpacked in a folder of the colon-separated list
+/// `SYSTEMD_UNDER_TEST`.
 #[derive(Debug, Clone)]
 pub(crate) struct Systemd {
     pub(crate) version: u32,
@@ -22,15 +22,15 @@ pub(crate) struct Systemd {
 }
 
 impl Systemd {
-    /// Those that can be tested here, or why there is none.
+    /// Returns the versions that can be tested here, or why there is none.
     pub(crate) fn all() -> Result<Vec<Systemd>, String> {
         if !nix::unistd::geteuid().is_root() {
-            return Err("a systemd of its own needs root".into());
+            return Err("a separate systemd needs root".into());
         }
-        cgroup2().ok_or("a systemd of its own needs a cgroup2 mount that may be written to")?;
+        cgroup2().ok_or("a separate systemd needs a writable cgroup2 mount")?;
         let namespaces = ["--pid", "--mount", "--uts", "--ipc", "--cgroup", "--fork", "true"];
         if !Command::new("unshare").args(namespaces).status().is_ok_and(|status| status.success()) {
-            return Err("a systemd of its own needs namespaces".into());
+            return Err("a separate systemd needs namespaces".into());
         }
         let unpacked = std::env::var("SYSTEMD_UNDER_TEST").unwrap_or_default();
         let trees = unpacked.split(':').filter(|tree| !tree.is_empty()).map(|tree| Some(tree.into()));
@@ -39,7 +39,7 @@ impl Systemd {
     }
 
     fn at(tree: Option<PathBuf>) -> Option<Systemd> {
-        // The program itself says which it is by the name of its own library.
+        // The name of systemd's private library has the version.
         let root = tree.as_deref().unwrap_or(Path::new("/"));
         let libraries = fs::read_dir(root.join("usr/lib")).ok()?.flatten();
         let libraries = libraries.filter_map(|dir| fs::read_dir(dir.path().join("systemd")).ok());
@@ -50,13 +50,13 @@ impl Systemd {
     }
 }
 
-/// Where groups of processes are made.
+/// Returns the cgroup2 mount if groups can be made there.
 fn cgroup2() -> Option<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
     let fields = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
     let mount = mounts.lines().map(fields).find(|fields| fields[2] == "cgroup2")?;
     let probe = Path::new(&mount[1]).join(format!("handover-probe-{}", std::process::id()));
-    // Another test may try at this moment.
+    // Another test of this process may probe at the same moment.
     let may = fs::create_dir(&probe).or_else(|_| fs::metadata(&probe).map(drop)).is_ok();
     let _ = fs::remove_dir(&probe);
     may.then(|| mount[1].clone().into())
@@ -67,23 +67,23 @@ pub(crate) struct Machine {
     init: u32,
     cgroup: PathBuf,
     share: tempfile::TempDir,
-    /// Where the server listens: a port that needs a privilege, on an address that no other machine uses.
+    /// The address of the server: a privileged port, on an IP address that no other machine uses.
     pub(crate) addr: SocketAddr,
 }
 
 impl Machine {
-    /// Boots, installs a unit of the examples as `handover.service` with `more` settings for its service, and a config with
-    /// `config` beside the address. The server logs to a file.
+    /// Boots a machine with a unit of the examples as `handover.service`, `more` settings in its `[Service]` section, and a
+    /// config file with the address and `config`. The server logs to a file.
     pub(crate) fn boot(systemd: &Systemd, unit: &str, more: &str, config: &str) -> Machine {
         static MACHINES: AtomicU8 = AtomicU8::new(1);
         let number = MACHINES.fetch_add(1, Ordering::Relaxed);
         let pid = std::process::id();
-        let cgroup = cgroup2().expect("looked for before").join(format!("handover-test-{pid}-{number}"));
+        let cgroup = cgroup2().expect("found by `all`").join(format!("handover-test-{pid}-{number}"));
         fs::create_dir(&cgroup).expect("a group of processes");
         let share = tempfile::tempdir().expect("a folder");
-        // Everybody may read what root shares with a service of another user.
+        // The service runs as another user, and must be able to read this folder.
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-        fs::set_permissions(share.path(), mode).expect("ours");
+        fs::set_permissions(share.path(), mode).expect("writable");
         let units = share.path().join("units");
         fs::create_dir_all(units.join("handover.service.d")).expect("writable");
         for target in ["default", "sysinit", "basic", "shutdown", "multi-user", "network-online"] {
@@ -96,7 +96,7 @@ impl Machine {
         fs::write(units.join("handover.service.d/test.conf"), more).expect("writable");
         let script = share.path().join("boot.sh");
         fs::write(&script, include_str!("boot.sh")).expect("writable");
-        // Should this process be killed, nothing is to be left.
+        // PDEATHSIG: if this process is killed, the machine dies too.
         let mut unshare = Command::new("setpriv");
         unshare.args(["--pdeathsig", "KILL", "unshare"]);
         unshare
@@ -122,7 +122,7 @@ impl Machine {
         machine
     }
 
-    /// What the next generation reads.
+    /// Writes the config file that the next generation reads.
     pub(crate) fn configure(&self, config: &str) {
         let text = format!("listen = [\"{}\"]\nlog-format = \"json\"\n{config}\n", self.addr);
         fs::write(self.share.path().join("etc/handover/handover.toml"), text).expect("writable");
@@ -147,7 +147,7 @@ impl Machine {
         String::from_utf8_lossy(&self.run(command).stdout).into_owned()
     }
 
-    /// Whether it succeeded, and all that it said.
+    /// Runs a shell command; returns whether it succeeded, and its output.
     pub(crate) fn told(&self, command: &str) -> (bool, String) {
         let output = self.run(command);
         let said = [output.stdout, output.stderr].concat();
@@ -160,7 +160,7 @@ impl Machine {
         assert!(succeeded, "{command}: {said}\n{}", self.history());
     }
 
-    /// What systemd knows of the service.
+    /// Returns the properties of the service.
     pub(crate) fn unit(&self) -> Unit {
         let said = self.said("systemctl show handover");
         let properties = said.lines().filter_map(|line| line.split_once('='));
@@ -181,7 +181,7 @@ impl Machine {
         self.wait(&format!("the main pid is {pid}"), |machine| machine.unit().main_pid() == pid);
     }
 
-    /// The pid of a generation that serves, or has served.
+    /// Returns the pid of a generation that serves or has served.
     pub(crate) fn pid_of(&self, generation: u64) -> Option<u32> {
         let serves = |line: &&serde_json::Value| {
             line["generation"] == generation
@@ -191,19 +191,19 @@ impl Machine {
         lines.iter().rfind(serves).and_then(|line| line["pid"].as_u64()?.try_into().ok())
     }
 
-    /// The server's log: the lines that are JSON.
+    /// Returns the JSON lines of the server's log.
     pub(crate) fn log(&self) -> Vec<serde_json::Value> {
         let text = fs::read_to_string(self.share.path().join("log")).unwrap_or_default();
         text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
     }
 
-    /// Everything that is known when something went wrong.
+    /// Returns all logs, for the message of a failed assertion.
     pub(crate) fn history(&self) -> String {
         let read = |name: &str| fs::read_to_string(self.share.path().join(name)).unwrap_or_default();
         format!("{}{}\n{}", read("boot.log"), read("log"), self.said("systemctl status handover"))
     }
 
-    /// The processes of the service, or of whatever is left of it.
+    /// Returns the pids that are left in the cgroup of the service, one per line.
     pub(crate) fn processes(&self) -> String {
         self.said("cat /sys/fs/cgroup/system.slice/handover.service/cgroup.procs 2>/dev/null")
     }
@@ -211,7 +211,7 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        // unshare takes process 1 along, and that takes everything in its namespace.
+        // unshare kills process 1 with itself (`--kill-child`), and the end of process 1 kills its whole namespace.
         let _ = self.unshare.kill();
         let _ = self.unshare.wait();
         let until = Instant::now() + PATIENCE;
@@ -222,7 +222,7 @@ impl Drop for Machine {
     }
 }
 
-/// A group that has no processes any more goes with those inside it.
+/// Removes a cgroup and the groups inside it, as far as they have no processes.
 fn remove_groups(group: &Path) {
     let inside = fs::read_dir(group).into_iter().flatten().flatten();
     inside.filter(|entry| entry.path().is_dir()).for_each(|entry| remove_groups(&entry.path()));

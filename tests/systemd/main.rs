@@ -1,5 +1,5 @@
-//! A service under a real systemd, of every version that is here: the units of the examples as they are, with their
-//! hardening, on a port that needs a privilege.
+//! A service under a real systemd, in every available version: the units of the examples, with their hardening, on a
+//! privileged port.
 
 mod in_front;
 mod machine;
@@ -15,12 +15,12 @@ use machine::{Machine, Systemd};
 /// The program under test.
 const HANDOVER: &str = env!("CARGO_BIN_EXE_handover");
 
-/// `ExecReload=handover reload`, for every systemd.
+/// The unit with `ExecReload=handover reload`, for every version of systemd.
 const NOTIFY: &str = "handover.service";
-/// systemd sends SIGHUP and waits for the word of the main process, since 253.
+/// The unit with `Type=notify-reload`, since systemd 253: systemd sends SIGHUP and waits for the main process to report READY.
 const NOTIFY_RELOAD: &str = "handover-notify-reload.service";
 
-/// Long enough to look at, short enough to wait for.
+/// A standby that is long enough to be observed and short enough for a test.
 const CONFIG: &str = "standby = \"1s\"";
 
 /// Runs a test for each version of systemd and each unit that it understands.

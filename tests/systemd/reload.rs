@@ -1,4 +1,4 @@
-//! Reloads: those that succeed, fail, or crash later.
+//! Reloads that succeed, that fail, and that crash later.
 
 use std::time::{Duration, Instant};
 
@@ -21,9 +21,9 @@ fn the_main_pid_follows_ten_reloads_and_no_request_is_lost() {
             let asked = Instant::now();
             machine.must("systemctl reload handover");
             let took = asked.elapsed();
-            // By now the next one serves, and the old one still stands for the service.
-            machine.wait("the log says so", |machine| machine.pid_of(generation).is_some());
-            let next = machine.pid_of(generation).expect("it was there");
+            // By now the next generation serves, and the old one still stands for the service.
+            machine.wait("the generation serves", |machine| machine.pid_of(generation).is_some());
+            let next = machine.pid_of(generation).expect("it was logged");
             let unit = machine.unit();
             assert_eq!(unit.summary(), format!("{main} active 0"), "{}", machine.history());
             machine.wait_main(next);
@@ -49,7 +49,7 @@ fn a_reload_that_fails_says_why_and_changes_nothing() {
         let main = machine.unit().main_pid();
         machine.configure("standby = 7");
         let (succeeded, said) = machine.told("systemctl reload handover");
-        // Of a notify-reload systemd knows only that it is over.
+        // With `Type=notify-reload`, systemd learns only that the reload is over, not that it failed.
         assert_eq!(succeeded, unit == NOTIFY_RELOAD, "{said}\n{}", machine.history());
         let after = machine.unit();
         assert_eq!(after.summary(), format!("{main} active 0"));
@@ -60,8 +60,8 @@ fn a_reload_that_fails_says_why_and_changes_nothing() {
         println!("failing reload: {succeeded}, {}, {status}", after.summary());
         machine.configure(CONFIG);
         machine.must("systemctl reload handover");
-        machine.wait("the log says so", |machine| machine.pid_of(2).is_some());
-        let next = machine.pid_of(2).expect("it was there");
+        machine.wait("the generation serves", |machine| machine.pid_of(2).is_some());
+        let next = machine.pid_of(2).expect("it was logged");
         machine.wait_main(next);
         lossless(&machine, load);
     });
@@ -74,8 +74,8 @@ fn a_successor_that_crashes_in_standby_is_invisible_to_systemd() {
         machine.must("systemctl start handover");
         let main = machine.unit().main_pid();
         machine.must("systemctl reload handover");
-        machine.wait("the log says so", |machine| machine.pid_of(2).is_some());
-        machine.must(&format!("kill -9 {}", machine.pid_of(2).expect("it was there")));
+        machine.wait("the generation serves", |machine| machine.pid_of(2).is_some());
+        machine.must(&format!("kill -9 {}", machine.pid_of(2).expect("it was logged")));
         machine.wait("the old one serves again", |machine| {
             machine
                 .unit()
@@ -99,10 +99,10 @@ fn a_reload_asked_for_in_standby_is_over_when_its_own_successor_serves() {
         machine.must("systemctl start handover");
         let load = traffic(&machine, Clients::Fresh);
         machine.must("systemctl reload handover");
-        // The first generation stands by: it passes this on.
+        // The first generation is in standby, so it passes this reload on.
         machine.must("systemctl reload handover");
         machine.wait("the third generation serves", |machine| machine.pid_of(3).is_some());
-        let third = machine.pid_of(3).expect("it was there");
+        let third = machine.pid_of(3).expect("it was logged");
         machine.wait_main(third);
         assert_eq!(machine.unit().summary(), format!("{third} active 0"), "{}", machine.history());
         lossless(&machine, load);

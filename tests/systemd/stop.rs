@@ -1,4 +1,4 @@
-//! `systemctl stop` in every phase.
+//! `systemctl stop` in every phase of a handover.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -10,7 +10,7 @@ use crate::machine::Machine;
 const HANGS: &str = "printf '#!/bin/sh\\nexec sleep 600\\n' >/usr/local/bin/draft && chmod 755 /usr/local/bin/draft && \
                      mv /usr/local/bin/draft /usr/local/bin/handover";
 
-/// A request that takes a while: what is missing of it comes when it is finished.
+/// A request with an incomplete head, which `finish` completes.
 pub(crate) struct Slow(TcpStream);
 
 impl Slow {
@@ -30,7 +30,7 @@ impl Slow {
     }
 }
 
-/// Stops while a request is under way in the first generation, and looks what is left.
+/// Stops the service while a request is in flight in the first generation, and asserts that no process is left.
 #[track_caller]
 fn stop(machine: &mut Machine, phase: &str, slow: Slow) {
     let main = machine.unit().main_pid();
@@ -96,8 +96,8 @@ fn a_stop_while_an_old_generation_drains_lets_it_finish() {
         let first = machine.unit().main_pid();
         for generation in 2..=3 {
             machine.must("systemctl reload handover");
-            machine.wait("the log says so", |machine| machine.pid_of(generation).is_some());
-            let next = machine.pid_of(generation).expect("it was there");
+            machine.wait("the generation serves", |machine| machine.pid_of(generation).is_some());
+            let next = machine.pid_of(generation).expect("it was logged");
             machine.wait_main(next);
         }
         // Once the second has left, the third is a child of systemd, which notices when it leaves.
@@ -106,7 +106,7 @@ fn a_stop_while_an_old_generation_drains_lets_it_finish() {
         let new = Slow::begin(&machine);
         machine.must("systemctl stop --no-block handover");
         std::thread::sleep(Duration::from_millis(500));
-        // Then systemd tells the rest a second time.
+        // The exit of the main process makes systemd send the stop signal to the remaining processes again.
         new.finish(&machine);
         stop(&mut machine, "draining", slow);
     });

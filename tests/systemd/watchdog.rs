@@ -1,4 +1,4 @@
-//! `WatchdogSec=`.
+//! `WatchdogSec=`: systemd's watchdog across handovers.
 
 use std::time::Duration;
 
@@ -14,8 +14,8 @@ fn the_watchdog_hears_every_generation_and_notices_one_that_hangs() {
         machine.must("systemctl start handover");
         for generation in 2..=3 {
             machine.must("systemctl reload handover");
-            machine.wait("the log says so", |machine| machine.pid_of(generation).is_some());
-            let next = machine.pid_of(generation).expect("it was there");
+            machine.wait("the generation serves", |machine| machine.pid_of(generation).is_some());
+            let next = machine.pid_of(generation).expect("it was logged");
             machine.wait_main(next);
             std::thread::sleep(Duration::from_millis(2500));
             assert_eq!(machine.unit().summary(), format!("{next} active 0"), "{}", machine.history());
@@ -27,7 +27,7 @@ fn the_watchdog_hears_every_generation_and_notices_one_that_hangs() {
     });
 }
 
-/// systemd hears of the death of its own children alone, and this one's parent lives on.
+/// systemd is told only of the exit of its own children, and the parent of this main process is still alive.
 #[test]
 fn the_watchdog_notices_a_main_process_that_dies_while_its_predecessor_drains() {
     everywhere(|systemd, unit| {
@@ -36,8 +36,8 @@ fn the_watchdog_notices_a_main_process_that_dies_while_its_predecessor_drains() 
         machine.must("systemctl start handover");
         let slow = Slow::begin(&machine);
         machine.must("systemctl reload handover");
-        machine.wait("the log says so", |machine| machine.pid_of(2).is_some());
-        let main = machine.pid_of(2).expect("it was there");
+        machine.wait("the generation serves", |machine| machine.pid_of(2).is_some());
+        let main = machine.pid_of(2).expect("it was logged");
         machine.wait_main(main);
         machine.must(&format!("kill -9 {main}"));
         machine.wait("it is started again", |machine| machine.unit().get("NRestarts") == "1");

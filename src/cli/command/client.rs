@@ -1,4 +1,4 @@
-//! The client of the control socket, for commands, which wait for one answer at a time.
+//! A blocking client of the control socket, for subcommands.
 
 use std::io;
 use std::path::Path;
@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
 
-/// An answer of which the head has come.
+/// An answer whose head has arrived.
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     answer: client::Answer,
@@ -20,7 +20,7 @@ pub(crate) struct Answer {
     runtime: Runtime,
 }
 
-/// Asks, and waits for the head of the answer for as long as `patience`, and so for the rest of it.
+/// Sends a request and waits for the head of the answer. `patience` is the timeout of that wait and of the wait for the body.
 pub(crate) fn ask(
     socket: &Path,
     method: Method,
@@ -46,19 +46,19 @@ fn wait<T>(
 }
 
 impl Answer {
-    /// The answer as one value.
+    /// Waits for the whole body and parses it as JSON.
     pub(crate) fn value<T: DeserializeOwned>(self) -> io::Result<T> {
         let text = wait(&self.runtime, self.patience, self.answer.bytes())?;
         Ok(serde_json::from_slice(&text)?)
     }
 
-    /// Why it was refused.
+    /// Returns the reason of a refusal.
     pub(crate) fn error(self) -> String {
         let refusal = self.value().unwrap_or(Refusal { error: String::new() });
-        if refusal.error.is_empty() { "it does not say why".to_owned() } else { refusal.error }
+        if refusal.error.is_empty() { "it gives no reason".to_owned() } else { refusal.error }
     }
 
-    /// The answer as it comes.
+    /// Reads the body step by step as it arrives.
     pub(crate) fn steps(self) -> Steps {
         Steps(self)
     }

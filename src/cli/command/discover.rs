@@ -1,5 +1,4 @@
-//! Which servers run, which generations they have, and who of these serves. All of it is found by asking every socket that
-//! lies in a control directory.
+//! Finds the running servers, their generations and the serving one, by asking every socket in the control directories.
 
 use std::fs;
 use std::io;
@@ -20,9 +19,9 @@ use serde_json::Value;
 use super::client::ask;
 use super::{SILENCE, Trouble, Which, failed, say};
 
-/// A generation that does not answer a question within this time is taken as hanging.
+/// A generation that does not answer within this time counts as hung.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// How long who serves may not be clear: as long as someone is not scheduled.
+/// How long it may be unclear which generation serves, because a process is not scheduled for a while.
 const UNCLEAR: Duration = Duration::from_secs(5);
 
 /// A generation that is alive.
@@ -30,9 +29,9 @@ const UNCLEAR: Duration = Duration::from_secs(5);
 pub(super) struct Generation {
     pub(super) pid: u32,
     pub(super) socket: PathBuf,
-    /// What it says; `None` if it does not answer.
+    /// The status that the generation reports; `None` if it does not answer.
     pub(super) status: Option<Status>,
-    /// The same as it came, for programs.
+    /// The unparsed status, for `--json`.
     pub(super) json: Value,
 }
 
@@ -53,7 +52,7 @@ impl Generation {
         self.status.as_ref().is_some_and(|status| status.stopping)
     }
 
-    /// What all generations of its server are known by. An older version does not say.
+    /// Returns the id that all generations of a server share. Older versions report none.
     fn service(&self) -> Option<&str> {
         self.status.as_ref()?.service.as_deref()
     }
@@ -68,10 +67,10 @@ impl Generation {
     }
 }
 
-/// The generations whose sockets are in a directory, the oldest first.
+/// Returns the generations that have their sockets in a directory, the oldest first.
 ///
-/// A generation that served when the directory was read may have left by the time that it was asked. Its successor had a socket
-/// before, so there is none only if a second look at the directory shows nothing new.
+/// A generation may leave after the directory was read and before it is asked. Its successor had opened a socket by then, so
+/// the result is empty only if a second look at the directory shows no new socket.
 pub(super) fn look(dir: &Path) -> Vec<Generation> {
     let mut before = sockets(dir);
     loop {
@@ -84,12 +83,12 @@ pub(super) fn look(dir: &Path) -> Vec<Generation> {
     }
 }
 
-/// Asks them at the same time.
+/// Asks all generations at the same time.
 fn ask_each(sockets: Vec<(i32, PathBuf)>) -> Vec<Generation> {
     let (answer, answers) = mpsc::channel();
     for (pid, socket) in sockets.clone() {
         let answer = answer.clone();
-        // It is left alone if it waits for ever, which connect(2) does for a process that is stopped.
+        // Never joined: connect(2) may wait for ever for a stopped process.
         let asking = move || drop(answer.send((pid, status(&socket))));
         let _ = std::thread::Builder::new().spawn(asking);
     }
@@ -103,7 +102,7 @@ fn ask_each(sockets: Vec<(i32, PathBuf)>) -> Vec<Generation> {
             Some(Ok(status)) => Some(status),
             None => None,
             Some(Err(error)) if is_silence(&error) => None,
-            // No process listens there any more, or it is just leaving.
+            // No process listens on the socket any more, or the process is just leaving.
             Some(Err(_)) => return None,
         };
         let (status, json) = status.unzip();
@@ -122,7 +121,7 @@ fn status(socket: &Path) -> io::Result<(Status, Value)> {
             Ok((Status::deserialize(&json)?, json))
         }
         StatusCode::GONE => Err(io::ErrorKind::NotConnected.into()),
-        // Too many ask, for instance: it lives, and cannot say how.
+        // For instance too many requests: the generation is alive and cannot report its status.
         _ => Err(io::ErrorKind::TimedOut.into()),
     }
 }
@@ -133,7 +132,7 @@ fn is_silence(error: &io::Error) -> bool {
 }
 
 impl Which {
-    /// The control directory of the server that is meant, which is running.
+    /// Returns the control directory of the selected server, which is running.
     pub(super) fn find(&self) -> Result<PathBuf, Trouble> {
         let none = |which: &str| Trouble::NotRunning(format!("no server is running{which}"));
         if let Some(dir) = &self.control {
@@ -145,7 +144,7 @@ impl Which {
             return Err(match error.kind() {
                 io::ErrorKind::NotFound => none(&format!(" with --control {}", dir.display())),
                 _ => failed(format!(
-                    "cannot look into {}: {error}; name the directory that the server was started with",
+                    "cannot read the directory {}: {error}; use the --control that the server was started with",
                     dir.display()
                 )),
             });
@@ -154,52 +153,53 @@ impl Which {
         let is_wanted = |running: &Running| wanted.as_ref().is_none_or(|addresses| running.is_on(addresses));
         let mut running: Vec<_> = servers(&bases(), false).into_iter().filter(is_wanted).collect();
         if running.is_empty() && geteuid().is_root() {
-            // Root operates the servers of others as well.
+            // Root may operate the servers of other users.
             running = servers(&bases_of_others(), true).into_iter().filter(is_wanted).collect();
         }
-        // A server of which only the rest is left, while another one serves, is not the one that is meant.
+        // A server that only drains is not meant while another one serves.
         prefer(&mut running, |one| one.generations.iter().any(|g| g.phase() != "draining"));
         if wanted.is_some() {
-            // The same address may be served in other network namespaces, too.
+            // Another network namespace may have a server on the same address.
             prefer(&mut running, Running::is_in_this_namespace);
         }
         match &running[..] {
             [one] => Ok(one.dir.clone()),
             [] => Err(match &self.listen {
-                Some(address) => {
-                    none(&format!(" on {address}; the one with --control DIR is found by that only"))
-                }
+                Some(address) => none(&format!(
+                    " on {address}; a server with --control DIR is found only by --control DIR"
+                )),
                 None => none(""),
             }),
             several => {
                 let flags = several.iter().map(|one| format!("\n  {}", one.flag(several)));
                 let flags = flags.collect::<String>();
-                Err(failed(format!("{} servers are running, say which one is meant:{flags}", several.len())))
+                Err(failed(format!("{} servers are running, select one of them:{flags}", several.len())))
             }
         }
     }
 }
 
-/// Keeps those for which it is true, if there are any.
+/// Keeps only the servers for which `is_better` is true, if there are any.
 fn prefer(running: &mut Vec<Running>, is_better: impl Fn(&Running) -> bool) {
     if running.iter().any(&is_better) {
         running.retain(is_better);
     }
 }
 
-/// A server, by its control directory.
+/// A running server.
 struct Running {
     dir: PathBuf,
     generations: Vec<Generation>,
 }
 
 impl Running {
-    /// One that does not answer is known by the name of its directory.
+    /// Returns whether the server listens on one of the addresses. If no generation answers, the name of the directory tells.
     fn is_on(&self, addresses: &[SocketAddr]) -> bool {
         let is_key = |address: &SocketAddr| self.dir.file_name().is_some_and(|n| *n == *key(*address));
-        match self.generations.iter().any(|one| one.status.is_some()) {
-            true => self.generations.iter().flat_map(Generation::addresses).any(|a| addresses.contains(&a)),
-            false => addresses.iter().any(is_key),
+        if self.generations.iter().any(|one| one.status.is_some()) {
+            self.generations.iter().flat_map(Generation::addresses).any(|a| addresses.contains(&a))
+        } else {
+            addresses.iter().any(is_key)
         }
     }
 
@@ -209,7 +209,7 @@ impl Running {
         self.generations.iter().any(|one| here.is_some() && named(one) == here)
     }
 
-    /// How to say that this server is meant.
+    /// Returns the flag that selects this server among `all`.
     fn flag(&self, all: &[Running]) -> String {
         let pids: Vec<_> = self.generations.iter().map(|one| format!("pid {}", one.pid)).collect();
         let last = self.generations.iter().rev().find_map(|one| one.addresses().next());
@@ -221,19 +221,19 @@ impl Running {
     }
 }
 
-/// Every server that keeps its sockets where it was not told to: those of this user, or those of everyone.
+/// Returns the servers without `--control`: those of this user, or those of all users.
 fn servers(bases: &[PathBuf], of_everyone: bool) -> Vec<Running> {
     let mut dirs: Vec<_> = bases.iter().flat_map(|base| homes(base)).collect();
     dirs.sort();
     dirs.dedup();
-    // Whatever lies in /tmp may have been put there by anybody, to be taken for a server.
+    // Any user may put a directory into /tmp that looks like the one of a server.
     let is_mine = |about: fs::Metadata| about.is_dir() && (of_everyone || about.uid() == geteuid().as_raw());
     dirs.retain(|dir| fs::symlink_metadata(dir).is_ok_and(is_mine));
     let running = dirs.into_iter().map(|dir| Running { generations: look(&dir), dir });
     running.filter(|one| !one.generations.is_empty()).collect()
 }
 
-/// Refuses a directory in which several servers have their sockets, by a mistake.
+/// Refuses a directory that several servers share by mistake.
 pub(super) fn only_one(dir: &Path, all: &[Generation]) -> Result<(), Trouble> {
     let live = || all.iter().filter(|one| one.phase() != "draining");
     let mut services: Vec<_> = live().filter_map(Generation::service).collect();
@@ -257,7 +257,7 @@ fn phases(all: &[Generation]) -> String {
     all.iter().map(|one| format!("pid {} ({})", one.pid, one.phase())).collect::<Vec<_>>().join(", ")
 }
 
-/// The generation that serves. Around a flip it is clear again after a moment.
+/// Waits until exactly one generation serves, and returns it. Around a flip there may be none or two for a moment.
 pub(super) fn serving(dir: &Path) -> Result<Generation, Trouble> {
     let (began, until) = (Instant::now(), Instant::now() + UNCLEAR);
     let mut said = false;
@@ -269,7 +269,7 @@ pub(super) fn serving(dir: &Path) -> Result<Generation, Trouble> {
             [one] => return Ok((*one).clone()),
             [] if all.is_empty() => return Err(Trouble::NotRunning("no server is running any more".into())),
             [] if all.iter().all(Generation::is_stopping) => return Err(failed("the server is stopping")),
-            // A start has a deadline of its own.
+            // A start has its own deadline, the ready timeout.
             [] if Instant::now() < until || all.iter().any(|one| one.phase() == "starting") => {
                 if began.elapsed() > SILENCE && !std::mem::replace(&mut said, true) {
                     say(format_args!("waiting until a generation serves: {}", phases(&all)));

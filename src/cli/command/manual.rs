@@ -1,4 +1,4 @@
-//! What a package installs beside the program, made from the same flags: completions for a shell, and the man page.
+//! Files that a package installs beside the program, generated from the flags: shell completions and the man page.
 
 use std::io::{self, Write};
 
@@ -12,7 +12,7 @@ pub(super) fn completions(shell: Shell, mut program: clap::Command) -> Result<()
     print(&text)
 }
 
-/// The program's page, and below it one section for each subcommand.
+/// Prints the man page of the program, with one section for each subcommand.
 pub(super) fn man(program: &clap::Command) -> Result<(), Trouble> {
     let mut text = Vec::new();
     let mut rendered = clap_mangen::Man::new(program.clone()).render(&mut text);

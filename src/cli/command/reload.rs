@@ -1,4 +1,4 @@
-//! `handover reload`: restarts, and stays until it is known what came of it.
+//! `handover reload`: restarts the server and waits for the outcome.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use super::client::{Steps, ask};
 use super::discover::{Generation, serving};
 use super::{SILENCE, Trouble, Which, failed, say};
 
-/// How long a server may go on refusing that says that it serves.
+/// How long a generation that reports itself as serving may refuse to reload.
 const REFUSING: Duration = Duration::from_secs(10);
 
 pub(super) fn run(which: &Which, wait_drained: bool) -> Result<(), Trouble> {
@@ -19,7 +19,7 @@ pub(super) fn run(which: &Which, wait_drained: bool) -> Result<(), Trouble> {
     let until = Instant::now() + REFUSING;
     loop {
         let server = serving(&dir)?;
-        // It has left since, or has handed over: another generation serves by now.
+        // A refusal may mean that this generation has left or handed over since: another one serves by now.
         let mut again = |reason: &str| {
             if began.elapsed() > SILENCE && !std::mem::replace(&mut said, true) {
                 say(format_args!(
@@ -28,9 +28,10 @@ pub(super) fn run(which: &Which, wait_drained: bool) -> Result<(), Trouble> {
                 ));
             }
             std::thread::sleep(Duration::from_millis(20));
-            match Instant::now() < until {
-                true => Ok(()),
-                false => Err(failed(format!("cannot reload pid {}: {reason}", server.pid))),
+            if Instant::now() < until {
+                Ok(())
+            } else {
+                Err(failed(format!("cannot reload pid {}: {reason}", server.pid)))
             }
         };
         match ask(&server.socket, Method::POST, target, None) {
@@ -41,7 +42,7 @@ pub(super) fn run(which: &Which, wait_drained: bool) -> Result<(), Trouble> {
     }
 }
 
-/// Prints each step, up to the last one, and gives that if it is a good one.
+/// Prints each step as it arrives, and returns an error if the outcome is a failure.
 pub(super) fn follow(steps: Steps, server: &Generation) -> Result<(), Trouble> {
     let mut last = Step::default();
     for step in steps {
@@ -52,7 +53,7 @@ pub(super) fn follow(steps: Steps, server: &Generation) -> Result<(), Trouble> {
         Some(outcome) if outcome.is_failure() => Err(failed(explain(&last, server))),
         Some(_) => Ok(()),
         None => Err(failed(format!(
-            "pid {} ended before it said what came of it; `handover status` shows who serves",
+            "pid {} ended before it reported the outcome; `handover status` shows which generation serves",
             server.pid
         ))),
     }
@@ -88,7 +89,7 @@ fn line(step: &Step, server: &Generation) -> String {
     }
 }
 
-/// Why it failed, who serves, and what the successor said itself.
+/// Explains a failure: the reason, the generation that serves, and the last stderr lines of the successor.
 fn explain(last: &Step, server: &Generation) -> String {
     let reason = last.failure.reason.as_deref().unwrap_or("no reason is given");
     let mut text = match &*last.step {

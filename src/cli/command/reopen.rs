@@ -1,4 +1,4 @@
-//! `handover reopen`: log files that were renamed are opened anew by every generation.
+//! `handover reopen`: every generation reopens its log files, after a rotation has renamed them.
 
 use std::time::Duration;
 
@@ -28,10 +28,7 @@ pub(super) fn run(which: &Which) -> Result<(), Trouble> {
             Err(problem) => problems.push(format!("pid {}: {problem}", one.pid)),
         }
     }
-    match problems.is_empty() {
-        true => Ok(()),
-        false => Err(failed(problems.join("; "))),
-    }
+    if problems.is_empty() { Ok(()) } else { Err(failed(problems.join("; "))) }
 }
 
 fn reopen(one: &Generation) -> Result<Vec<String>, String> {
@@ -42,7 +39,7 @@ fn reopen(one: &Generation) -> Result<Vec<String>, String> {
             answer.value().map(|opened: Reopened| opened.reopened).map_err(|error| error.to_string())
         }
         StatusCode::NOT_FOUND => {
-            Err("it is of an older version, which opens its log only when it starts".to_owned())
+            Err("it runs an older version, which opens its log files only when it starts".to_owned())
         }
         _ => Err(answer.error()),
     }

@@ -1,4 +1,4 @@
-//! `handover status`: every generation that is alive.
+//! `handover status`: shows every generation that is alive.
 
 use handover::control::protocol::Outcome;
 use serde_json::{Value, json};
@@ -53,7 +53,7 @@ fn row(one: &Generation) -> Vec<String> {
     ]
 }
 
-/// Where the server listens, who else does, and how the last handovers ended.
+/// Prints the listeners on each address and how the last handovers ended.
 fn details(generations: &[Generation]) {
     let statuses = || generations.iter().filter_map(|one| one.status.as_ref());
     let mut addresses: Vec<&String> = Vec::new();
@@ -63,7 +63,7 @@ fn details(generations: &[Generation]) {
         }
     }
     for address in addresses {
-        // The generation that was asked last knows best.
+        // The newest generation has the latest view of the port group.
         let knows = statuses().rfind(|status| status.listen.contains(address));
         let members = knows.iter().flat_map(|status| &status.port_group);
         let who = members.filter(|member| member.address == *address).map(|member| match member.pid {
@@ -96,7 +96,8 @@ fn details(generations: &[Generation]) {
     }
 }
 
-/// A successor that starts has no socket yet.
+/// Returns whether the pid belongs to this server. A successor that is starting has no control socket yet, but its
+/// predecessor names it.
 fn is_known(generations: &[Generation], pid: u32) -> bool {
     let is_successor =
         |one: &Generation| one.status.as_ref().is_some_and(|status| status.successor == Some(pid));
@@ -107,7 +108,7 @@ fn or_nobody(who: &str) -> &str {
     if who.is_empty() { "no listener" } else { who }
 }
 
-/// In two digits or so: `4.2s`, `17s`, `3m`, `5h`, `12d`.
+/// Formats a duration with two or three digits: `4.2s`, `17s`, `3m`, `5h`, `12d`.
 fn age(seconds: f64) -> String {
     match seconds {
         ..9.95 => format!("{seconds:.1}s"),

@@ -1,4 +1,4 @@
-//! `handover stop`: ends a server, and stays until every generation has left.
+//! `handover stop`: stops a server and waits until every generation has left.
 
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
@@ -12,23 +12,23 @@ use super::client::ask;
 use super::discover::{Generation, look, only_one};
 use super::{Trouble, Which, failed, say};
 
-/// How long a socket may be there of a process that is not.
+/// How long the socket of an ended process may remain, or a generation may be silent.
 const TIDYING: Duration = Duration::from_secs(5);
 
 pub(super) fn run(which: &Which, now: bool) -> Result<(), Trouble> {
     let dir = which.find()?;
     only_one(&dir, &look(&dir))?;
     let mut told = Vec::new();
-    // Seen and not told: they leave by themselves, or are told later.
+    // Generations that were seen and not yet told to stop: they leave by themselves or are told later.
     let mut seen: Vec<Leaving> = Vec::new();
     let mut until = None;
     loop {
         let mut generations = look(&dir);
-        // Who serves is asked first.
+        // The serving generation is told first.
         generations.sort_by_key(|one| !one.serves());
         if generations.is_empty() {
             seen.into_iter().for_each(Leaving::wait);
-            // A generation that was killed, because its starter was to leave at once, has left its own.
+            // A generation that was killed because its starter had to leave at once could not remove its socket.
             remove_stale(&dir);
             say("no generation is left");
             return Ok(());
@@ -40,12 +40,13 @@ pub(super) fn run(which: &Which, now: bool) -> Result<(), Trouble> {
                 seen.push(Leaving::of(one));
             }
         }
-        // In standby a second stop kills who serves, which should have left by itself before.
+        // In standby a stop at once kills the serving generation, which should have left by itself before that.
         if now && leaving.iter().any(|one| one.serves()) {
             leaving.retain(|one| one.serves());
         }
         for one in &leaving {
-            // In standby a stop is passed on to who serves, so it need not be told; a second one would not be gentle.
+            // A generation in standby passes a stop on to the serving one, so that one is not told: a second stop would cut
+            // its connections.
             let is_told =
                 |other: &Generation| other.phase() == "standby" && one.predecessor() == Some(other.pid);
             if now || !generations.iter().any(is_told) {
@@ -53,7 +54,7 @@ pub(super) fn run(which: &Which, now: bool) -> Result<(), Trouble> {
             }
         }
         if leaving.is_empty() {
-            // Who has left may be about to take its socket away, and who is silent to speak again.
+            // A generation that has left may be about to remove its socket, and a silent one about to answer again.
             if Instant::now() > *until.get_or_insert_with(|| Instant::now() + TIDYING) {
                 return Err(still_there(&generations));
             }
@@ -66,11 +67,11 @@ pub(super) fn run(which: &Which, now: bool) -> Result<(), Trouble> {
     }
 }
 
-/// A generation that is to leave.
+/// A generation that is expected to leave.
 struct Leaving {
     pid: u32,
     number: u64,
-    /// Opened before it is told, so that it is this process that is waited for.
+    /// Opened before the process is told to stop, so that a later process with the same pid is not waited for.
     pidfd: Option<OwnedFd>,
 }
 
@@ -81,7 +82,7 @@ impl Leaving {
         Leaving { pid: one.pid, number: one.number(), pidfd }
     }
 
-    /// A pidfd is readable when the process has ended.
+    /// Waits until the process has ended: its pidfd is readable then.
     fn wait(self) {
         while self
             .pidfd
@@ -99,7 +100,7 @@ fn still_there(generations: &[Generation]) -> Trouble {
 
 fn tell(one: &Generation, now: bool) {
     let target = if now { "/stop?now" } else { "/stop" };
-    // A generation that has left meanwhile need not be told.
+    // An error is ignored: it means that the generation has left meanwhile, or is silent and is reported later.
     if let Ok(answer) = ask(&one.socket, Method::POST, target, Some(Duration::from_secs(5)))
         && answer.status == StatusCode::ACCEPTED
     {

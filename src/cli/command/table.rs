@@ -1,4 +1,4 @@
-//! Columns as wide as what is in them.
+//! A table for the terminal, with columns as wide as their longest cell.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ impl Table {
         Table(vec![heads.iter().map(ToString::to_string).collect()])
     }
 
-    /// It may have fewer cells than the table has columns; then the last one may be as wide as it likes.
+    /// Adds a row. It may have fewer cells than the table has columns; then its last cell may exceed its column.
     pub(super) fn row(&mut self, cells: Vec<String>) {
         self.0.push(cells);
     }
@@ -22,14 +22,16 @@ impl fmt::Display for Table {
         let width = |column: usize| full().map(|row| row[column].chars().count()).max().unwrap_or(0);
         for row in &self.0 {
             let cells = row.iter().enumerate().map(|(at, cell)| {
-                // Numbers to the right.
+                // Numbers are aligned to the right.
                 let is_number =
                     full().nth(1).is_some_and(|row| row[at].starts_with(|c: char| c.is_ascii_digit()));
                 let last = at + 1 == columns || at + 1 == row.len();
-                match is_number && !last {
-                    true => format!("{cell:>0$}", width(at)),
-                    false if last => cell.clone(),
-                    false => format!("{cell:<0$}", width(at)),
+                if last {
+                    cell.clone()
+                } else if is_number {
+                    format!("{cell:>0$}", width(at))
+                } else {
+                    format!("{cell:<0$}", width(at))
                 }
             });
             writeln!(f, "{}", cells.collect::<Vec<_>>().join("  "))?;

@@ -1,5 +1,5 @@
-//! `handover upgrade`: puts a copy of the new file beside the program and has the server do the rest, so that what is begun
-//! is finished or undone also if this command is ended.
+//! `handover upgrade`: puts a copy of the new file beside the program and leaves the rest to the server, which finishes or
+//! undoes the upgrade even if this command is killed.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -21,7 +21,7 @@ pub(super) fn run(which: &Which, new: &Path) -> Result<(), Trouble> {
     let cannot = |cause: &str| failed(format!("cannot upgrade to {}: {cause}", new.display()));
     let about = fs::metadata(new).map_err(|error| cannot(&plain(&error)))?;
     if !about.is_file() {
-        return Err(cannot("it is not a file; name the new program itself"));
+        return Err(cannot("it is not a file; give the path of the new program itself"));
     }
     let mode = about.permissions().mode() & 0o777;
     if mode & 0o111 == 0 {
@@ -29,18 +29,18 @@ pub(super) fn run(which: &Which, new: &Path) -> Result<(), Trouble> {
     }
 
     let dir = which.find()?;
-    // What it says of its program would otherwise decide where root puts a file.
+    // Otherwise the path that the server of another user reports would decide where root writes a file.
     let owner = fs::metadata(&dir).map_err(|error| cannot(&plain(&error)))?.uid();
     if owner != geteuid().as_raw() {
         return Err(cannot(&format!(
-            "the server belongs to uid {owner}, who must do it: `sudo -u '#{owner}' handover upgrade`"
+            "the server belongs to uid {owner}; run this as that user: `sudo -u '#{owner}' handover upgrade`"
         )));
     }
     let server = after_standby(&dir)?;
     let program = server.status.as_ref().map_or("", |status| &status.program);
     let program = Path::new(program).canonicalize();
-    let program =
-        program.map_err(|error| cannot(&format!("the running program is not there: {}", plain(&error))))?;
+    let program = program
+        .map_err(|error| cannot(&format!("the running program cannot be found: {}", plain(&error))))?;
     let place = program.with_file_name("");
     let (beside, how) = match Beside::link(new, &program) {
         Some(beside) => (beside, "linked"),
@@ -66,7 +66,7 @@ pub(super) fn run(which: &Which, new: &Path) -> Result<(), Trouble> {
     follow(answer.steps(), &server)
 }
 
-/// Who serves, once it could hand over at once.
+/// Waits for the end of standby, and returns the serving generation, which can hand over at once then.
 fn after_standby(dir: &Path) -> Result<Generation, Trouble> {
     let mut said = false;
     loop {
@@ -81,7 +81,7 @@ fn after_standby(dir: &Path) -> Result<Generation, Trouble> {
     }
 }
 
-/// A file beside the program, as long as nothing has become of it.
+/// A temporary file beside the program, removed on drop unless the server has renamed it.
 struct Beside {
     name: String,
     path: PathBuf,
@@ -89,12 +89,12 @@ struct Beside {
 
 impl Beside {
     fn named(program: &Path) -> Beside {
-        // Nothing in it needs escaping.
+        // No character of the name needs escaping in a URL.
         let name = format!(".handover-new-{}", secret());
         Beside { path: program.with_file_name(&name), name }
     }
 
-    /// A second name for a file that lies there already, so that nothing of it gets lost.
+    /// Makes a hard link if the file is in the program's directory already, which keeps its capabilities.
     fn link(new: &Path, program: &Path) -> Option<Beside> {
         let new = new.canonicalize().ok().filter(|new| new.parent() == program.parent())?;
         let beside = Beside::named(program);
@@ -115,7 +115,7 @@ impl Beside {
 
 impl Drop for Beside {
     fn drop(&mut self) {
-        // Not there any more if it is the program now.
+        // Fails if the file has become the program, which is fine.
         let _ = fs::remove_file(&self.path);
     }
 }

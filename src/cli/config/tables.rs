@@ -1,4 +1,4 @@
-//! What only the config file can say: the tables [headers] and [mime].
+//! The settings that have no flag: the tables [headers] and [mime] of the config file.
 
 use std::collections::HashMap;
 
@@ -10,13 +10,13 @@ use super::{Place, described};
 
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Tables {
-    /// For every response that does not have them already.
+    /// Added to every response that does not have the header already.
     pub(crate) headers: HeaderMap,
-    /// By extension, in lower case.
+    /// Media types by extension in lower case.
     pub(crate) mime: HashMap<String, HeaderValue>,
 }
 
-/// They say how a message is sent, which is for the server to know.
+/// Headers that describe how a message is sent; only the server can set them correctly.
 const FRAMING: [&str; 9] = [
     "connection",
     "content-encoding",
@@ -37,7 +37,7 @@ impl Tables {
     ) -> Result<(), String> {
         each(value, place, "headers", "x-frame-options = \"DENY\"", |key, text| {
             let name = HeaderName::from_bytes(key.as_bytes())
-                .map_err(|_| "no header can have this name; use letters, digits and dashes".to_owned())?;
+                .map_err(|_| "this is not a valid header name; use letters, digits and dashes".to_owned())?;
             if FRAMING.contains(&name.as_str()) {
                 return Err("the server sets this header itself; remove the line".into());
             }
@@ -46,7 +46,7 @@ impl Tables {
                 .filter(|value| value.to_str().is_ok())
                 .ok_or("expected ASCII text without line breaks")?;
             match self.headers.insert(name, value) {
-                Some(_) => Err("the same header in another spelling stands above; say it once".into()),
+                Some(_) => Err("the same header in another spelling is above; keep one of them".into()),
                 None => Ok(()),
             }
         })
@@ -55,19 +55,19 @@ impl Tables {
     pub(super) fn take_mime(&mut self, value: &Spanned<DeValue<'_>>, place: Place<'_>) -> Result<(), String> {
         each(value, place, "mime", "md = \"text/markdown\"", |extension, kind| {
             if extension.is_empty() || extension.contains(['.', '/']) {
-                return Err("expected what stands behind the last dot of a name, such as md".into());
+                return Err("expected a file extension without the dot, such as md".into());
             }
             let value = HeaderValue::from_str(kind).ok().filter(|_| is_media_type(kind));
             let value = value.ok_or("expected a media type, such as text/markdown; charset=utf-8")?;
             match self.mime.insert(extension.to_ascii_lowercase(), value) {
-                Some(_) => Err("the same extension in another spelling stands above; say it once".into()),
+                Some(_) => Err("the same extension in another spelling is above; keep one of them".into()),
                 None => Ok(()),
             }
         })
     }
 }
 
-/// Gives each entry of a table to `take`; the first error, with its place.
+/// Passes each entry of a table to `take`, and returns the first error with its position.
 fn each(
     value: &Spanned<DeValue<'_>>,
     place: Place<'_>,
@@ -79,7 +79,7 @@ fn each(
         let (at, found) = (place.at(&value.span()), described(value.get_ref()));
         return Err(format!("{at}: {table}: expected a table, such as [{table}] {example}, not {found}"));
     };
-    // In the order of the file, so that the first error is the first one.
+    // In the order of the file, so that the first error in the file is reported.
     let mut entries: Vec<_> = entries.iter().collect();
     entries.sort_by_key(|(key, _)| key.span().start);
     let mut result = Ok(());
@@ -99,7 +99,7 @@ fn each(
 
 fn is_media_type(text: &str) -> bool {
     let essence = text.split(';').next().unwrap_or_default().trim_end();
-    // A type is made of the same characters as the name of a header.
+    // Media types and header names consist of the same token characters (RFC 9110, sections 5.6.2 and 8.3.1).
     let is_token = |part: &str| HeaderName::from_bytes(part.as_bytes()).is_ok();
     text.is_ascii() && essence.split_once('/').is_some_and(|(kind, sub)| is_token(kind) && is_token(sub))
 }

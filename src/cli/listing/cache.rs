@@ -1,4 +1,5 @@
-//! Pages that were made, each with what tells whether it is still right. So many, and so many bytes of them.
+//! The cache of listings, limited in pages and in bytes. Each page has the version of its directory, which tells whether the page
+//! is still right.
 
 use std::collections::HashMap;
 use std::fs;
@@ -10,21 +11,21 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use hyper::body::Bytes;
 
 const PAGES: usize = 64;
-/// A page of 10,000 names of usual length has 1 MB.
+/// Limit of all pages in bytes. A page of 10,000 names of usual length has 1 MB.
 const BYTES: usize = 32 << 20;
-/// How long a page is used of which nothing tells when another one is right.
+/// Lifetime of a page whose changes the version may miss.
 const BRIEFLY: Duration = Duration::from_secs(1);
-/// No page is used for longer, because some file systems (FUSE, network) do not change the time of a directory.
+/// Longest lifetime of a page, because some file systems (FUSE, network) do not update the time of a directory.
 const LONGEST: Duration = Duration::from_secs(10);
-/// Times of files are that coarse, or less. A change soon after another may leave the same time.
+/// Coarsest resolution of file times in seconds. Two changes within it may leave the same time.
 const COARSE: i64 = 2;
 
-/// What changes when a name in a directory does. It does not when the target of a symbolic link does.
+/// The version of a directory: differs after a name was added or removed, but not after the target of a symbolic link changed.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Version {
     inode: (u64, u64),
     modified: (i64, i64),
-    /// It cannot be set back.
+    /// Unlike `modified`, a program cannot set the ctime back.
     changed: (i64, i64),
 }
 
@@ -38,7 +39,7 @@ impl Version {
         })
     }
 
-    /// Whether the next change gives it another time.
+    /// Returns whether the next change is certain to give the directory another time.
     pub(super) fn is_settled(&self) -> bool {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let last = self.modified.0.max(self.changed.0);
@@ -55,7 +56,7 @@ struct Made {
     page: Bytes,
 }
 
-/// By the path below ROOT.
+/// The pages by path below ROOT.
 #[derive(Debug, Default)]
 pub(super) struct Cache {
     pages: HashMap<String, Made>,
@@ -69,7 +70,7 @@ impl Cache {
         (made.at.elapsed() < most).then(|| made.page.clone())
     }
 
-    /// `lasts` if only another version of the directory makes another page.
+    /// Adds a page, and removes the oldest ones to make room. `lasts` means that the version reveals every change of the page.
     pub(super) fn put(&mut self, title: String, dir: PathBuf, version: Version, lasts: bool, page: Bytes) {
         self.remove(&title);
         if page.len() > BYTES {

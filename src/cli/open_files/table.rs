@@ -1,6 +1,6 @@
-//! The descriptors of the files that are being served: at most a quarter of those that this process may have. One more
-//! closes the one that was read least recently. A file that is not at its path any more, or has changed, could not be opened
-//! again, so its descriptor stays as long as there are not as many of these again. Everything here blocks.
+//! The descriptors of the files that are being served: at most a quarter of the descriptors that this process may have. Opening
+//! one more file closes the least recently read one. A file that was removed, replaced or changed cannot be opened again, so its
+//! descriptor stays open; these lost files have a separate limit of the same size. All functions here block.
 
 use std::collections::BTreeMap;
 use std::fs::{self, Metadata};
@@ -14,29 +14,29 @@ use rustix::buffer::spare_capacity;
 use rustix::io::{Errno, pread, retry_on_intr};
 use rustix::process::{Resource, getrlimit};
 
-/// So many files may have a descriptor however few there are.
+/// Smallest limit of open files, even if the process may have few descriptors.
 const LEAST: usize = 16;
-/// How many are closed in vain for one that the system refuses.
+/// How many files are closed, at most, to make an open succeed that fails with EMFILE or ENFILE.
 const TRIES: usize = 16;
 
-/// What one response reads.
+/// The file of one response.
 #[derive(Debug)]
 pub(super) struct Held {
     path: PathBuf,
-    /// As it was opened first.
+    /// The metadata from when the file was first opened.
     pub(super) metadata: Metadata,
-    /// Locked while it is read, so that no other file is read by its number.
+    /// Locked during a read, so that the descriptor cannot be closed and its number reused for another file.
     file: Mutex<Option<fs::File>>,
-    /// Its key in one of the maps, or one of those below. Only changed while these are locked.
+    /// The key in one of the maps of `Ranks`, or `NONE` or `ENDED`. Only changed while `Ranks` is locked.
     rank: AtomicU64,
 }
 
-/// Its descriptor is closed, or about to be.
+/// Rank of a file whose descriptor is closed or about to be closed.
 const NONE: u64 = 0;
-/// The response has ended.
+/// Rank of a file whose response has ended.
 const ENDED: u64 = u64::MAX;
 
-/// By when they were read last. To be locked for a moment, and after that of a file.
+/// The open files in the order of their last read. The lock is held only briefly. Lock order: a file first, then the table.
 #[derive(Debug, Default)]
 pub(super) struct Table(Mutex<Ranks>);
 
@@ -44,12 +44,12 @@ pub(super) struct Table(Mutex<Ranks>);
 struct Ranks {
     last: u64,
     found: BTreeMap<u64, Arc<Held>>,
-    /// Those that were replaced, changed or removed.
+    /// Files that were replaced, changed or removed.
     lost: BTreeMap<u64, Arc<Held>>,
 }
 
 impl Held {
-    /// Whether its path still leads to it.
+    /// Returns whether the path still leads to the same, unchanged file.
     fn is_found(&self) -> bool {
         fs::metadata(&self.path).is_ok_and(|found| self.is(&found))
     }
@@ -70,7 +70,7 @@ impl Table {
         Ok(held)
     }
 
-    /// Reads so many bytes at most, or as many as the buffer has room for; none at the end of the file.
+    /// Reads up to `most` bytes, or more if the buffer has more capacity; no bytes at the end of the file.
     pub(super) fn read(
         &self,
         held: &Arc<Held>,
@@ -81,7 +81,7 @@ impl Table {
         let mut file = held.file.lock().unwrap_or_else(PoisonError::into_inner);
         let open = match &mut *file {
             Some(open) => {
-                // What was opened just now has the highest rank.
+                // The first read needs no update: a file that was just opened has the highest rank.
                 if position > 0 {
                     self.lock().touch(held);
                 }
@@ -95,7 +95,7 @@ impl Table {
         Ok(buffer)
     }
 
-    /// The response has ended.
+    /// Removes the file of a response that has ended.
     pub(super) fn forget(&self, held: &Held) {
         let mut ranks = self.lock();
         let rank = held.rank.swap(ENDED, Relaxed);
@@ -105,7 +105,7 @@ impl Table {
     fn open_again(&self, held: &Arc<Held>) -> io::Result<fs::File> {
         let file = self.open_regular(&held.path)?;
         if !held.is(&file.metadata()?) {
-            return Err(io::Error::other("the file was replaced or changed while it was not read"));
+            return Err(io::Error::other("the file was replaced or changed while it was closed"));
         }
         self.lock().insert(held, Which::Found);
         Ok(file)
@@ -116,7 +116,7 @@ impl Table {
             return Err(io::ErrorKind::NotFound.into());
         }
         let most = most();
-        // Each is looked at once, and those that come meanwhile make room for themselves.
+        // Bounded: visits each file once; files that other threads open meanwhile make room for themselves.
         for _ in 0..2 * most {
             if !self.close_one(most) {
                 break;
@@ -134,7 +134,7 @@ impl Table {
         opened
     }
 
-    /// Closes the one that was read least recently, if there are so many. Says whether there were.
+    /// Closes the least recently read file if at least `most` are open. Returns whether there were that many.
     fn close_one(&self, most: usize) -> bool {
         let Some((held, which)) = self.lock().take_least(most) else { return false };
         match held.file.try_lock() {
@@ -145,7 +145,7 @@ impl Table {
                     self.lock().insert(&held, Which::Lost);
                 }
             }
-            // It is being read.
+            // The file is being read.
             Err(TryLockError::WouldBlock) => self.lock().insert(&held, which),
             Err(TryLockError::Poisoned(_)) => {}
         }
@@ -177,7 +177,7 @@ impl Ranks {
         ranks.insert(self.last, Arc::clone(held));
     }
 
-    /// It is being read.
+    /// Moves a file that is being read to the highest rank.
     fn touch(&mut self, held: &Arc<Held>) {
         let rank = held.rank.load(Relaxed);
         if self.found.remove(&rank).is_some() {
@@ -199,7 +199,7 @@ impl Ranks {
     }
 }
 
-/// ReopenSignal each time, because it can be changed while the process runs (prlimit(1)).
+/// Returns the limit of open files. It is computed each time, because prlimit(1) can change the limit of a running process.
 fn most() -> usize {
     let quarter = getrlimit(Resource::Nofile).current.map_or(u64::MAX, |limit| limit / 4);
     usize::try_from(quarter).unwrap_or(usize::MAX).max(LEAST)

@@ -1,4 +1,5 @@
-//! What is said of a generation on the control interface. Times count from a moment that the answer implies; none is a time of day.
+//! Converts the reports of a generation to the messages of the control interface. Times are relative to the moment of the answer;
+//! none is a time of day.
 
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ pub(in crate::control) fn version() -> Version {
     }
 }
 
-/// `service` is the same for all generations of a server.
+/// The body of `GET /status`. `service` is the id that all generations of the server share.
 pub(in crate::control) fn status(status: &Status, service: Option<&str>) -> protocol::Status {
     let member = |one: &crate::report::PortMember| PortMember {
         address: one.address.to_string(),
@@ -75,7 +76,7 @@ fn last_handover(last: &LastHandover) -> protocol::LastHandover {
     }
 }
 
-/// No failure: this one took over.
+/// A `Failure` that names the successor only, because the handover has not failed.
 fn by(successor: u32) -> protocol::Failure {
     protocol::Failure { successor: Some(successor), ..protocol::Failure::default() }
 }
@@ -89,7 +90,7 @@ fn failure(failure: &Failure) -> protocol::Failure {
     }
 }
 
-/// An event as a step of a handover, if it is one. The one with an outcome is the last.
+/// Converts an event to a step of a handover, if it belongs to one.
 pub(in crate::control) fn step(event: &Event) -> Option<Step> {
     Some(match event {
         Event::Noted(text) => Step { text: Some((*text).to_owned()), ..Step::named("note") },
@@ -123,7 +124,7 @@ pub(in crate::control) fn gone() -> Step {
     Step { step: "gone".to_owned(), ..Step::failed("the generation has left") }
 }
 
-/// To the millisecond.
+/// Seconds, rounded to the millisecond.
 fn seconds(time: Duration) -> f64 {
     (time.as_secs_f64() * 1000.0).round() / 1000.0
 }

@@ -1,4 +1,4 @@
-//! The end of a connection, after our FIN: what the client still sends is read and discarded, until it ends too.
+//! The end of a connection after our FIN: further input is read and discarded until the client ends too.
 
 use std::time::Duration;
 
@@ -11,16 +11,16 @@ use super::super::conn_state::{Ends, Pending};
 use super::super::open_guard::OpenGuard;
 use super::StreamOps;
 
-/// How long a client may say nothing.
+/// How long a client may send nothing at all.
 const SILENT: Duration = Duration::from_secs(2);
-/// The same once it has sent something: over a network that loses packets an upload pauses.
+/// How long a client that has begun to send may pause: an upload stalls for a while when the network loses packets.
 const STALLED: Duration = Duration::from_secs(5);
-/// How long it may go on in all.
+/// How long a client may keep sending in total.
 const SENDING: Duration = Duration::from_secs(30);
-/// How many clients at a time may go on for longer than [`SILENT`].
+/// How many clients may keep sending for longer than [`SILENT`] at a time.
 pub(in crate::drain) const SENDERS: usize = 1024;
 
-/// Returns when the client has ended, sends nothing more, or has sent for too long, when its place is needed, and at the cut.
+/// Waits until the client has ended, has sent nothing or too much for too long, its slot is needed, or the drain is cut.
 pub(super) async fn linger<T>(mut stream: T, mut open_guard: OpenGuard, ends: Ends, ops: StreamOps<T>)
 where
     T: AsyncRead + AsyncWrite + Unpin,
@@ -41,7 +41,7 @@ where
         () = until_client_ends => {}
         _ = turn.wait_for(|turn| turn.told().is_cut()) => {}
     }
-    // In this order: one that is not counted any more is closed.
+    // The stream is closed before the connection stops being counted.
     drop(stream);
     drop(open_guard);
 }
@@ -65,14 +65,14 @@ async fn read_on<T>(
         let now = Instant::now();
         let was_paused = now > deadline + PAUSED;
         match read {
-            // The client has gone, which is what we waited for.
+            // The client has ended.
             Ok(Ok(0) | Err(_)) => return,
             Err(_) if !(was_paused && (ops.arrived)(stream) == Pending::Something) => return,
             _ if was_paused => {
                 limit = now + SILENT;
                 stalled = limit;
             }
-            // It never stops for long enough to expire.
+            // A client that sends without a pause never runs into the timeout of `read`.
             _ if now >= deadline => return,
             _ => {
                 if permit.is_none() {
@@ -100,7 +100,7 @@ mod tests {
 
     const SENT: Ends = Ends { received: false, sent: true, more: false, left: false };
 
-    /// How long it takes, in a time that passes only while everybody waits.
+    /// Returns how long `linger` takes, on a paused clock that advances only while all tasks wait.
     async fn lingers(drain: &Drain, ours: DuplexStream, ends: Ends) -> Duration {
         let began = Instant::now();
         let peer = SocketAddr::from(([192, 0, 2, 1], 1));
@@ -121,13 +121,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_client_that_has_gone_is_not_waited_for() {
         let (ours, mut client) = duplex(4096);
-        client.write_all(b"the rest of a body").await.expect("there is room");
+        client.write_all(b"the rest of a body").await.expect("the pipe has room");
         drop(client);
         assert_eq!(lingers(&Drain::new(), ours, SENT).await, Duration::ZERO);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_is_waited_for_as_long_as_it_gets_on() {
+    async fn a_client_is_waited_for_as_long_as_it_makes_progress() {
         let (ours, _silent) = duplex(64);
         assert_eq!(lingers(&Drain::new(), ours, SENT).await, SILENT);
         let (ours, _begun) = duplex(64);
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn many_that_go_on_sending_take_a_limited_number_of_sockets() {
+    async fn clients_that_keep_sending_hold_a_limited_number_of_sockets() {
         let drain = Drain::new();
         let lingering = (0..SENDERS + 10).map(|_| {
             let (ours, client) = duplex(64);
@@ -152,7 +152,7 @@ mod tests {
         let lingering: Vec<_> = lingering.collect();
         let mut long = 0;
         for one in lingering {
-            let took = one.await.expect("it does not panic");
+            let took = one.await.expect("linger() does not panic");
             assert!(took == SILENT || took == SENDING, "{took:?}");
             long += usize::from(took == SENDING);
         }
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_cut_ends_it() {
+    async fn the_cut_ends_lingering() {
         let drain = Drain::new();
         let (ours, client) = duplex(64);
         send_slowly(client, Duration::from_millis(300));

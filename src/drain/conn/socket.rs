@@ -1,5 +1,5 @@
-//! The stream under a connection, and what the kernel knows of it. It is asked for a last look before a connection is closed, because
-//! tokio only knows what its last `epoll_wait` said.
+//! The stream under a connection, and the kernel's view of it. The kernel is asked once more before a connection is closed, because
+//! tokio only knows the results of its last `epoll_wait`.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -12,13 +12,13 @@ use tokio::net::TcpStream;
 use super::super::conn_state::Pending;
 use crate::sock_diag::{self, Connection};
 
-/// What is done with a stream beyond reading and writing.
+/// The operations on a stream beyond reading and writing.
 pub(in crate::drain) struct StreamOps<T> {
-    /// Looks whether anything has arrived.
+    /// Checks whether anything has arrived.
     pub(super) arrived: fn(&T) -> Pending,
-    /// From now on, or no longer, the end of the socket is RST instead of FIN.
+    /// Chooses whether closing the socket sends RST (true) or FIN (false).
     pub(super) reset_at_end: fn(&T, bool),
-    /// What the kernel knows of it, if it says so.
+    /// Returns the kernel's view of the connection, if available.
     pub(super) ask: fn(&T) -> Option<Connection>,
 }
 
@@ -31,7 +31,7 @@ impl<T> Clone for StreamOps<T> {
 impl<T> Copy for StreamOps<T> {}
 
 impl<T> StreamOps<T> {
-    /// Of a stream that nothing more is known of.
+    /// Returns no-ops, for a stream that is not a socket.
     pub(in crate::drain) fn none() -> StreamOps<T> {
         StreamOps { arrived: |_| Pending::Nothing, reset_at_end: |_, _| {}, ask: |_| None }
     }
@@ -40,7 +40,7 @@ impl<T> StreamOps<T> {
 pub(super) struct Socket<T> {
     pub(super) stream: T,
     pub(super) ops: StreamOps<T>,
-    /// Until FIN is sent, RST is the end: see [`StreamOps::reset_at_end`].
+    /// Whether closing the socket sends RST: see [`StreamOps::reset_at_end`].
     resets: bool,
 }
 
@@ -90,9 +90,9 @@ pub(super) fn arrived(stream: &TcpStream) -> Pending {
     }
 }
 
-/// The kernel does it, so it holds for a process that is killed too.
+/// Sets SO_LINGER to zero for RST. The kernel sends it, so it works for a killed process too.
 pub(super) fn reset_at_end(stream: &TcpStream, reset: bool) {
-    // Fails only on a socket that is broken already.
+    // Fails only on a socket that is already broken.
     let _ = SockRef::from(stream).set_linger(reset.then_some(Duration::ZERO));
 }
 

@@ -1,6 +1,6 @@
-//! TLS on a counted connection. [`Conn`] is above it, not below: when a connection may be closed depends on heads and
-//! frames, which only the plain text has, and its end must begin with close_notify. The count began at `accept`, so it goes
-//! on through the handshake.
+//! TLS on a counted connection. [`Conn`] is above TLS, not below it: the decision to close depends on heads and frames, which
+//! only the plain text has, and the end of the connection must begin with close_notify. The connection has been counted
+//! since `accept`, so it counts during the handshake too.
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
@@ -22,25 +22,25 @@ use super::super::{Drain, PAUSED};
 use super::{Conn, Open, Socket, StreamOps};
 use crate::sock_diag::Connection;
 
-/// What a client has sent in time, and the runtime has not seen yet, is read within this.
+/// How much longer a handshake may take when its timeout expires but data has arrived that the runtime has not read yet.
 const LAST_LOOK: Duration = Duration::from_secs(2);
 
 impl Conn<TcpStream> {
-    /// Does the server's part of a TLS handshake, for at most `timeout`. Meanwhile the connection counts as open: a lame
+    /// Performs the server side of a TLS handshake, for at most `timeout`. Meanwhile the connection counts as open: a lame
     /// duck finishes the handshake, and the end of the drain cuts it.
     ///
     /// # Errors
     ///
-    /// When the client does not speak TLS, cannot agree on anything with `config`, or takes too long.
+    /// Fails if the client does not speak TLS, has no version or cipher in common with `config`, or takes too long.
     pub async fn tls(mut self, config: Arc<ServerConfig>, timeout: Duration) -> io::Result<Conn<TlsStream>> {
-        let open = self.0.take().expect("it is there until it is dropped");
+        let open = self.0.take().expect("only drop() and tls() take it, and both consume the Conn");
         let Open { socket, open_guard, mut state, mut registration, .. } = *open;
         let requests = Arc::clone(state.requests());
         requests.set_protocol(Protocol::Handshake);
         let mut timer = pin!(sleep(timeout));
         let mut looked = false;
         let late = || io::Error::new(io::ErrorKind::TimedOut, format!("no TLS handshake within {timeout:?}"));
-        // On the heap: the keys and buffers of a session are large, and hyper moves what it is given.
+        // Boxed: the keys and buffers of a session are large, and hyper moves its stream.
         let mut accept = Box::pin(
             TlsAcceptor::from(config).accept(Wire { stream: socket.stream, records: Records::default() }),
         );
@@ -54,12 +54,12 @@ impl Conn<TcpStream> {
             }
             if requests.slot_state().is_asked() {
                 requests.leave();
-                return Poll::Ready(Err(io::Error::other("closed to make room, within the handshake")));
+                return Poll::Ready(Err(io::Error::other("evicted in the TLS handshake: the pool is full")));
             }
             let deadline = timer.deadline();
             ready!(timer.as_mut().poll(cx));
-            // What arrived while this process did not run is not late. Nor is what arrives at the last moment, but once: a
-            // client could go on like this.
+            // Data that arrived while this process was not running is in time. So is data that arrives at the last moment, but only
+            // once, or a client could extend its handshake forever.
             let arrived = accept.get_ref().map(|wire| super::socket::arrived(&wire.stream));
             let again = if deadline.elapsed() > PAUSED {
                 timeout
@@ -82,7 +82,8 @@ impl Conn<TcpStream> {
     }
 }
 
-/// rustls refuses some names that other servers accept, which is hard to find out.
+/// Explains an error about a server name. rustls refuses some names that other servers accept, and its own error is hard to
+/// interpret.
 fn explained(error: io::Error, drain: &Drain) -> io::Error {
     let cause = error.get_ref().and_then(|cause| cause.downcast_ref());
     let is_name = PeerMisbehaved::ServerNameMustContainOneHostName;
@@ -97,7 +98,7 @@ fn explained(error: io::Error, drain: &Drain) -> io::Error {
     io::Error::new(error.kind(), text)
 }
 
-/// What has arrived may be in the kernel or in rustls, and there it may be plain text or half a record.
+/// Checks for unread data, which may be in the kernel or in rustls, and in rustls as plain text or as part of a record.
 fn arrived(stream: &TlsStream) -> Pending {
     let (wire, session) = stream.0.get_ref();
     if !session.wants_read() {
@@ -117,7 +118,7 @@ fn ask(stream: &TlsStream) -> Option<Connection> {
     super::socket::ask(&stream.0.get_ref().0.stream)
 }
 
-/// The stream of a connection with TLS: what is read and written is the plain text.
+/// The stream of a connection with TLS. Reads and writes carry plain text.
 #[derive(Debug)]
 pub struct TlsStream(Box<tokio_rustls::server::TlsStream<Wire>>);
 
@@ -158,7 +159,7 @@ impl AsyncWrite for TlsStream {
     }
 }
 
-/// The socket under TLS. rustls does not tell that it has received a part of a record.
+/// The socket under TLS. It tracks the records, because rustls does not say whether it has received a part of one.
 #[derive(Debug)]
 struct Wire {
     stream: TcpStream,
@@ -207,7 +208,7 @@ impl AsyncWrite for Wire {
 /// Reads the headers of TLS records (RFC 8446, section 5.1) and skips the rest.
 #[derive(Debug, Default)]
 struct Records {
-    /// What has arrived of the next header: type, version (2 bytes), length (2 bytes).
+    /// The bytes of the next header that have arrived: type, version (2 bytes), length (2 bytes).
     header: [u8; 5],
     filled: usize,
     /// Bytes until the next header.

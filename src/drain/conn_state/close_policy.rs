@@ -1,5 +1,5 @@
-//! When a connection may be closed from our side. It is asked whenever the connection waits for its client, and again when the
-//! answer may have changed: by the mode, by a deadline, by the socket, and by the end of a request.
+//! Decides when a connection may be closed from our side. The decision is made whenever the connection waits for its client, and again
+//! when it may have changed: because of the mode, a deadline, the socket, or the end of a request.
 
 use std::time::Duration;
 
@@ -12,34 +12,34 @@ use super::{Clock, Close, ConnState, Failure, Pending, Seen};
 
 /// How long an HTTP/2 client may take to acknowledge GOAWAY before its connection is closed between two streams.
 const GOAWAY_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a client of HTTP/2 may be silent after a PING.
+/// How long an HTTP/2 client may be silent after a PING.
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What is due at a deadline.
+/// The action that is due at a deadline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {
-    /// Close it, unless something has arrived by now.
+    /// Close the connection, unless something has arrived by now.
     Close,
-    /// Its head has been waited for for too long, or its responses do not get on: close it too.
+    /// Close the connection: a head took too long, or the responses make no progress.
     GiveUp,
-    /// The body of its request does not come: this is an error.
+    /// Fail: the body of a request stopped arriving.
     Late,
-    /// It is not there any more.
+    /// Fail: the client did not answer a PING.
     Gone,
-    /// Is it there?
+    /// Send a PING to find out whether the client is there.
     Ping,
-    /// It is idle: begin with GOAWAY.
+    /// Begin the way to GOAWAY: the connection is idle.
     Retire,
-    /// The next step to GOAWAY.
+    /// Take the next step to GOAWAY.
     Goaway(Step),
-    /// Its client has ended, and nothing more was written to it.
+    /// Pass the client's half-close on to hyper: nothing was written for too long.
     Abandon,
 }
 
 type Next = Option<(Instant, Verdict)>;
 
 impl ConnState {
-    /// There is nothing to read.
+    /// Decides on a connection that has nothing to read.
     pub(in crate::drain) fn poll_close(&mut self, clock: &Clock, seen: &Seen) -> Close {
         self.learn(clock);
         if self.requests.is_cut() {
@@ -57,10 +57,10 @@ impl ConnState {
         }
     }
 
-    /// A timer that is set wakes in vain, which is less work than to set it for each request.
+    /// Waits until a deadline. A timer that was set earlier may fire too early, which costs less than setting it for each request.
     fn wait(&mut self, until: Option<Instant>, seen: &Seen) -> Close {
         if self.requests.is_lame_duck() && self.requests.are_in_flight() {
-            // What arrives within a body is not a request.
+            // Input within a body is not another request.
             let more = if self.is_within_head() {
                 true
             } else if self.framing.is_within_body() {
@@ -103,7 +103,7 @@ impl ConnState {
         }
     }
 
-    /// What has arrived is served.
+    /// Carries out a verdict, unless data has arrived, which is served first.
     fn close(&mut self, verdict: Verdict, arrived: Pending, clock: &Clock, seen: &Seen) -> Close {
         match (verdict, arrived) {
             (_, Pending::Something) => Close::Wait(None),
@@ -113,7 +113,7 @@ impl ConnState {
                 Close::Fail(Failure::Late)
             }
             (_, Pending::End) => Close::Wait(None),
-            // The time of a head that has begun runs, and whatever comes of it, the verdict is another one.
+            // A head has begun, so from here its own timeout applies, with another verdict.
             (Verdict::Close, Pending::Part) if self.requests.protocol() != Protocol::Http2 => {
                 self.part_of_record = true;
                 self.poll_close(clock, seen)
@@ -125,12 +125,12 @@ impl ConnState {
         }
     }
 
-    /// It was asked to go because it seemed to be idle. What has arrived meanwhile is served.
+    /// Answers the request to leave, which was made because the connection seemed idle. Data that has arrived meanwhile is served.
     fn evict(&mut self, clock: &Clock, seen: &Seen) -> Close {
         let is_idle = self.requests.candidate().is_some()
             && self.requests.is_normal()
             && !self.write_blocked
-            // A stream whose request has not come completely loses nothing.
+            // A stream loses nothing if no request on the connection was ever complete.
             && (self.requests.total() == 0 || !self.has_open_streams());
         let arrived = match seen.arrived {
             _ if !is_idle => Pending::Something,
@@ -175,7 +175,7 @@ impl ConnState {
         self.poll_close(clock, seen)
     }
 
-    /// When it is to be asked again if nothing happens, once all is written in normal times: hyper may not read again by itself.
+    /// Returns when to ask again if nothing happens, once all output is written in normal mode: hyper may not read again by itself.
     pub(super) fn next_after_flush(&mut self, clock: &Clock) -> Option<Instant> {
         if self.goaway.is_some() {
             self.note(clock);
@@ -187,7 +187,7 @@ impl ConnState {
         Some(self.progress.idle.1 + limit(self.requests.options().keep_alive_timeout)?)
     }
 
-    /// What comes next if nothing happens, and when.
+    /// Returns the action that is due if nothing happens, and when.
     fn next(&mut self, clock: &Clock) -> Next {
         if let Some(progress) = self.half_closed {
             return Some((progress + self.requests.options().half_close_timeout, Verdict::Abandon));
@@ -195,11 +195,11 @@ impl ConnState {
         if self.requests.is_normal() && !self.retiring.by_itself {
             return self.next_in_normal_times(clock);
         }
-        // Its client is told as one of a lame duck is: see `goaway`.
+        // The client of an idle connection gets GOAWAY as a lame duck's does: see `goaway`.
         let idle_grace = if self.requests.is_normal() {
             self.requests.options().goaway_delay
         } else {
-            // Where there is none the mode has turned, and this connection is about to be told.
+            // No grace means that the mode has changed again, and this connection is about to be told.
             self.requests.drain().mode().idle_grace()?
         };
         if self.goaway.is_some() {
@@ -220,7 +220,7 @@ impl ConnState {
             let (at, step) = goaway.next(since, latest, clock);
             return Some((at, Verdict::Goaway(step)));
         }
-        // Acknowledged, h2 closes by itself when the last stream is written, which only it knows.
+        // After the acknowledgement h2 closes by itself once the last stream is written, which only h2 knows.
         (!self.requests.are_in_flight() && !goaway.is_acknowledged())
             .then(|| (self.quiet_since() + GOAWAY_TIMEOUT, Verdict::Close))
     }
@@ -240,7 +240,7 @@ impl ConnState {
     fn next_in_normal_times(&mut self, clock: &Clock) -> Next {
         let options = self.requests.options();
         let after = |since: Instant, time: Duration, verdict| Some((since + limit(time)?, verdict));
-        // What is blocked has a time of its own.
+        // A blocked write has its own timeout.
         if self.write_blocked || matches!(self.requests.protocol(), Protocol::Other | Protocol::Handshake) {
             return None;
         }
@@ -259,13 +259,13 @@ impl ConnState {
                 let timeout = options.header_timeout;
                 return after(self.head_since(clock), timeout, Verdict::GiveUp);
             }
-            // What comes is discarded until hyper closes it.
+            // hyper discards further input and closes the connection at the end.
             return after(self.progress.idle.1, options.keep_alive_timeout, Verdict::Close);
         }
         let in_flight = in_flight || self.requests.has_tunnel() && self.has_open_streams();
         match self.progress.pinged {
             _ if !in_flight && self.has_open_streams() => {
-                // What was in flight until now may be reset in this moment.
+                // A stream that was in flight until now may be about to be reset, so its end counts as progress.
                 let got_on = self.progress.got_on;
                 let since = got_on.max(self.requests.idle_since().unwrap_or(got_on));
                 after(since, options.send_timeout, Verdict::GiveUp)
@@ -281,7 +281,7 @@ impl ConnState {
         since.max(self.retiring.last_byte).max(self.requests.last_end().unwrap_or(since))
     }
 
-    /// Since when the head that has begun is waited for. The time of the first one begins with the connection.
+    /// Returns when the incomplete head began. The time of the first head begins at accept.
     fn head_since(&mut self, clock: &Clock) -> Instant {
         let number = self.framing.heads();
         match self.progress.head {

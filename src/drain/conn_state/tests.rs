@@ -1,4 +1,4 @@
-//! What becomes of a connection, by calls and times alone: no runtime, no socket, no waiting.
+//! Tests the state of a connection with calls and times alone: no runtime, no socket, no waiting.
 
 use std::net::SocketAddr;
 
@@ -18,7 +18,7 @@ const NEAR: Option<Connection> =
 mod http1;
 mod http2;
 
-/// One connection, and what its socket would say.
+/// One connection, and the answers that its socket would give.
 struct Rig {
     drain: Drain,
     state: ConnState,
@@ -55,7 +55,7 @@ impl Rig {
         rig
     }
 
-    /// Its preface and the SETTINGS of both ends have passed.
+    /// Creates an HTTP/2 connection after the preface and the SETTINGS of both ends.
     fn http2() -> Rig {
         let mut rig = Rig::new(DrainOptions::default());
         rig.state.on_protocol(Protocol::Http2, PREFACE.to_vec(), &Clock::new(rig.began));
@@ -68,7 +68,7 @@ impl Rig {
         Clock::new(self.began + secs(at))
     }
 
-    /// Returns how many of the bytes hyper gets.
+    /// Receives bytes. Returns how many of them hyper gets.
     fn receive(&mut self, at: f64, bytes: &[u8]) -> usize {
         let now = self.now(at);
         self.state.on_read(&mut bytes.to_vec(), &now)
@@ -78,13 +78,13 @@ impl Rig {
         self.in_flight.push(self.state.requests().begin());
     }
 
-    /// A request whose head has come is with the service.
+    /// Receives a request and passes it to the service.
     fn request(&mut self, at: f64, bytes: &str) {
         self.receive(at, bytes.as_bytes());
         self.begin();
     }
 
-    /// In two parts, of which not all was taken at first.
+    /// Writes bytes from two buffers, of which the first write takes only a part.
     fn write(&mut self, bytes: &[u8], now: &Clock) -> bool {
         let (a, b) = bytes.split_at(bytes.len() / 3);
         let n = bytes.len() / 2;
@@ -98,7 +98,7 @@ impl Rig {
         self.state.on_flush(&now)
     }
 
-    /// The oldest request is answered.
+    /// Answers the oldest request.
     fn answer(&mut self, at: f64) -> Ask {
         drop(self.in_flight.remove(0));
         self.send(at, b"")
@@ -114,19 +114,19 @@ impl Rig {
         self.send(at, &frame(HEADERS, END_STREAM, number, b"!"))
     }
 
-    /// What the state wants, with the answers of the socket.
+    /// Returns the decision of the state, given the answers of the socket.
     fn ask(&mut self, at: f64) -> Close {
         let (now, mut seen) = (self.now(at), Seen::default());
         loop {
             match self.state.poll_close(&now, &seen) {
-                Close::Look => assert!(seen.arrived.replace(self.arrived).is_none(), "it was told"),
-                Close::AskKernel => assert!(seen.kernel.replace(self.kernel).is_none(), "it was told"),
+                Close::Look => assert!(seen.arrived.replace(self.arrived).is_none(), "asked twice"),
+                Close::AskKernel => assert!(seen.kernel.replace(self.kernel).is_none(), "asked twice"),
                 close => return close,
             }
         }
     }
 
-    /// What it waits for, in seconds.
+    /// Returns the time until which the connection waits, in seconds.
     fn waits(&mut self, at: f64) -> Option<f64> {
         match self.ask(at) {
             Close::Wait(until) => until.map(|until| self.seconds(until)),
@@ -134,7 +134,7 @@ impl Rig {
         }
     }
 
-    /// What becomes of it if nothing happens, and when.
+    /// Returns when the connection ends if nothing happens, and how.
     fn ends(&mut self, mut at: f64) -> (f64, Close) {
         for _ in 0..10 {
             match self.ask(at) {
@@ -142,10 +142,10 @@ impl Rig {
                 close => return (at, close),
             }
         }
-        panic!("it waits again and again");
+        panic!("the connection waits again and again");
     }
 
-    /// Rounded up, so that a time has been reached then.
+    /// Returns a time in seconds, rounded up so that the time has been reached then.
     fn seconds(&self, time: Instant) -> f64 {
         ((time - self.began).as_nanos().div_ceil(1000)) as f64 / 1e6
     }
@@ -154,20 +154,20 @@ impl Rig {
         std::mem::take(self.state.output())
     }
 
-    /// hyper says GOAWAY when it is told to, and a PING behind it.
+    /// Returns whether hyper was told to send GOAWAY.
     fn is_told(&self) -> bool {
         self.state.requests().says_goaway()
     }
 }
 
 #[test]
-fn after_an_answer_it_says_when_it_is_to_be_asked_again() {
+fn after_a_response_the_state_says_when_to_ask_again() {
     let mut rig = Rig::http1();
     rig.request(0.0, GET);
     assert_eq!(rig.send(1.0, b"the head"), Ask::WhenSomethingHappens, "not all is answered");
     assert_eq!(rig.answer(2.0), Ask::At(rig.began + secs(77.0)));
-    assert_eq!(rig.state.on_flush(&rig.now(3.0)), Ask::WhenSomethingHappens, "it was said");
-    assert_eq!(rig.send(4.0, b"?"), Ask::WhenSomethingHappens, "it has been idle since");
+    assert_eq!(rig.state.on_flush(&rig.now(3.0)), Ask::WhenSomethingHappens, "already said");
+    assert_eq!(rig.send(4.0, b"?"), Ask::WhenSomethingHappens, "idle since then");
     rig.drain.lame_duck(secs(5.0));
     rig.request(5.0, GET);
     assert_eq!(rig.answer(6.0), Ask::WhenSomethingHappens, "a lame duck is asked by its next read");
@@ -176,11 +176,11 @@ fn after_an_answer_it_says_when_it_is_to_be_asked_again() {
     http2.stream(1.0, 1);
     assert_eq!(http2.answer_stream(2.0, 1), Ask::At(http2.began + secs(77.0)));
     assert_eq!(http2.state.on_flush(&http2.now(80.0)), Ask::WhenSomethingHappens, "nothing was written");
-    assert_eq!(http2.send(80.0, b""), Ask::Now, "its time is over");
+    assert_eq!(http2.send(80.0, b""), Ask::Now, "the keep-alive timeout is over");
 }
 
 #[test]
-fn a_connection_that_is_asked_makes_room_unless_something_has_come() {
+fn a_connection_that_is_asked_to_leave_does_so_unless_data_has_arrived() {
     let asked = |mut rig: Rig, arrived| {
         rig.arrived = arrived;
         assert!(rig.state.requests().slot_state().ask());
@@ -203,7 +203,7 @@ fn a_connection_that_is_asked_makes_room_unless_something_has_come() {
     lame_duck.drain.lame_duck(secs(50.0));
     assert_eq!(asked(lame_duck, Pending::Nothing), no);
 
-    assert_eq!(asked(Rig::http2(), Pending::Nothing), (true, true, vec![]), "it has asked for nothing");
+    assert_eq!(asked(Rig::http2(), Pending::Nothing), (true, true, vec![]), "no request has come");
     let mut idle = Rig::http2();
     idle.stream(0.0, 7);
     idle.answer_stream(1.0, 7);
@@ -211,21 +211,21 @@ fn a_connection_that_is_asked_makes_room_unless_something_has_come() {
     assert_eq!(asked(idle, Pending::Nothing), (true, true, goaway));
     let mut half = Rig::http2();
     half.receive(0.0, &frame(HEADERS, END_STREAM, 1, b"?"));
-    assert_eq!(asked(half, Pending::Nothing), (true, true, vec![]), "its first request has not come");
+    assert_eq!(asked(half, Pending::Nothing), (true, true, vec![]), "the first request has not come");
     let mut open = Rig::http2();
     open.stream(0.0, 1);
     open.in_flight.clear();
-    assert_eq!(asked(open, Pending::Nothing), no, "an answer is not written");
+    assert_eq!(asked(open, Pending::Nothing), no, "a response is not written");
 }
 
 #[test]
-fn its_end_waits_for_a_client_that_may_still_be_sending() {
+fn a_connection_lingers_for_a_client_that_may_still_be_sending() {
     use Pending::{End, Nothing, Part, Something};
     let lingers = |rig: &Rig| [Nothing, Something, Part, End].map(|arrived| rig.state.must_linger(arrived));
     let rig = Rig::http1();
     assert_eq!(lingers(&rig), [false, true, true, false]);
     rig.drain.lame_duck(secs(5.0));
-    assert_eq!(lingers(&rig), [true, true, true, false], "it did not ask for the close");
+    assert_eq!(lingers(&rig), [true, true, true, false], "the client did not ask for the close");
     rig.state.requests().set_client_closes();
     assert_eq!(lingers(&rig), [false, true, true, false]);
     for (protocol, waits) in [
@@ -243,7 +243,7 @@ fn its_end_waits_for_a_client_that_may_still_be_sending() {
     let mut upload = Rig::http1();
     upload.request(0.0, POST);
     assert!(upload.state.ends().more);
-    assert_eq!(lingers(&upload), [true, true, true, false], "the rest of its body is on its way");
+    assert_eq!(lingers(&upload), [true, true, true, false], "the rest of the body is on its way");
     upload.receive(0.0, b"cdefghi");
     assert_eq!(lingers(&upload), [false, true, true, false]);
     upload.state.on_broken();
@@ -266,7 +266,7 @@ fn the_grace_of_a_lame_duck_begins_with_the_end_of_a_handshake() {
 }
 
 #[test]
-fn the_clock_is_looked_at_once_in_a_call_and_never_runs_backwards() {
+fn the_clock_is_read_once_per_call_and_never_runs_backwards() {
     let later = Instant::now() + secs(100.0);
     let clock = Clock::new(later);
     assert!(clock.has_reached(later) && !clock.has_reached(later + secs(0.001)));
@@ -276,7 +276,7 @@ fn the_clock_is_looked_at_once_in_a_call_and_never_runs_backwards() {
 
     let clock = Clock::new(Instant::now() - secs(100.0));
     clock.next_call();
-    assert!(!clock.has_reached(Instant::now() - secs(1.0)), "it was not looked at");
+    assert!(!clock.has_reached(Instant::now() - secs(1.0)), "the clock was not read");
     let time = clock.now();
     assert!(clock.has_reached(time) && time.elapsed() < secs(50.0));
     assert_eq!(clock.now(), time);

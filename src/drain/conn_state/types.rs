@@ -1,4 +1,4 @@
-//! What a connection's state is told and what it answers.
+//! The inputs and outputs of a connection's state.
 
 use std::cell::Cell;
 use std::io::{self, ErrorKind};
@@ -8,52 +8,52 @@ use tokio::time::Instant;
 use super::super::PAUSED;
 use crate::sock_diag::Connection;
 
-/// How far the two directions have come, for the end of the connection.
+/// The state of both directions of a connection, as far as it matters to ending it.
 #[derive(Debug, Clone, Copy, Default)]
 pub(in crate::drain) struct Ends {
     /// The client has ended, or the connection is broken.
     pub(in crate::drain) received: bool,
-    /// FIN is sent.
+    /// FIN has been sent.
     pub(in crate::drain) sent: bool,
-    /// The client has begun something of which more is on its way.
+    /// The client is in the middle of a body, so more input is on its way.
     pub(in crate::drain) more: bool,
-    /// It is closed in normal times.
+    /// The connection is closed in normal mode.
     pub(in crate::drain) left: bool,
 }
 
-/// What has arrived on a connection that has nothing to read.
+/// The unread input of a connection on which the last read would block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::drain) enum Pending {
     Nothing,
-    /// The event that announces it is on its way.
+    /// Data has arrived that the runtime has not announced yet.
     Something,
-    /// The client's FIN, or the connection is broken: it has sent all that it will.
+    /// FIN has arrived, or the connection is broken: the client sends nothing more.
     End,
-    /// It was read, and cannot be understood without the rest, which may never come.
-    #[cfg_attr(not(feature = "tls"), allow(dead_code, reason = "bytes mean something one by one"))]
+    /// A part of a TLS record was read. It cannot be decrypted without the rest, which may never come.
+    #[cfg_attr(not(feature = "tls"), allow(dead_code, reason = "only TLS has records"))]
     Part,
 }
 
-/// What the socket has said when it was asked, in this moment.
+/// The answers of the socket during one call.
 #[derive(Debug, Clone, Copy, Default)]
 pub(in crate::drain) struct Seen {
     pub(in crate::drain) arrived: Option<Pending>,
-    /// What the kernel knows of it, if it says so.
+    /// The kernel's answer. `None`: not asked yet. `Some(None)`: the kernel has no answer.
     pub(in crate::drain) kernel: Option<Option<Connection>>,
 }
 
-/// What is to be done with a connection that waits.
+/// The next action for a connection that waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::drain) enum Close {
-    /// Nothing until this time, if there is one, or until something happens: then ask again.
+    /// Wait until this time, if there is one, or until something happens. Then ask again.
     Wait(Option<Instant>),
-    /// Look what has arrived, and ask again.
+    /// Check what has arrived, then ask again.
     Look,
-    /// Ask the kernel, and ask again.
+    /// Ask the kernel about the connection, then ask again.
     AskKernel,
-    /// Have hyper read again: there is something to rewind to.
+    /// Make hyper read again: there are bytes in `rewind`.
     Read,
-    /// Have hyper read the end.
+    /// Make hyper read end-of-file.
     End,
     Fail(Failure),
 }
@@ -61,11 +61,11 @@ pub(in crate::drain) enum Close {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::drain) enum Failure {
     Cut,
-    /// The rest of a body does not come.
+    /// The client stopped sending in the middle of a request body.
     Late,
-    /// The client does not answer a PING.
+    /// The client did not answer a PING.
     Gone,
-    /// The client takes nothing of its response.
+    /// The client did not read its response.
     Stalled,
 }
 
@@ -74,15 +74,15 @@ impl From<Failure> for io::Error {
         use ErrorKind::{ConnectionAborted, TimedOut};
         let (kind, why) = match failure {
             Failure::Cut => (ConnectionAborted, "cut at the end of the drain"),
-            Failure::Late => (TimedOut, "the rest of a body does not come"),
-            Failure::Gone => (TimedOut, "the client does not answer a PING"),
-            Failure::Stalled => (TimedOut, "the client takes nothing of its response"),
+            Failure::Late => (TimedOut, "body timeout: the client stopped sending its request body"),
+            Failure::Gone => (TimedOut, "the client did not answer an HTTP/2 PING"),
+            Failure::Stalled => (TimedOut, "send timeout: the client does not read its response"),
         };
         io::Error::new(kind, why)
     }
 }
 
-/// When it is to be asked again, after all is written.
+/// When to ask the state again once all output is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::drain) enum Ask {
     WhenSomethingHappens,
@@ -90,11 +90,11 @@ pub(in crate::drain) enum Ask {
     At(Instant),
 }
 
-/// The time of one call. The clock is looked at once, and only if it is needed: most calls of a request note no time, and only have to
-/// know what has passed.
+/// The time of one call. The system clock is read at most once per call, and only if needed: most calls of a request note no time, and
+/// only have to know which deadlines have passed.
 #[derive(Debug)]
 pub(in crate::drain) struct Clock {
-    /// It is not earlier than this.
+    /// The latest known time; the current time is not earlier.
     known: Cell<Instant>,
     is_exact: Cell<bool>,
 }
@@ -104,7 +104,7 @@ impl Clock {
         Clock { known: Cell::new(now), is_exact: Cell::new(true) }
     }
 
-    /// Another call begins.
+    /// Begins another call.
     pub(in crate::drain) fn next_call(&self) {
         self.is_exact.set(false);
     }
@@ -116,17 +116,17 @@ impl Clock {
         self.known.get()
     }
 
-    /// This time has come.
+    /// Notes that this time has come.
     pub(in crate::drain) fn reach(&self, time: Instant) {
         self.known.set(self.known.get().max(time));
     }
 
-    /// Whether this time is known to have come.
+    /// Returns whether this time is known to have come.
     pub(in crate::drain) fn has_reached(&self, time: Instant) -> bool {
         self.known.get() >= time
     }
 
-    /// The process did not run in between, and no client could get on meanwhile.
+    /// Returns whether so much time has passed since `deadline` that the process was not running, so no client could make progress.
     pub(in crate::drain) fn is_long_after(&self, deadline: Instant) -> bool {
         self.now() > deadline + PAUSED
     }

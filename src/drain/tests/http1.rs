@@ -1,4 +1,4 @@
-//! HTTP/1: what is sent around the beginning of the lame duck, what comes back, and when it ends.
+//! HTTP/1: input around the beginning of the lame duck, the responses, and the end of the connection.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, split};
 use tokio::time::{Instant, sleep, timeout};
@@ -9,12 +9,12 @@ use crate::{Drain, DrainOptions};
 #[derive(Debug, Clone, Copy)]
 enum Step {
     Send(&'static str),
-    /// As many bytes of no meaning as the server takes.
+    /// Sends this many meaningless bytes, as far as the server reads them.
     Flood(usize),
-    /// Sends nothing more, but reads on.
+    /// Half-closes the connection, but continues to read.
     Fin,
     After(u64),
-    /// With this many seconds of grace.
+    /// Begins the lame duck with this many seconds of grace.
     LameDuck(u64),
     Normal,
     Cut,
@@ -22,22 +22,22 @@ enum Step {
 
 use Step::{After, Cut, Fin, Flood, LameDuck, Normal, Send};
 
-/// When, in seconds, the client has read the end, and when the connection is no longer open_guard. A client goes once it has
-/// read the end, but not before its last step.
+/// When, in seconds, the client has read the end, and when the connection is no longer counted as open. A client closes its
+/// connection once it has read the end, but not before its last step.
 #[derive(Debug, PartialEq)]
 struct Ends(u64, u64);
 
-/// A response that leaves the connection open.
+/// Returns a response that leaves the connection open.
 fn kept(body: &str) -> String {
     format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len())
 }
 
-/// A response after which the connection is closed.
+/// Returns a response after which the connection is closed.
 fn last(body: &str) -> String {
     format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}", body.len())
 }
 
-/// A response to a client of HTTP/1.0.
+/// Returns a response to an HTTP/1.0 client.
 fn http10(connection: &str, body: &str) -> String {
     format!("HTTP/1.0 200 OK\r\nconnection: {connection}\r\ncontent-length: {}\r\n\r\n{body}", body.len())
 }
@@ -71,13 +71,13 @@ const HTTP10_TO_CLOSES: &str = "GET /closes HTTP/1.0\r\nconnection: keep-alive\r
 const CONTINUE: &str = "HTTP/1.1 100 Continue\r\n\r\n";
 const SWITCHED: &str = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: upgrade\r\n\r\n";
 
-/// Name, steps, what comes back (without `date`), and when it ends.
+/// The rows: name, steps, responses (without `date`), and the times of the end.
 #[rustfmt::skip]
 fn table() -> Vec<(&'static str, Vec<Step>, String, Ends)> {
     vec![
         ("nothing is sent", vec![LameDuck(5)], String::new(), Ends(5, 5)),
         ("nothing is sent before or for long", vec![After(20), LameDuck(5)], String::new(), Ends(25, 25)),
-        ("it is accepted by a lame duck", vec![LameDuck(5), After(4), Send(GET)], last("/1"), Ends(4, 4)),
+        ("accepted by a lame duck", vec![LameDuck(5), After(4), Send(GET)], last("/1"), Ends(4, 4)),
         ("no grace at all", vec![LameDuck(0)], String::new(), Ends(0, 0)),
         ("the grace is made shorter", vec![LameDuck(30), After(2), LameDuck(5)], String::new(), Ends(5, 5)),
         ("idle after a response", vec![Send(GET), After(10), LameDuck(5)], kept("/1"), Ends(15, 15)),
@@ -88,7 +88,7 @@ fn table() -> Vec<(&'static str, Vec<Step>, String, Ends)> {
 
         ("half a head", vec![Send("GET /1 HT"), After(10), LameDuck(5)], String::new(), Ends(30, 30)),
         ("half a head to a lame duck", vec![LameDuck(5), After(4), Send("GET /1 HT")], String::new(), Ends(30, 30)),
-        ("half a head though no generation retires", vec![Send("GET /1 HT")], String::new(), Ends(30, 30)),
+        ("half a head in normal mode", vec![Send("GET /1 HT")], String::new(), Ends(30, 30)),
         ("a second head that is not completed", vec![Send(GET), After(10), Send("GET /1 HT"), After(5), LameDuck(5)],
             kept("/1"), Ends(40, 40)),
         ("a head a line at a time", vec![Send("GET /1 HTTP/1.1\r\n"), After(1), LameDuck(5), After(20),
@@ -122,7 +122,7 @@ fn table() -> Vec<(&'static str, Vec<Step>, String, Ends)> {
 
         ("a slow service", vec![Send(SLOW), After(1), LameDuck(5)], last("/slow"), Ends(8, 8)),
         ("a slow service at the cut", vec![Send(SLOW), After(1), LameDuck(5), After(3), Cut], String::new(), Ends(4, 4)),
-        ("a response whose head is sent", vec![Send(CHUNKS), After(1), LameDuck(5)], chunked(""), Ends(11, 11)),
+        ("a response with its head sent", vec![Send(CHUNKS), After(1), LameDuck(5)], chunked(""), Ends(11, 11)),
         ("half of the next, late", vec![LameDuck(5), Send(SLOW), Send("GET /1 HT"), After(20), Send("TP/1.1\r\n\r\n")],
             kept("/slow") + &last("/1"), Ends(20, 20)),
         ("half of the next to a normal server", vec![Send(SLOW), Send("GET /1 HT"), After(100)],
@@ -131,7 +131,7 @@ fn table() -> Vec<(&'static str, Vec<Step>, String, Ends)> {
             kept("/1"), Ends(106, 106)),
         ("a response in parts, and a request", vec![Send(CHUNKS), After(1), LameDuck(5), After(7), Send(GET)],
             chunked("") + &last("/1"), Ends(8, 8)),
-        ("a response in parts by a lame duck", vec![LameDuck(1), Send(CHUNKS)], chunked("connection: close\r\n"), Ends(6, 6)),
+        ("a response in parts from a lame duck", vec![LameDuck(1), Send(CHUNKS)], chunked("connection: close\r\n"), Ends(6, 6)),
 
         ("an upgraded connection", vec![Send(ECHO), After(1), LameDuck(5), After(99), Send("ping"), After(1), Cut],
             SWITCHED.to_owned() + "ping", Ends(101, 101)),
@@ -142,19 +142,19 @@ fn table() -> Vec<(&'static str, Vec<Step>, String, Ends)> {
         ("an upgraded connection that is kept beyond the cut", vec![LameDuck(5), Send(KEEP), After(1), Cut],
             SWITCHED.to_owned(), Ends(60, 60)),
 
-        ("it came back", vec![Send(GET), After(1), LameDuck(5), After(4), Normal, After(95), Send(GET), Cut],
+        ("normal mode returns", vec![Send(GET), After(1), LameDuck(5), After(4), Normal, After(95), Send(GET), Cut],
             kept("/1"), Ends(100, 100)),
-        ("it came back and answers", vec![Send(GET), After(1), LameDuck(5), After(4), Normal, After(95), Send(GET), After(50), Cut],
+        ("normal mode returns and a request is answered", vec![Send(GET), After(1), LameDuck(5), After(4), Normal, After(95), Send(GET), After(50), Cut],
             kept("/1") + &kept("/1"), Ends(150, 150)),
-        ("it came back during a request", vec![Send(SLOW), After(1), LameDuck(5), After(1), Normal, After(98), Cut],
+        ("normal mode returns during a request", vec![Send(SLOW), After(1), LameDuck(5), After(1), Normal, After(98), Cut],
             kept("/slow"), Ends(100, 100)),
-        ("it came back and retires again", vec![LameDuck(5), After(4), Normal, After(16), LameDuck(5)],
+        ("normal mode returns and the drain retires again", vec![LameDuck(5), After(4), Normal, After(16), LameDuck(5)],
             String::new(), Ends(25, 25)),
 
         ("an end behind a request", vec![Send(SLOW), Fin, After(60)], kept("/slow"), Ends(8, 8)),
         ("an end behind a request to a lame duck", vec![LameDuck(5), Send(SLOW), After(1), Fin, After(60)],
             last("/slow"), Ends(8, 8)),
-        ("an end behind a response whose head is sent", vec![Send(CHUNKS), After(1), Fin, After(60)], chunked(""), Ends(6, 6)),
+        ("an end behind a response with its head sent", vec![Send(CHUNKS), After(1), Fin, After(60)], chunked(""), Ends(6, 6)),
         ("an end behind three requests", vec![Send(SLOW_AND_TWO), Fin, After(60)],
             kept("/slow") + &kept("/1") + &kept("/2"), Ends(8, 8)),
         ("an end behind half a head", vec![Send(SLOW), Send("GET /1 HT"), Fin, After(60)], kept("/slow"), Ends(8, 8)),
@@ -166,7 +166,7 @@ fn table() -> Vec<(&'static str, Vec<Step>, String, Ends)> {
         ("an end in the middle of an upload in chunks", vec![Send(CHUNKED_UPLOAD), After(1), Fin, After(60)],
             kept("/upload broken"), Ends(1, 1)),
         ("an end when nothing is in flight", vec![Send(GET), After(1), Fin, After(60)], kept("/1"), Ends(1, 1)),
-        ("an end behind a request that gets nowhere", vec![Send(HOURS), After(1), Fin, After(60)], String::new(), Ends(31, 31)),
+        ("an end behind a request without progress", vec![Send(HOURS), After(1), Fin, After(60)], String::new(), Ends(31, 31)),
         ("an end behind a request at the cut", vec![Send(HOURS), After(1), Fin, After(4), Cut], String::new(), Ends(5, 5)),
 
         ("a request behind a body to a lame duck", vec![LameDuck(5), Send(UPLOAD_AND_GET)],
@@ -192,9 +192,9 @@ fn table() -> Vec<(&'static str, Vec<Step>, String, Ends)> {
         ("a client that stays without a request", vec![LameDuck(5), After(60)], String::new(), Ends(5, 7)),
         ("a client that stays and sends", vec![LameDuck(5), Send(SLOW), After(9), Send("?"), After(60)],
             last("/slow"), Ends(8, 14)),
-        ("a client that sends no end", vec![LameDuck(5), Send(GET), After(1), Flood(60 << 20), After(60)],
+        ("a client that keeps sending", vec![LameDuck(5), Send(GET), After(1), Flood(60 << 20), After(60)],
             last("/1"), Ends(0, 6)),
-        ("a client that sends no end behind a body", vec![LameDuck(5), Send(UPLOAD), Send("abcd"), Flood(60 << 20), After(60)],
+        ("a client that keeps sending behind a body", vec![LameDuck(5), Send(UPLOAD), Send("abcd"), Flood(60 << 20), After(60)],
             kept("/upload abcd") + "HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n", Ends(0, 5)),
         ("a client that asks for the close", vec![LameDuck(5), Send(CLOSE), After(60)], last("/1"), Ends(0, 0)),
         ("a client that asks for the close of a normal server", vec![Send(CLOSE), After(60)], last("/1"), Ends(0, 0)),
@@ -203,7 +203,7 @@ fn table() -> Vec<(&'static str, Vec<Step>, String, Ends)> {
     ]
 }
 
-/// What came back, and when it ended.
+/// Runs the steps. Returns the responses and the times of the end.
 async fn run(steps: &[Step]) -> (String, Ends) {
     let began = Instant::now();
     let drain = Drain::with_options(
@@ -222,7 +222,7 @@ async fn run(steps: &[Step]) -> (String, Ends) {
         };
         let writes = async {
             for step in steps {
-                // It fails if the server has gone, as some rows want it.
+                // A write fails if the server has closed the connection, as it does in some rows.
                 match *step {
                     Send(text) => drop(writer.write_all(text.as_bytes()).await),
                     Flood(n) => drop(writer.write_all(&vec![b'?'; n]).await),
@@ -246,7 +246,7 @@ async fn run(steps: &[Step]) -> (String, Ends) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_http1_connection_ends_when_nothing_can_be_lost_by_it() {
+async fn every_http1_connection_ends_when_no_request_can_be_lost() {
     let mut failed = Vec::new();
     for (name, steps, response, ends) in table() {
         let (actual, actual_ends) = run(&steps).await;
@@ -260,13 +260,13 @@ async fn every_http1_connection_ends_when_nothing_can_be_lost_by_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_end_that_comes_while_the_rest_of_an_answer_is_written_waits_for_it() {
+async fn a_half_close_while_the_rest_of_a_response_is_written_waits_for_it() {
     let drain = Drain::with_options(DrainOptions::default().half_close_timeout(secs(30)));
     let mut client = connect(&drain);
-    client.write_all(b"GET /large HTTP/1.1\r\n\r\n").await.expect("it is read");
-    // All of it is with hyper by then, and the pipe is full.
+    client.write_all(b"GET /large HTTP/1.1\r\n\r\n").await.expect("the server reads");
+    // hyper has the whole response by then, and the pipe is full.
     sleep(secs(1)).await;
-    client.shutdown().await.expect("it is open");
+    client.shutdown().await.expect("a pipe has no errors");
     sleep(secs(1)).await;
     let mut all = String::new();
     client.read_to_string(&mut all).await.expect("a pipe has no errors");

@@ -1,4 +1,4 @@
-//! HTTP/2: what a client asks around the beginning of the lame duck, what it gets, and when it ends. The wire is slow, so
+//! HTTP/2: requests around the beginning of the lame duck, the responses, and the end of the connection. The wire is slow, so
 //! a GOAWAY can be on its way.
 
 use std::time::Duration;
@@ -13,14 +13,14 @@ use tokio::time::{Instant, sleep, timeout};
 use super::{rounded, secs};
 use crate::Drain;
 
-/// One way.
+/// The delay of the wire in each direction.
 const LATENCY: Duration = Duration::from_millis(40);
 
 pub(super) struct Client {
     sender: SendRequest<Bytes>,
 }
 
-/// An HTTP/2 client at the other end of a wire that passes `chunk` bytes per `latency`.
+/// Returns an HTTP/2 client at the other end of a wire that passes `chunk` bytes per `latency`.
 pub(super) async fn connect(drain: &Drain, chunk: usize, latency: Duration) -> Client {
     let (near, far) = duplex(64 * 1024);
     let (from_client, to_client) = split(far);
@@ -49,7 +49,7 @@ async fn wire(
 }
 
 impl Client {
-    /// Returns the body of the response, or why there is none.
+    /// Sends a request. Returns the body of the response, or the error.
     pub(super) fn get(&mut self, path: &str) -> JoinHandle<String> {
         let request = Request::get(format!("http://host{path}")).body(()).expect("a valid request");
         let sent = self.sender.send_request(request, true);
@@ -82,7 +82,7 @@ const ALL: usize = usize::MAX;
 const CUT: &str = "stream closed because of a broken pipe";
 const REFUSED: &str = "connection error received: not a result of an error";
 
-/// Name, bytes at a time, steps, what the requests get in order, and when the connection ends in seconds.
+/// Name, bytes at a time, steps, the results of the requests in order, and when the connection ends, in seconds.
 type Row = (&'static str, usize, Vec<Step>, Vec<&'static str>, u64);
 
 #[rustfmt::skip]
@@ -90,7 +90,7 @@ fn table() -> Vec<Row> {
     vec![
         ("idle", ALL, vec![After(10), LameDuck(30)], vec![], 10),
         ("idle after a response", ALL, vec![Get("/1"), After(10), LameDuck(30)], vec!["/1"], 10),
-        ("it is accepted by a lame duck", ALL, vec![LameDuck(30), After(1)], vec![], 0),
+        ("accepted by a lame duck", ALL, vec![LameDuck(30), After(1)], vec![], 0),
         ("a stream in flight", ALL, vec![Get("/slow"), After(4), LameDuck(0)], vec!["/slow"], 8),
         ("a response in parts", ALL, vec![Get("/chunks"), After(3), LameDuck(0)], vec!["abc"], 6),
         ("streams of all kinds", ALL, vec![Get("/1"), Get("/chunks"), Get("/slow"), After(5), LameDuck(0)],
@@ -107,12 +107,12 @@ fn table() -> Vec<Row> {
         ("a byte at a time", 1, vec![Get("/1"), After(30), LameDuck(0)], vec!["/1"], 31),
         ("a byte at a time to a lame duck", 1, vec![LameDuck(30), Get("/1")], vec!["/1"], 4),
         ("a stream at the cut", ALL, vec![Get("/slow"), After(1), LameDuck(0), After(1), Cut], vec![CUT], 2),
-        ("it came back before anything was told", ALL,
+        ("normal mode returns before GOAWAY was sent", ALL,
             vec![After(1), LameDuck(30), Normal, After(20), Get("/1"), After(1), Cut], vec!["/1"], 22),
     ]
 }
 
-/// What the requests got, and when the connection was gone.
+/// Runs the steps. Returns the results of the requests, and when the connection was gone.
 async fn run(chunk: usize, steps: &[Step]) -> (Vec<String>, u64) {
     let drain = Drain::new();
     let began = Instant::now();
@@ -142,7 +142,7 @@ async fn run(chunk: usize, steps: &[Step]) -> (Vec<String>, u64) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_http2_connection_says_goaway_and_ends_with_its_last_stream() {
+async fn every_http2_connection_gets_goaway_and_ends_with_its_last_stream() {
     let mut failed = Vec::new();
     for (name, chunk, steps, bodies, end) in table() {
         let (actual, actual_end) = run(chunk, &steps).await;
@@ -153,17 +153,18 @@ async fn every_http2_connection_says_goaway_and_ends_with_its_last_stream() {
     assert!(failed.is_empty(), "{} failed:\n{}", failed.len(), failed.join("\n"));
 }
 
-/// Preface, an empty SETTINGS, and a GET of `/slow` as stream 1.
+/// The preface and an empty SETTINGS.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+/// A GET of `/slow` as stream 1.
 const HEADERS: &[u8] = b"\0\0\x09\x01\x05\0\0\0\x01\x82\x86\x04\x05/slow";
-/// How its frame begins: length and type.
+/// The beginning of a GOAWAY frame: length and type.
 const GOAWAY: &[u8] = b"\0\0\x08\x07";
 
 #[tokio::test(start_paused = true)]
-async fn a_peer_that_acknowledges_nothing_is_not_waited_for_longer_than_5_seconds() {
+async fn a_peer_that_acknowledges_nothing_is_waited_for_at_most_5_seconds() {
     let half = &PREFACE[..9];
     let with_stream = [PREFACE, HEADERS].concat();
-    // Name, what it sends, after how many seconds it becomes a lame duck, when it ends, whether there is a response.
+    // Name, input, when the lame duck begins in seconds, when the connection ends, and whether there is a response.
     let table: [(_, &[u8], _, _, _); 5] = [
         ("never a preface", b"", 10, 12, false),
         ("half a preface", half, 10, 30, false),

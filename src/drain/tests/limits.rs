@@ -1,5 +1,5 @@
-//! Normal times: how long a client may keep a connection that gets nowhere, and who makes room for whom. A time of the paused
-//! clock is exact, so "closed by then" also means "and not before".
+//! Normal mode: the timeouts of connections that make no progress, and the order of eviction. The paused clock is exact, so
+//! "closed by then" also means "not before".
 
 use std::task::Poll;
 
@@ -12,7 +12,7 @@ use super::*;
 
 const GET: &str = "GET /1 HTTP/1.1\r\n\r\n";
 
-/// A row of the table for one connection of HTTP/1.
+/// A test of one connection: name, steps, and when it is closed, in seconds.
 type Row = (&'static str, Vec<Step>, u64);
 
 enum Step {
@@ -51,12 +51,12 @@ fn table() -> Vec<Row> {
             vec![Send("POST /upload HTTP/1.1\r\ncontent-length: 9\r\n\r\nab"), Repeat("c", 50, 3)],
             210,
         ),
-        ("a request that takes its time", vec![Send("GET /hours HTTP/1.1\r\n\r\n")], 7275),
+        ("a slow request", vec![Send("GET /hours HTTP/1.1\r\n\r\n")], 7275),
     ]
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_connection_that_gets_nowhere_is_closed_in_time_and_not_before() {
+async fn every_connection_without_progress_is_closed_in_time_and_not_before() {
     let mut failed = vec![];
     for (name, steps, expected) in table() {
         let (drain, began) = (Drain::new(), Instant::now());
@@ -74,7 +74,7 @@ async fn every_connection_that_gets_nowhere_is_closed_in_time_and_not_before() {
                     }
                 }
             }
-            // It is the server that ends it.
+            // The client never ends the connection; the server does.
             std::future::pending::<()>().await;
             drop(writer);
         });
@@ -95,32 +95,32 @@ async fn zero_is_no_limit() {
     let drain = Drain::with_options(options.send_timeout(zero).http2_ping_interval(zero));
     let mut silent = connect(&drain);
     let mut idle = connect(&drain);
-    idle.write_all(GET.as_bytes()).await.expect("it is read");
+    idle.write_all(GET.as_bytes()).await.expect("the server reads");
     let mut unread = connect(&drain);
-    unread.write_all(b"GET /large HTTP/1.1\r\n\r\n").await.expect("it is read");
+    unread.write_all(b"GET /large HTTP/1.1\r\n\r\n").await.expect("the server reads");
     sleep(secs(100_000)).await;
     assert_eq!(drain.open(), 3);
     for client in [&mut silent, &mut idle] {
-        client.write_all(GET.as_bytes()).await.expect("it is read");
+        client.write_all(GET.as_bytes()).await.expect("the server reads");
     }
     let mut answer = [0; 16];
-    assert!(unread.read(&mut answer).await.expect("it goes on") > 0);
+    assert!(unread.read(&mut answer).await.expect("still open") > 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_response_that_nobody_reads_ends_and_one_that_is_read_slowly_does_not() {
+async fn a_response_that_is_not_read_ends_and_one_that_is_read_slowly_does_not() {
     let (drain, began) = (Drain::new(), Instant::now());
     let mut client = connect(&drain);
-    client.write_all(b"GET /large HTTP/1.1\r\n\r\n").await.expect("it is read");
+    client.write_all(b"GET /large HTTP/1.1\r\n\r\n").await.expect("the server reads");
     drain.empty().await;
     assert_eq!(rounded(began), 60);
     let mut client = connect(&drain);
-    client.write_all(b"GET /large HTTP/1.1\r\nconnection: close\r\n\r\n").await.expect("it is read");
+    client.write_all(b"GET /large HTTP/1.1\r\nconnection: close\r\n\r\n").await.expect("the server reads");
     let mut all = 0;
     let mut some = [0; 4096];
     loop {
         sleep(secs(50)).await;
-        match client.read(&mut some).await.expect("it goes on") {
+        match client.read(&mut some).await.expect("still open") {
             0 => break,
             n => all += n,
         }
@@ -128,7 +128,7 @@ async fn a_response_that_nobody_reads_ends_and_one_that_is_read_slowly_does_not(
     assert!(all > 100_000);
 }
 
-/// A client of HTTP/2 that gives each stream so large a window, and its connection.
+/// Returns an HTTP/2 client that gives each stream a window of this size, and the task of its connection.
 async fn http2(drain: &Drain, window: u32) -> (h2::client::SendRequest<Bytes>, JoinHandle<()>) {
     let mut builder = h2::client::Builder::new();
     builder.initial_window_size(window);
@@ -143,7 +143,7 @@ async fn get(sender: &mut h2::client::SendRequest<Bytes>, path: &str) -> RecvStr
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_nobody_reads_is_reset_and_the_others_live_on() {
+async fn a_stream_that_is_not_read_is_reset_and_the_others_stay_open() {
     let drain = Drain::new();
     let (mut sender, _conn) = http2(&drain, 1).await;
     let began = Instant::now();
@@ -153,11 +153,11 @@ async fn a_stream_that_nobody_reads_is_reset_and_the_others_live_on() {
     let error = stuck.data().await.expect("not the end").expect_err("it is reset");
     assert!(error.is_reset(), "{error}");
     assert_eq!(rounded(began), 60);
-    // A client that takes a little now and then gets on.
+    // A client that reads a little now and then makes progress.
     let mut slow = get(&mut sender, "/chunks").await;
     let mut all = 0;
     while let Some(data) = slow.data().await {
-        let data = data.expect("it goes on");
+        let data = data.expect("the stream is not reset");
         all += data.len();
         sleep(secs(40)).await;
         slow.flow_control().release_capacity(data.len()).expect("it was received");
@@ -166,18 +166,18 @@ async fn a_stream_that_nobody_reads_is_reset_and_the_others_live_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_left_of_a_response_in_h2_does_not_keep_its_connection() {
+async fn the_rest_of_a_response_in_h2_does_not_keep_its_connection_open() {
     let drain = Drain::new();
     let (mut sender, conn) = http2(&drain, 1).await;
     let began = Instant::now();
-    // All of its body is with h2 after the first byte.
+    // h2 has the whole body after the first byte.
     let _stuck = get(&mut sender, "/123456").await;
     conn.await.expect("no panic");
     assert_eq!(rounded(began), 60);
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_idle_connection_of_http2_gets_goaway_and_one_that_waits_does_not() {
+async fn an_idle_http2_connection_gets_goaway_and_one_with_a_request_in_flight_does_not() {
     let drain = Drain::new();
     let (mut sender, conn) = http2(&drain, 1000).await;
     let began = Instant::now();
@@ -189,19 +189,19 @@ async fn an_idle_connection_of_http2_gets_goaway_and_one_that_waits_does_not() {
     assert_eq!(rounded(began), 7275);
     let ended = std::future::poll_fn(|cx| match sender.poll_ready(cx) {
         Poll::Ready(ready) => Poll::Ready(ready.expect_err("it is closed")),
-        Poll::Pending => panic!("it is open"),
+        Poll::Pending => panic!("still open"),
     });
     assert!(ended.await.is_go_away());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_of_http2_that_does_not_answer_a_ping_is_gone() {
+async fn an_http2_client_that_does_not_answer_a_ping_is_gone() {
     let (drain, began) = (Drain::new(), Instant::now());
     let mut client = connect(&drain);
     // The preface, empty SETTINGS, and GET /hours: indexed fields of HPACK and one path.
     let head = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0\
                  \0\0\x0a\x01\x05\0\0\0\x01\x82\x86\x04\x06/hours";
-    client.write_all(head).await.expect("it is read");
+    client.write_all(head).await.expect("the server reads");
     drain.empty().await;
     assert_eq!(rounded(began), 80);
     let mut all = vec![];
@@ -217,11 +217,11 @@ async fn a_quiet_tunnel_over_http2_stays_open() {
     let (response, mut to_server) = sender.send_request(request, false).expect("the connection is open");
     let mut from_server = response.await.expect("a head").into_body();
     sleep(secs(3600)).await;
-    to_server.send_data(Bytes::from_static(b"still there?"), false).expect("it is open");
-    assert_eq!(from_server.data().await.expect("not the end").expect("it is open"), "still there?");
+    to_server.send_data(Bytes::from_static(b"still there?"), false).expect("still open");
+    assert_eq!(from_server.data().await.expect("not the end").expect("still open"), "still there?");
 }
 
-/// A connection in a room of its own size, if there is room.
+/// Connects through a slot of the pool, and returns the client if there is one within 5 s.
 async fn enter(drain: &Drain, pool: Pool) -> Option<DuplexStream> {
     let slot: Slot = timeout(secs(5), drain.slot(pool)).await.ok()?;
     let (client, server) = duplex(16 * 1024);
@@ -243,22 +243,22 @@ async fn is_open(client: &mut DuplexStream) -> bool {
 }
 
 #[tokio::test(start_paused = true)]
-async fn room_is_made_by_the_silent_then_the_incomplete_then_the_idle_and_never_by_the_busy() {
+async fn silent_connections_are_evicted_first_then_incomplete_then_idle_and_never_busy_ones() {
     let drain = Drain::with_limit(5, DrainOptions::default());
     let mut clients = vec![];
     for text in ["GET /hours HTTP/1.1\r\n\r\n", GET, GET, "GET / HT", ""] {
         let mut client = enter(&drain, Pool::Public).await.expect("there is room");
-        client.write_all(text.as_bytes()).await.expect("it is read");
+        client.write_all(text.as_bytes()).await.expect("the server reads");
         clients.push(client);
         sleep(Duration::from_millis(10)).await;
     }
-    // One that came a moment ago makes no room.
+    // A connection that has just been accepted is not evicted.
     assert!(timeout(Duration::from_millis(50), drain.wait_for_slot(Pool::Public)).await.is_err());
     sleep(secs(2)).await;
     let mut order = vec![];
     for _ in 0..4 {
         let mut client = enter(&drain, Pool::Public).await.expect("room is made");
-        client.write_all(b"GET /hours HTTP/1.1\r\n\r\n").await.expect("it is read");
+        client.write_all(b"GET /hours HTTP/1.1\r\n\r\n").await.expect("the server reads");
         clients.push(client);
         for (number, client) in clients.iter_mut().enumerate().take(5) {
             if !order.contains(&number) && !is_open(client).await {
@@ -269,15 +269,15 @@ async fn room_is_made_by_the_silent_then_the_incomplete_then_the_idle_and_never_
     }
     assert_eq!(order, [4, 3, 1, 2]);
     assert!(enter(&drain, Pool::Public).await.is_none(), "all are busy");
-    assert!(enter(&drain, Pool::Reserved).await.is_some(), "there is room for those who operate it");
+    assert!(enter(&drain, Pool::Reserved).await.is_some(), "the reserved pool has room");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_of_http2_makes_room_with_goaway() {
+async fn an_evicted_http2_connection_gets_goaway() {
     let drain = Drain::with_limit(1, DrainOptions::default());
     let mut client = enter(&drain, Pool::Public).await.expect("there is room");
     let head = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0\0\0\x0a\x01\x05\0\0\0\x01\x82\x86\x04\x06/23456";
-    client.write_all(head).await.expect("it is read");
+    client.write_all(head).await.expect("the server reads");
     sleep(secs(2)).await;
     assert!(enter(&drain, Pool::Public).await.is_some());
     let mut all = vec![];
@@ -287,38 +287,38 @@ async fn a_connection_of_http2_makes_room_with_goaway() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn headers_without_an_end_make_room_and_a_response_that_is_not_read_does_not() {
+async fn incomplete_headers_are_evicted_and_a_response_that_is_not_read_is_not() {
     let head = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
     let drain = Drain::with_limit(2, DrainOptions::default());
-    // A window of one byte, and a request; the response has more.
+    // A window of one byte, and a request for a longer response.
     let stuck = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\x06\x04\0\0\0\0\0\0\x04\0\0\0\x01\
                   \0\0\x0a\x01\x05\0\0\0\x01\x82\x86\x04\x06/23456";
     let mut busy = enter(&drain, Pool::Public).await.expect("there is room");
-    busy.write_all(stuck).await.expect("it is read");
+    busy.write_all(stuck).await.expect("the server reads");
     let mut unfinished = enter(&drain, Pool::Public).await.expect("there is room");
     unfinished
         .write_all(&[&head[..], b"\0\0\x02\x01\x01\0\0\0\x01\x82\x86"].concat())
         .await
-        .expect("it is read");
+        .expect("the server reads");
     sleep(secs(2)).await;
     let mut third = enter(&drain, Pool::Public).await.expect("room is made");
-    third.write_all(b"GET /hours HTTP/1.1\r\n\r\n").await.expect("it is read");
+    third.write_all(b"GET /hours HTTP/1.1\r\n\r\n").await.expect("the server reads");
     assert!(!is_open(&mut unfinished).await && is_open(&mut busy).await);
     assert!(enter(&drain, Pool::Public).await.is_none());
 }
 
 #[tokio::test(start_paused = true)]
-async fn connections_whose_clients_are_waited_for_lock_nobody_out() {
+async fn lingering_connections_do_not_block_new_ones() {
     let drain = Drain::with_limit(1, DrainOptions::default());
     let mut clients = vec![];
     for number in 0..40 {
         let began = Instant::now();
         let mut client = enter(&drain, Pool::Public).await.expect("room is made");
         let waited = began.elapsed();
-        // 16 are waited for without a place, and the 17th has one.
+        // 16 linger without a slot, and the 17th keeps its slot.
         assert!(waited < Duration::from_millis(if number < 17 { 20 } else { 150 }), "{number}: {waited:?}");
-        // It is answered before it has sent its body, and sends no more.
-        client.write_all(b"POST /1 HTTP/1.1\r\ncontent-length: 9\r\n\r\nab").await.expect("it is read");
+        // The client is answered before it has sent its body, and sends no more of it.
+        client.write_all(b"POST /1 HTTP/1.1\r\ncontent-length: 9\r\n\r\nab").await.expect("the server reads");
         let mut answer = vec![];
         client.read_to_end(&mut answer).await.expect("it is answered");
         assert!(answer.starts_with(b"HTTP/1.1 200"));

@@ -1,5 +1,5 @@
-//! The drain on real sockets, with TLS and without. What the kernel has received and tokio has not seen is made by hand: the
-//! connection is polled, and the request sent, without the runtime asking the kernel in between.
+//! Tests the drain on real sockets, with and without TLS. They create data that the kernel has received and tokio has not seen:
+//! a test sends the request and polls the connection while the runtime has no chance to ask the kernel in between.
 
 use std::convert::Infallible;
 use std::os::fd::{AsFd, OwnedFd};
@@ -33,10 +33,11 @@ struct Pair {
     drain: Drain,
     client: Box<dyn Stream>,
     serving: Pin<Box<dyn Future<Output = Result<(), BoxError>>>>,
-    /// The server's, for asking the kernel.
+    /// A copy of the server's socket, for asking the kernel.
     socket: OwnedFd,
-    /// A request for `/wait` has come, and may be answered.
+    /// Notified when a request for `/wait` has come.
     begun: Arc<Notify>,
+    /// Lets that request be answered.
     go: Arc<Notify>,
 }
 
@@ -82,11 +83,11 @@ impl Pair {
 
     async fn ask(&mut self, path: &str) {
         let head = format!("GET {path} HTTP/1.1\r\n\r\n");
-        self.client.write_all(head.as_bytes()).await.expect("it is open");
-        self.client.flush().await.expect("it is open");
+        self.client.write_all(head.as_bytes()).await.expect("still open");
+        self.client.flush().await.expect("still open");
     }
 
-    /// The same, but the runtime has no turn, and the kernel has received it.
+    /// Sends a request, and waits until the kernel has received it, without a turn of the runtime.
     fn ask_unseen(&mut self, path: &str) {
         self.ask(path).now_or_never().expect("there is room");
         self.wait_in_kernel();
@@ -95,19 +96,19 @@ impl Pair {
     fn wait_in_kernel(&self) {
         let mut readable = [PollFd::new(&self.socket, PollFlags::IN)];
         let patience = Timespec { tv_sec: 20, tv_nsec: 0 };
-        assert_eq!(poll(&mut readable, Some(&patience)), Ok(1), "it has not arrived");
+        assert_eq!(poll(&mut readable, Some(&patience)), Ok(1), "the input has not arrived");
     }
 
-    /// Lets the runtime see what was sent.
+    /// Lets the runtime see the input.
     async fn arrive(&mut self) {
         let _ = timeout(Duration::from_millis(50), &mut self.serving).await;
     }
 
     fn poll_by_hand(&mut self) {
-        assert!(self.serving.as_mut().now_or_never().is_none(), "it has ended");
+        assert!(self.serving.as_mut().now_or_never().is_none(), "the connection has ended");
     }
 
-    /// The answers that still come, each as its path and whether the connection is to be closed after it.
+    /// Returns the remaining responses: the path of each, and whether it says that the connection will be closed.
     async fn rest(self) -> Vec<(String, bool)> {
         let Pair { mut client, serving, socket, .. } = self;
         drop(socket);
@@ -129,7 +130,7 @@ impl Pair {
 }
 
 #[tokio::test]
-async fn a_request_that_only_the_kernel_has_seen_when_the_grace_is_over_is_answered() {
+async fn a_request_that_only_the_kernel_has_seen_at_the_end_of_the_grace_is_answered() {
     for has_asked in [false, true] {
         for (kind, mut pair) in of_both_kinds().await {
             if has_asked {
@@ -137,13 +138,13 @@ async fn a_request_that_only_the_kernel_has_seen_when_the_grace_is_over_is_answe
                 let mut answer = [0; 512];
                 tokio::select! {
                     read = pair.client.read(&mut answer) => assert!(read.expect("an answer") > 0),
-                    served = &mut pair.serving => panic!("it has ended: {served:?}"),
+                    served = &mut pair.serving => panic!("serving has ended: {served:?}"),
                 }
             }
             pause();
             pair.drain.lame_duck(secs(5));
             pair.poll_by_hand();
-            // The timer expires, and is not looked at yet.
+            // The timer expires, but has not been polled yet.
             sleep(secs(6)).await;
             pair.ask_unseen("/1");
             pair.poll_by_hand();
@@ -159,7 +160,7 @@ async fn a_request_that_only_the_kernel_has_seen_behind_one_in_flight_is_answere
         pair.ask("/wait").await;
         tokio::select! {
             () = pair.begun.notified() => {}
-            served = &mut pair.serving => panic!("it has ended: {served:?}"),
+            served = &mut pair.serving => panic!("serving has ended: {served:?}"),
         }
         pair.drain.lame_duck(secs(60));
         pair.poll_by_hand();
@@ -171,22 +172,22 @@ async fn a_request_that_only_the_kernel_has_seen_behind_one_in_flight_is_answere
 }
 
 #[tokio::test]
-async fn what_a_client_sends_behind_its_last_request_resets_nothing() {
+async fn input_behind_the_last_request_does_not_reset_the_connection() {
     let mut pair = plain().await;
-    pair.client.write_all(b"GET /wait HTTP/1.1\r\nconnection: close\r\n\r\n").await.expect("it is open");
+    pair.client.write_all(b"GET /wait HTTP/1.1\r\nconnection: close\r\n\r\n").await.expect("still open");
     tokio::select! {
         () = pair.begun.notified() => {}
-        served = &mut pair.serving => panic!("it has ended: {served:?}"),
+        served = &mut pair.serving => panic!("serving has ended: {served:?}"),
     }
-    // More than hyper reads while it answers, so that some is unread when the connection ends.
-    pair.client.write_all(&[b'x'; 40_000]).now_or_never().expect("there is room").expect("it is open");
+    // More input than hyper reads while it answers, so that some is unread when the connection ends.
+    pair.client.write_all(&[b'x'; 40_000]).now_or_never().expect("there is room").expect("still open");
     pair.go.notify_one();
     let Pair { mut client, serving, socket, .. } = pair;
     drop(socket);
     let read = async move {
         let mut all = String::new();
         client.read_to_string(&mut all).await.expect("closed properly");
-        // On loopback FIN comes before RST, which destroys what a slower client has not read; this shows it all the same.
+        // RST would destroy data that a slower client has not read. On loopback FIN comes first, so only this write shows the RST.
         client.write_all(b"x").await.expect("not reset");
         all
     };
@@ -196,18 +197,18 @@ async fn what_a_client_sends_behind_its_last_request_resets_nothing() {
 }
 
 #[tokio::test]
-async fn a_head_that_was_completed_in_time_is_answered_however_late_it_is_read() {
-    // The time of the first head begins with its connection.
+async fn a_head_that_was_completed_in_time_is_answered_even_if_it_is_read_late() {
+    // The timeout of the first head begins at accept.
     for number in 0..2 {
         let (kind, mut pair) = of_both_kinds().await.into_iter().nth(number).expect("two");
-        pair.client.write_all(b"GET /1 HT").await.expect("it is open");
-        pair.client.flush().await.expect("it is open");
+        pair.client.write_all(b"GET /1 HT").await.expect("still open");
+        pair.client.flush().await.expect("still open");
         pair.arrive().await;
         pair.poll_by_hand();
         pause();
         sleep(secs(31)).await;
-        pair.client.write_all(b"TP/1.1\r\n\r\n").now_or_never().expect("there is room").expect("it is open");
-        pair.client.flush().now_or_never().expect("there is room").expect("it is open");
+        pair.client.write_all(b"TP/1.1\r\n\r\n").now_or_never().expect("there is room").expect("still open");
+        pair.client.flush().now_or_never().expect("there is room").expect("still open");
         pair.wait_in_kernel();
         pair.poll_by_hand();
         resume();
@@ -217,24 +218,24 @@ async fn a_head_that_was_completed_in_time_is_answered_however_late_it_is_read()
 }
 
 #[tokio::test]
-async fn a_client_that_sends_a_byte_now_and_then_meets_the_limit_of_a_head() {
+async fn a_client_that_sends_a_byte_now_and_then_exceeds_the_header_timeout() {
     let mut pair = plain().await;
-    pair.client.write_all(b"GET /1 HT").await.expect("it is open");
+    pair.client.write_all(b"GET /1 HT").await.expect("still open");
     pair.arrive().await;
     pair.poll_by_hand();
     pause();
     sleep(secs(31)).await;
-    pair.client.write_all(b"T").now_or_never().expect("there is room").expect("it is open");
+    pair.client.write_all(b"T").now_or_never().expect("there is room").expect("still open");
     pair.wait_in_kernel();
     pair.poll_by_hand();
     resume();
     assert_eq!(pair.rest().await, []);
 }
 
-/// Writes `goodbye`, ends the connection, and has the client send on before it reads.
+/// Has the client send before and after `end`, which writes `goodbye` and ends the connection. Returns what the client reads.
 async fn reads_after_sending(client: TcpStream, end: impl Future<Output = ()>) -> String {
     let mut client = client;
-    client.write_all(&[b'x'; 10_000]).await.expect("it is open");
+    client.write_all(&[b'x'; 10_000]).await.expect("still open");
     end.await;
     for _ in 0..20 {
         client.write_all(&[b'x'; 1000]).await.expect("not reset");
@@ -246,15 +247,15 @@ async fn reads_after_sending(client: TcpStream, end: impl Future<Output = ()>) -
 }
 
 #[tokio::test]
-async fn a_client_that_sends_on_reads_all_that_was_written_before_the_connection_was_shut_down_or_dropped() {
+async fn a_client_that_keeps_sending_reads_all_output_of_a_connection_that_is_shut_down_or_dropped() {
     for shuts_down in [true, false] {
         let drain = Drain::new();
         let (client, mut conn, socket) = connect(&drain).await;
         drop(socket);
         let end = async {
-            conn.write_all(b"goodbye").await.expect("it is open");
+            conn.write_all(b"goodbye").await.expect("still open");
             if shuts_down {
-                conn.shutdown().await.expect("it is open");
+                conn.shutdown().await.expect("still open");
             }
             drop(conn);
         };
@@ -264,21 +265,21 @@ async fn a_client_that_sends_on_reads_all_that_was_written_before_the_connection
 }
 
 #[tokio::test]
-async fn what_a_program_reads_after_its_shutdown_is_not_taken_from_it() {
+async fn a_program_can_read_after_its_shutdown() {
     let drain = Drain::new();
     let (mut client, mut conn, socket) = connect(&drain).await;
     drop(socket);
-    conn.shutdown().await.expect("it is open");
+    conn.shutdown().await.expect("still open");
     assert_eq!(client.read(&mut [0; 1]).await.expect("closed properly"), 0);
-    client.write_all(b"still here").await.expect("it is open");
-    client.shutdown().await.expect("it is open");
+    client.write_all(b"still here").await.expect("still open");
+    client.shutdown().await.expect("still open");
     let mut all = String::new();
     conn.read_to_string(&mut all).await.expect("closed properly");
     assert_eq!(all, "still here");
 }
 
 #[tokio::test]
-async fn an_http2_client_that_sends_on_reads_the_last_goaway() {
+async fn an_http2_client_that_keeps_sending_reads_the_last_goaway() {
     const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0\0\0\0\x04\x01\0\0\0\0";
     let drain = Drain::new();
     let (mut client, conn, socket) = connect(&drain).await;
@@ -286,10 +287,10 @@ async fn an_http2_client_that_sends_on_reads_the_last_goaway() {
     let service =
         service_fn(|_: Request<Incoming>| async { Ok::<_, Infallible>(Response::new(String::new())) });
     let serving = tokio::spawn(conn.serve(service));
-    client.write_all(PREFACE).await.expect("it is open");
+    client.write_all(PREFACE).await.expect("still open");
     sleep(Duration::from_millis(50)).await;
     drain.lame_duck(secs(5));
-    // It acknowledges nothing, and so is told the last stream at once.
+    // The client acknowledges nothing, so it gets the last stream at once.
     timeout(secs(20), serving).await.expect("it ends").expect("it does not panic").expect("properly");
     for _ in 0..20 {
         client.write_all(b"\0\0\x08\x06\0\0\0\0\0 a ping ").await.expect("not reset");

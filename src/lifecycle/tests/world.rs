@@ -1,4 +1,4 @@
-//! Random lives of one generation, in a world that knows what is true whatever the machine believes.
+//! Runs the state machine of one generation through random events, in a model that knows the true state of the world.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -32,13 +32,13 @@ struct World {
     child: Option<Child>,
     predecessor_listens: bool,
     we_listen: bool,
-    /// Who gets new connections.
+    /// The process that gets new connections.
     steered_to: Who,
-    /// The kernel keeps new connections from a listener that joins.
+    /// Whether the kernel keeps new connections away from a listener that joins.
     held: bool,
     lame_duck: bool,
     main_pid_is_ours: bool,
-    /// A restart was asked for and no generation was started since, nor a successor told.
+    /// Whether a restart was asked for, and since then neither a generation was started nor a successor told.
     restart_owed: bool,
     stopping: bool,
     operator_stops: u32,
@@ -79,7 +79,8 @@ impl World {
         assert!(holds, "broken with seed {}: {promise}\n{}", self.seed, history());
     }
 
-    /// Of how many offers out of 100 an event happens. 0: it would be a lie. 1: it makes no sense, but it may come.
+    /// Returns the probability in percent that an offered event happens. 0: the event would contradict the model. 1: the
+    /// event makes no sense in this state, but may come.
     fn likelihood(&self, event: Event) -> u8 {
         let starting = matches!(self.state, Starting { .. });
         let draining = matches!(self.state, Draining { .. });
@@ -157,7 +158,7 @@ impl World {
                     let crashed = exit != Exit::Told && !child.told_stop;
                     self.restart_owed |= crashed && child.told_restart;
                     self.stopping |= child.ready && !crashed && matches!(self.state, Standby { .. });
-                    // It may have flipped just before, and died before it could say so.
+                    // The child may have flipped the steering just before it died, without a ready signal.
                     (self.steered_to, self.held) = (Who::Us, false);
                     self.keep_open_until = self.now;
                 }
@@ -183,23 +184,23 @@ impl World {
             (Spawn, _) => {
                 let room = self.child.is_none() && !self.predecessor_listens;
                 self.check(room, "at most two generations listen");
-                self.check(self.we_listen && self.held, "who spawns holds what arrives");
+                self.check(self.we_listen && self.held, "a spawning generation holds new connections");
                 (self.child, self.restart_owed) = (Some(Child::default()), false);
             }
             (TellChild(ChildCommand::Restart), Some(child)) => {
                 (child.told_restart, self.restart_owed) = (true, false);
             }
             (TellChild(ChildCommand::Stop), Some(child)) => child.told_stop = true,
-            // It may have died just before.
+            // The child may have died just before.
             (TellChild(ChildCommand::Closed), _) => {}
             (KillChild, Some(child)) => child.killed = true,
             (MoveMainPid, Some(_)) => self.main_pid_is_ours = false,
             (TellChild(_) | KillChild | MoveMainPid, None) => {
-                self.check(false, "only who lives is spoken to");
+                self.check(false, "only a living child is told anything");
             }
             (Hold, _) => (self.steered_to, self.held) = (Who::Us, true),
             (HandBack, _) => {
-                self.check(self.predecessor_listens, "only who listens gets new connections");
+                self.check(self.predecessor_listens, "only a process that listens gets new connections");
                 self.steered_to = Who::Predecessor;
             }
             (SetDrainMode(mode), _) => self.lame_duck = mode != DrainMode::Normal,
@@ -211,8 +212,8 @@ impl World {
                 self.we_listen = false;
             }
             (Leave(end), _) => {
-                self.check(!self.we_listen, "who leaves has closed its listeners");
-                self.check(self.stopping || end == End::Retired, "who was not told to stop retires");
+                self.check(!self.we_listen, "a leaving generation has closed its listeners");
+                self.check(self.stopping || end == End::Retired, "without a stop a generation retires");
                 self.left = true;
             }
             (GiveUp, _) => self.left = true,
@@ -229,20 +230,23 @@ impl World {
         let serving = ours && self.held && self.main_pid_is_ours && !self.stopping;
         let (owed, leaves) = (self.restart_owed, self.lame_duck && self.stopping);
         let (holds, promise) = match self.state {
-            Starting { queued, .. } => (child.is_none() && queued == owed, "who starts has no child"),
+            Starting { queued, .. } => {
+                (child.is_none() && queued == owed, "a starting generation has no child and queues restarts")
+            }
             Serving { predecessor_listens, queued } => {
                 let truth = child.is_none()
                     && predecessor_listens == p
                     && if p { ours && !self.stopping } else { serving };
-                (truth && queued == owed && (p || !owed), "who serves gets all, and owes no restart")
+                let promise = "a serving generation gets all connections, and owes no restart";
+                (truth && queued == owed && (p || !owed), promise)
             }
             Spawning { queued, .. } => {
                 let waits = child.is_some_and(|c| !c.ready && !c.told_stop);
-                (waits && serving && queued == owed, "who spawns serves until the child is ready")
+                (waits && serving && queued == owed, "a spawning generation serves until the child is ready")
             }
             Withdrawing { queued, .. } => {
                 let told = child.is_some_and(|c| c.told_stop);
-                (told && serving && queued == owed, "a late child is told to leave and gets nothing")
+                (told && serving && queued == owed, "a late child is told to leave and gets no connections")
             }
             Standby { .. } => {
                 let hands_over = self.steered_to == Who::Child && child.is_some_and(|c| c.ready);
@@ -251,17 +255,18 @@ impl World {
             }
             Lingering { .. } => {
                 let away = !p || self.steered_to == Who::Predecessor;
-                (self.we_listen && leaves && away, "who lingers listens, and hands back what it can")
+                (self.we_listen && leaves && away, "a lingering generation listens, and hands back")
             }
             Draining { end, .. } => {
                 let why = leaves || (end == End::Retired && self.lame_duck && !self.main_pid_is_ours);
-                (!self.we_listen && why, "who drains has closed its listeners, and knows why")
+                (!self.we_listen && why, "a draining generation has closed its listeners, to stop or retire")
             }
         };
         self.check(holds, promise);
     }
 
-    /// From now on no one acts, and a child leaves only when it is killed.
+    /// Feeds only deadlines and what follows from them, until the generation serves alone or has left. A child leaves only
+    /// when it is killed.
     fn settle(&mut self) {
         for _ in 0..8 {
             match self.state {
@@ -302,6 +307,6 @@ fn no_random_life_breaks_a_promise() {
             *seen.entry(state.name()).or_insert(0) += 1;
         }
     }
-    assert!(seen.len() == 7 && seen.values().all(|n| *n > 1000), "a state is hardly visited: {seen:?}");
-    assert!(seen.values().sum::<u32>() >= 100_000, "a short walk: {seen:?}");
+    assert!(seen.len() == 7 && seen.values().all(|n| *n > 1000), "a state is rarely visited: {seen:?}");
+    assert!(seen.values().sum::<u32>() >= 100_000, "too few events: {seen:?}");
 }

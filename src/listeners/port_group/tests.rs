@@ -1,4 +1,4 @@
-//! The kernel's answer is believed as far as it is one.
+//! Parsing of the kernel's answers: whole, truncated, corrupted and random ones.
 
 use std::net::TcpListener;
 
@@ -9,7 +9,7 @@ use crate::sock_diag::parse;
 
 const PORT: u16 = 8080;
 
-/// A message of netlink(7) with this payload.
+/// A netlink(7) message with this payload.
 fn message(kind: u16, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(16 + payload.len()).expect("short");
     let mut bytes = [&length.to_ne_bytes()[..], &kind.to_ne_bytes(), &[2, 0], &[0; 8], payload].concat();
@@ -17,7 +17,7 @@ fn message(kind: u16, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// `struct inet_diag_msg` of a socket that listens, see sock_diag(7).
+/// The `struct inet_diag_msg` of a listening socket, see sock_diag(7).
 fn found(ip: IpAddr, port: u16, uid: u32, inode: u32) -> Vec<u8> {
     found_on(ip, port, 0, uid, inode)
 }
@@ -47,7 +47,7 @@ fn done() -> Vec<u8> {
     message(3, &[0; 4])
 }
 
-/// A dump of `count` sockets, of which every second listens on [`PORT`], and the members that are in it.
+/// A dump of `count` sockets, every second one on [`PORT`], and the members that it contains.
 fn dump_of(count: u16) -> (Vec<u8>, Vec<Member>) {
     let (mut bytes, mut members) = (Vec::new(), Vec::new());
     for n in 0..count {
@@ -68,20 +68,20 @@ fn read(bytes: &[u8]) -> (Option<bool>, Vec<Member>) {
 }
 
 #[test]
-fn what_the_kernel_says_is_understood() {
+fn members_are_read_from_whole_answers() {
     for count in 0..20 {
         let (bytes, members) = dump_of(count);
         assert_eq!(read(&bytes), (Some(false), members.clone()));
         assert_eq!(read(&[bytes, done()].concat()), (Some(true), members));
     }
-    // The same of a socket of this process.
+    // A real socket of this process.
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let addr = listener.local_addr().expect("bound");
     let members = of(addr).expect("sock_diag answers");
     assert!(matches!(members[..], [member] if member.addr == addr && member.inode > 0), "{members:?}");
 }
 
-/// Fails unless each member can have been in the answer: no more of them than the port is named, or than fit in.
+/// Asserts that the bytes can contain this many members: the port occurs often enough, and there is room for them.
 fn believe(bytes: &[u8]) {
     let (_, members) = read(bytes);
     let named = bytes.windows(2).filter(|two| **two == PORT.to_be_bytes()).count();
@@ -89,7 +89,7 @@ fn believe(bytes: &[u8]) {
 }
 
 #[test]
-fn an_answer_that_ends_too_early_gives_only_what_was_whole() {
+fn a_truncated_answer_gives_only_the_complete_members() {
     let (mut bytes, members) = dump_of(12);
     bytes.extend(done());
     for length in 0..bytes.len() {
@@ -100,12 +100,12 @@ fn an_answer_that_ends_too_early_gives_only_what_was_whole() {
 }
 
 #[test]
-fn garbage_ends_and_is_no_member_of_another_port() {
+fn parsing_garbage_ends_and_invents_no_member() {
     let mut random = fastrand::Rng::with_seed(4);
     for _ in 0..20_000 {
         let bytes: Vec<u8> = (0..random.usize(0..300)).map(|_| random.u8(..)).collect();
         believe(&bytes);
-        // With a header that is right, so that more than its length is looked at.
+        // With a valid header, so that the parser reads on after the length.
         let kind =
             if random.bool() { random.u16(..) } else { random.choice([2, 3, 4, 20]).expect("not empty") };
         believe(&message(kind, &bytes));
@@ -114,7 +114,7 @@ fn garbage_ends_and_is_no_member_of_another_port() {
 }
 
 #[test]
-fn an_answer_with_spoilt_bytes_ends_and_is_no_member_of_another_port() {
+fn parsing_a_corrupted_answer_ends_and_invents_no_member() {
     let mut random = fastrand::Rng::with_seed(5);
     for _ in 0..20_000 {
         let (mut bytes, _) = dump_of(random.u16(1..6));
@@ -129,14 +129,14 @@ fn an_answer_with_spoilt_bytes_ends_and_is_no_member_of_another_port() {
 }
 
 #[test]
-fn the_same_link_local_address_is_another_one_on_each_interface() {
+fn a_link_local_address_is_a_different_one_on_each_interface() {
     let addr = |text: &str| -> SocketAddr { text.parse().expect("literal") };
     let bytes = found_on(IpAddr::V6("fe80::1".parse().expect("literal")), PORT, 3, 0, 1);
     let (_, members) = read(&[bytes, done()].concat());
     assert_eq!(members[0].addr, addr(&format!("[fe80::1%3]:{PORT}")));
     assert!(is_same(members[0].addr, addr("[fe80::1%3]:80")));
     assert!(!is_same(members[0].addr, addr("[fe80::1%2]:80")));
-    // One that is bound to a device, as every socket in a VRF is.
+    // A socket that is bound to a device, as every socket in a VRF is.
     let bytes = found_on(IpAddr::from([127, 0, 0, 1]), PORT, 3, 0, 1);
     assert!(is_same(read(&bytes).1[0].addr, addr("127.0.0.1:80")));
 }

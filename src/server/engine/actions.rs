@@ -1,4 +1,4 @@
-//! What the loop does to the world: one function for each action that is more than a call.
+//! The actions of the event loop: one function for each action that takes more than one call.
 
 use std::io;
 use std::os::unix::process::ExitStatusExt;
@@ -14,11 +14,11 @@ use crate::report::{End, Event as Happened, Failure, Outcome};
 use crate::service_manager;
 use crate::signals;
 
-/// What to do about a successor that left with status 0 before it was ready.
-const IN_THE_BACKGROUND: &str = ": if it forks into the background, it must not as a successor, whose parent waits for it; \
-     daemonise only if handover::generation() is 1";
+/// Advice about a successor that left with status 0 before it was ready.
+const IN_THE_BACKGROUND: &str = ": if it forked into the background: a successor must not, because its predecessor waits \
+     for the process that it started; daemonise only if handover::generation() is 1";
 
-/// How often in a row a successor may be ended by a request to restart before that counts as its own fault.
+/// The number of consecutive successors that may be killed by a restart signal before the next one counts as crashed.
 const EARLY_RESTARTS: u32 = 3;
 
 /// A child that has exited.
@@ -62,8 +62,9 @@ impl Engine {
         }
     }
 
-    /// With a foreign listener in the group it is unknown which index is ours, and what is in force serves: it may have moved into
-    /// the place of a predecessor that closed, and a hold would give it every connection.
+    /// Steers new connections to this generation, unless there is a foreign listener in the reuseport group. In that case it
+    /// is unknown which index is ours: the foreign listener may have moved into the slot of a predecessor that closed, and a
+    /// hold would give it every connection. The steering program already in force keeps working.
     fn hold(&mut self) {
         match self.listeners.foreign_listener(usize::from(self.child.is_some())) {
             None => self.warn_unless(self.listeners.hold()),
@@ -83,18 +84,18 @@ impl Engine {
     }
 
     pub(super) fn spawn(&mut self) -> Option<Event> {
-        // Again, because a foreign listener may have stood in the way of the last one.
+        // Again, because a foreign listener may have prevented the last hold.
         self.hold();
         let environment = self.generation.environment(&self.listeners.addresses());
         let started = match (service_manager::is_held(), pidfd::is_supported()) {
             (Some(reason), _) => Err(reason.to_owned()),
-            // The successor needs it as this process does.
+            // The successor needs pidfds too, so it would fail.
             (None, Err(error)) => Err(no_pidfd(&error)),
             (None, Ok(())) => self.launch.spawn(&environment),
         };
         match started {
             Ok(child) => {
-                // First of all: should this process die, no other process knows of it.
+                // First, because a supervisor can adopt the successor of a dead generation only if it knows the pid.
                 self.service_manager.tell(&[service_manager::successor(child.pid())]);
                 info!(successor = child.pid(), "successor started");
                 self.observers.tell(Happened::SuccessorStarted { pid: child.pid() });
@@ -109,7 +110,7 @@ impl Engine {
         }
     }
 
-    /// The child is gone. Says how it left.
+    /// Takes the child that has exited, and returns the event that says how it left.
     pub(super) fn on_child_exit(&mut self, status: io::Result<ExitStatus>) -> Event {
         let signal = status.as_ref().ok().and_then(ExitStatusExt::signal);
         let asked = signal.is_some_and(signals::asks_for_restart);
@@ -162,14 +163,18 @@ impl Engine {
         warn!("the terminal is gone; this server goes on without it: `kill {told}` stops it");
     }
 
-    /// The watcher of the supervisor starts another one, which finds the port taken for as long as a generation serves.
+    /// Forgets the dead supervisor. A container runtime, say, may start a new supervisor, which would find the port taken
+    /// while this generation serves; the caller therefore stops this generation.
     pub(super) fn on_supervisor_gone(&mut self) {
         let supervisor = self.supervisor.take().map_or(0, |supervisor| supervisor.pid());
         self.generation.supervisor = None;
-        warn!(supervisor, "the supervisor is gone: this generation stops, so that another can be started");
+        warn!(
+            supervisor,
+            "the supervisor is gone: this generation stops, so that a new supervisor can be started"
+        );
     }
 
-    /// Whatever is written from now on does not go through the predecessor, which will leave.
+    /// Stops sending stderr through the predecessor, which will leave.
     pub(super) fn restore_stderr(&self) {
         if let Err(error) = stderr::restore(self.generation.predecessor.as_ref().map(|p| p.parent.pid())) {
             warn!(%error, "cannot restore stderr");

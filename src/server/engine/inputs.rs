@@ -1,4 +1,4 @@
-//! What a signal or a command means: the event that it is for the state machine, if it is one.
+//! Translates signals and commands into events for the state machine.
 
 use super::Engine;
 use crate::handle::Command;
@@ -7,7 +7,7 @@ use crate::process::Child;
 use crate::signals::{Heard, Signal};
 
 impl Engine {
-    /// Who the sender is decides what a signal means.
+    /// Returns the event for a signal; its meaning depends on the sender.
     pub(super) fn on_signal(&mut self, signal: Signal) -> Option<Event> {
         let is = |pid: Option<u32>| pid.is_some() && pid == signal.sender;
         let is_child = is(self.child.as_ref().map(Child::pid));
@@ -19,11 +19,11 @@ impl Engine {
                 None
             }
             Heard::Urgent if is_child => Some(Event::ChildReady),
-            // Another one may have swallowed that of the predecessor, so what it would say is looked up.
+            // A pending SIGURG from another sender may have swallowed the predecessor's, so its listener is looked up.
             Heard::Urgent => {
                 (is_predecessor || self.predecessor_has_closed()).then_some(Event::PredecessorClosed)
             }
-            // Of a successor that speaks version 1.
+            // The ready signal of a successor that speaks protocol version 1.
             Heard::Term if is_child => Some(Event::ChildReady),
             Heard::Term if is_predecessor => Some(self.stop_asked(StopSource::Predecessor)),
             Heard::Term if self.service_manager.is_repetition(signal.sender.unwrap_or_default()) => None,

@@ -1,4 +1,4 @@
-//! What the loop tells the observers: log lines of its own, the phase, events, the service manager and, when asked, everything.
+//! The outputs of the event loop: log lines, the phase, events, messages to the service manager, and the status on request.
 
 use std::net::SocketAddr;
 
@@ -13,7 +13,7 @@ use crate::process::Child;
 use crate::report::{self, Failure, Handover, HandoverResult, LastHandover, Status};
 use crate::service_manager;
 
-/// The ends of what others hold.
+/// The sending ends of the channels to observers, and the facts that are reported to them.
 pub(super) struct Observers {
     seen: watch::Sender<Seen>,
     events: broadcast::Sender<report::Event>,
@@ -29,7 +29,7 @@ impl Observers {
     }
 
     pub(super) fn tell(&self, event: report::Event) {
-        // There may be no listener.
+        // Fails only without a receiver.
         let _ = self.events.send(event);
     }
 
@@ -46,14 +46,14 @@ impl Observers {
         self.tell(report::Event::HandoverFailed(failure));
     }
 
-    /// That this generation serves again is told when it does.
+    /// Remembers the failure. The event is sent with `Notification::ServesAgain`, once this generation serves again.
     pub(super) fn crashed(&mut self, failure: Failure) {
         self.remember(HandoverResult::TakenBack(failure));
     }
 }
 
 impl Engine {
-    /// What has changed is true by now.
+    /// Sends the events of a notification. Call it after the actions, so that the events are true.
     pub(super) fn notify_observers(&mut self, notification: Notification) {
         match notification {
             Notification::Serves => self.announce(),
@@ -70,12 +70,12 @@ impl Engine {
             }
             Notification::StandbyEnded => self.observers.tell(report::Event::StandbyEnded),
             Notification::Stopping => self.observers.tell(report::Event::Stopping),
-            // The failure was told when it was known.
+            // The event of a failure was sent as soon as the failure was known.
             Notification::HandoverFailed | Notification::ServesAlone | Notification::Reloading => {}
         }
     }
 
-    /// Last, so that what the line says is true when it is read.
+    /// Logs a change of state. Call it last, so that the line is true when it is read.
     pub(super) fn log_state(&self, before: State, cause: Event) {
         if before.name() != self.state.name() {
             info!(
@@ -128,7 +128,8 @@ impl Engine {
         self.addresses().iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(" ")
     }
 
-    /// All but who listens, which is not the loop's to find out: see [`crate::listeners::port_group::listeners`].
+    /// Returns the status without `listeners`, which take too long to find out in the event loop: see
+    /// [`crate::listeners::port_group::listeners`].
     pub(super) fn status(&self) -> Status {
         let seen = self.observers.seen.borrow().clone();
         Status {
@@ -155,7 +156,7 @@ impl Engine {
         }
     }
 
-    /// Whether a handover can be asked for, and the event that asks for one if none is under way.
+    /// Returns the answer to a request for a handover, and the event that starts one if none is under way.
     pub(super) fn hand_over(&self) -> (Result<Underway, Failure>, Option<Event>) {
         match self.state.can_hand_over() {
             Ok(joined) => {
@@ -168,14 +169,14 @@ impl Engine {
 }
 
 impl Engine {
-    /// The service manager starts the service, may ask for a reload and wait for its end, and follows the pid that stands for the
-    /// service. A process that no longer is that one says nothing: see [`crate::service_manager`].
+    /// Tells the service manager, which may wait for the end of a start or a reload. Only the main process of the service
+    /// sends messages: see [`crate::service_manager`].
     pub(super) fn notify_service_manager(&mut self, notification: Notification) {
         let serves = || format!("generation {} serves {}", self.generation.number, self.listen());
         let ready = || "READY=1".to_owned();
         let fields = match notification {
             Notification::Serves => vec![ready(), status(&serves())],
-            // Whether a reload goes on is not its to say.
+            // Without READY=1, because a reload may still be under way.
             Notification::ServesAlone => vec![status(&serves())],
             Notification::Reloading => service_manager::reloading(),
             Notification::HandedOver => {

@@ -1,4 +1,4 @@
-//! What a generation does towards its predecessor: take the port over, say so, and hear that it is closed.
+//! The successor's side of a handover: takes over the port, signals the predecessor, and notices that it has closed.
 
 use std::time::Duration;
 
@@ -9,12 +9,12 @@ use super::{Engine, ReadyReminder};
 use crate::error::{Error, Kind};
 use crate::signals;
 
-/// How long a process may take to die.
+/// How long to wait for a predecessor that is being killed.
 const DEATH: Duration = Duration::from_secs(1);
 
 impl Engine {
-    /// This generation is ready: new connections come to it from now on, and the predecessor learns of it. Returns
-    /// whether there is a predecessor that still listens.
+    /// Steers new connections to this generation, which is ready, and tells the predecessor. Returns whether there is a
+    /// predecessor that still listens.
     pub(super) async fn take_over(&mut self) -> Result<bool, Error> {
         let mut seen = self.listeners.check_foreign_listeners(self.generation.predecessor.as_ref());
         // A process that is killed closes its sockets a moment before it is seen to be dead.
@@ -27,8 +27,8 @@ impl Engine {
         if let Some(error) = seen? {
             warn!(
                 %error,
-                "cannot see who listens on the port: whether the predecessor does so, in the same network namespace, and no other \
-                 process, is not known"
+                "cannot see who listens on the port: a predecessor in another network namespace or a foreign listener would \
+                 not be noticed"
             );
         }
         self.restore_stderr();
@@ -40,7 +40,7 @@ impl Engine {
         self.warn_unless(steered);
         match told {
             Ok(()) => {
-                // In version 1 it is a SIGTERM, which others hear too.
+                // Not in version 1: its ready signal is SIGTERM, which the program's other handlers hear too.
                 self.ready_reminder = (protocol >= 2).then(|| ReadyReminder::after(ReadyReminder::FIRST));
                 Ok(true)
             }
@@ -50,7 +50,7 @@ impl Engine {
                 Ok(false)
             }
             Err(source) => {
-                // It goes on as if nothing had happened, so new connections must go back to it.
+                // The predecessor does not know of the handover and keeps serving, so new connections must go back to it.
                 self.warn_unless(self.listeners.hold());
                 Err(Kind::Predecessor { pid: from, source }.into())
             }
@@ -60,12 +60,13 @@ impl Engine {
     pub(super) fn repeat_ready(&mut self, said: ReadyReminder) {
         self.ready_reminder = Some(ReadyReminder::after(said.gap * 2));
         if let Some(predecessor) = &self.generation.predecessor {
-            // One that is dead is noticed anyway.
+            // A dead predecessor is noticed through its pidfd.
             let _ = predecessor.parent.signal(signals::ready(predecessor.protocol));
         }
     }
 
-    /// Whether the predecessor is seen to listen no more. Where no listener can be seen, its word is needed.
+    /// Returns whether the predecessor can be seen to have closed its listener. Where listeners cannot be seen, only its
+    /// signal tells.
     pub(super) fn predecessor_has_closed(&self) -> bool {
         self.ready_reminder.is_some() && self.listeners.is_left_alone()
     }

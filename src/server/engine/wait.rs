@@ -1,4 +1,4 @@
-//! What the loop waits for, each of it for ever where there is nothing to wait for. All are cancel safe.
+//! The waits of the event loop. Without anything to wait for, they stay pending for ever. All are cancel safe.
 
 use std::io;
 use std::process::ExitStatus;
@@ -10,8 +10,8 @@ use crate::generation::Predecessor;
 use crate::process::Child;
 use crate::process::pidfd::PidFd;
 
-/// READY is said again, because a signal that is pending when another of its kind arrives swallows it, and who sent it. What
-/// has been said cannot be seen otherwise: the kernel does not tell which program steers a port.
+/// The next time to repeat READY. A pending signal swallows a second one with the same number and its sender, so READY may
+/// get lost, and the predecessor cannot learn of the flip otherwise: the kernel does not tell which program steers a port.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ReadyReminder {
     pub(super) at: Instant,

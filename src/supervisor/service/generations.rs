@@ -1,17 +1,17 @@
-//! The generations behind the supervisor, as far as it knows them.
+//! What the supervisor knows about each generation.
 
 use crate::process::pidfd::{Ended, PidFd};
 
 #[derive(Debug)]
 pub(super) struct Generation {
     pub(super) process: PidFd,
-    /// It has said something, so it hears.
+    /// Whether it has sent a message, which shows that its signal handlers are installed.
     pub(super) spoke: bool,
     pub(super) stopping: bool,
     pub(super) told_to_stop: bool,
-    /// What it has started, to follow it.
+    /// The successor that it has started.
     pub(super) successor: Option<PidFd>,
-    /// Known once it has been reaped here.
+    /// How it ended; known once the supervisor has reaped it.
     pub(super) ended: Option<Ended>,
 }
 
@@ -38,7 +38,7 @@ pub(super) struct Leaving {
 pub(super) struct End {
     pub(super) pid: u32,
     pub(super) stopping: bool,
-    /// `None` while it is not known: another generation may reap it.
+    /// How it ended; `None` if that is unknown, because another generation may have reaped it.
     pub(super) ended: Option<Ended>,
 }
 

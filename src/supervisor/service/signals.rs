@@ -1,4 +1,4 @@
-//! What the supervisor is told by signals, and passes on.
+//! The signals that the supervisor receives and passes on.
 
 use tracing::{info, warn};
 

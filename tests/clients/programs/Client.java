@@ -17,9 +17,9 @@ import javax.net.ssl.X509TrustManager;
 /**
  * Java's HttpClient. Usage: Client KIND URL PAUSE_MS WORKERS SECONDS, where KIND is http1 or http2.
  *
- * <p>Each worker asks with GET and POST in turn and pauses; nothing is asked twice by this program. At the end one line of
- * JSON says how many were answered, what the others died of, and the first and last generation that answered. A wrong answer
- * is a failure.
+ * <p>Each worker sends GET and POST in turn, with pauses; this program never retries. At the end, one line of JSON has the
+ * number of answered requests, the failures by text, and the first and last generation that answered. A wrong response is a
+ * failure.
  */
 class Client {
     private static final Pattern GENERATION = Pattern.compile("^generation=(\\d+) ");
@@ -98,7 +98,7 @@ class Client {
         if (cause != error) {
             text += " (" + cause.getClass().getSimpleName() + ": " + cause.getMessage() + ")";
         }
-        // Addresses and streams differ from one to the next.
+        // Addresses and stream numbers differ from one failure to the next.
         text = text.replaceAll("127\\.0\\.0\\.1:\\d+|@[0-9a-f]+|\\d{3,}", "N").replaceAll("[\"\\\\\\s]+", " ");
         FAILURES.merge(text.substring(0, Math.min(160, text.length())), 1, Integer::sum);
     }
@@ -111,7 +111,7 @@ class Client {
                 System.getProperty("java.version"), answered, failed, map, first, last);
     }
 
-    /** Nobody vouches for the certificate. */
+    /** Returns a TLS context that trusts every certificate: the server's is self-signed. */
     private static SSLContext trusting() throws Exception {
         var all = new X509TrustManager() {
             @Override

@@ -1,8 +1,7 @@
 // A client of Go's net/http. Usage: client KIND URL PAUSE_MS WORKERS SECONDS, where KIND is http1 or http2.
 //
-// Each worker asks with GET and POST in turn and pauses; nothing is asked twice by this program. At the end one line of JSON
-// says how many were answered, what the others died of, and the first and last generation that answered. A wrong answer is a
-// failure.
+// Each worker sends GET and POST in turn, with pauses; this program never retries. At the end, one line of JSON has the number
+// of answered requests, the failures by text, and the first and last generation that answered. A wrong response is a failure.
 package main
 
 import (
@@ -94,7 +93,7 @@ func main() {
 	length, _ := time.ParseDuration(os.Args[5] + "s")
 	end := time.Now().Add(length)
 
-	// The default transport, but for the certificate that nobody vouches for.
+	// The default transport, except that it accepts the self-signed certificate.
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	if kind == "http2" {
 		transport.TLSClientConfig = &tls.Config{InsecureSkipVerify: true}

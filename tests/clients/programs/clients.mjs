@@ -1,7 +1,7 @@
 // Clients of Node. Usage: clients.mjs KIND URL PAUSE_MS WORKERS SECONDS
 //
-// Each worker asks with GET and POST in turn and pauses; nothing is asked twice. At the end one line of JSON says how many
-// were answered, what the others died of, and the first and last generation that answered. A wrong answer is a failure.
+// Each worker sends GET and POST in turn, with pauses, and never retries. At the end, one line of JSON has the number of
+// answered requests, the failures by text, and the first and last generation that answered. A wrong response is a failure.
 import { createRequire } from 'node:module';
 import http from 'node:http';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -25,7 +25,7 @@ function seen(generation) {
   tally.last = Math.max(tally.last, number);
 }
 
-// What was sent, if anything, must have come back.
+// Checks a response: the body of a POST must have come back.
 function check(sent, status, body) {
   if (status !== 200) throw new Error(`status ${status}`);
   if (sent !== undefined && sent !== body) throw new Error('a wrong body of POST');
@@ -35,7 +35,7 @@ function check(sent, status, body) {
   seen(generation);
 }
 
-// `ask` gets the path and what to send, if anything, and gives status and body.
+// Runs the workers. `ask` gets the path and, for a POST, the body, and returns status and body of the response.
 async function work(ask) {
   await Promise.all(
     Array.from({ length: workers }, async (_, worker) => {
@@ -109,8 +109,8 @@ async function got() {
   return `${version('got')}, ${version('http2-wrapper')}`;
 }
 
-// A WebSocket for each worker. A close frame is an orderly end, and a message that crosses it has not been lost: the client
-// knows. An end without one is a failure, and so is a message without an echo.
+// Opens a WebSocket per worker. A close frame is an orderly end, and a message that crosses it is not lost: the client knows
+// that it was not handled. An end without a close frame is a failure, and so is a message without an echo.
 async function ws() {
   const { default: WebSocket } = await import('ws');
   const open = () =>
@@ -137,7 +137,7 @@ async function ws() {
             socket = await open();
             socket.on('error', failed).on('close', (code) => {
               tally.closed += code === 1001;
-              // Code 1006: the connection ended without a close frame. 1005 and 1000 are our own end.
+              // Code 1006: the connection ended without a close frame. 1005 and 1000: this client closed it.
               if (code === 1006) failed(new Error('closed without a close frame'));
             });
           }
@@ -158,5 +158,5 @@ const name = await { fetch: fetchOfNode, agent, undici, got, ws }[kind]();
 const sum = Object.values(tally.failures).reduce((a, b) => a + b, 0);
 const notes = kind === 'ws' ? `${tally.closed} times closed with 1001, ${tally.crossed} messages crossed it` : '';
 console.log(JSON.stringify({ version: name, ...tally, failed: sum, notes }));
-// Some keep connections that would keep the process.
+// Some clients keep connections open, which would keep the process alive.
 process.exit(0);

@@ -1,7 +1,7 @@
 """Clients of Python. Usage: clients.py KIND URL PAUSE_MS WORKERS SECONDS
 
-Each worker asks with GET and POST in turn and pauses; nothing is asked twice. At the end one line of JSON says how many
-were answered, what the others died of, and the first and last generation that answered. A wrong answer is a failure."""
+Each worker sends GET and POST in turn, with pauses, and never retries. At the end, one line of JSON has the number of
+answered requests, the failures by text, and the first and last generation that answered. A wrong response is a failure."""
 
 import asyncio
 import collections
@@ -27,13 +27,13 @@ class Tally:
         while str(cause) == "" and (cause.__cause__ or cause.__context__):
             cause = cause.__cause__ or cause.__context__
         text = f"{type(error).__name__}: {type(cause).__name__ if cause is not error else ''} {cause}"
-        # Addresses and numbers of streams differ from one to the next.
+        # Addresses and stream numbers differ from one failure to the next.
         text = re.sub(r"0x[0-9a-f]+|:\d+\b|stream_id:? ?\d+|last_stream_id:? ?\d+", "", " ".join(text.split()))
         with self.lock:
             self.failures[text[:160]] += 1
 
     def check(self, sent, status, body, generation=None):
-        """What was sent, if anything, must have come back."""
+        """Checks a response: the body of a POST must have come back."""
         if status != 200:
             return self.failed(ValueError(f"status {status}"))
         if sent is None and generation is None:
@@ -63,12 +63,13 @@ tally = Tally()
 
 
 def body(worker, n):
-    """What the nth request sends: nothing, or some KiB that no other one sends."""
+    """Returns the body of the nth request: None, or some KiB that no other request sends."""
     return None if n % 2 == 0 else f"{worker}-{n} ".encode() * 300
 
 
 def in_threads(worker_of):
-    """Runs workers that block. `worker_of()` makes what asks once: given a body or None, it gives status and body."""
+    """Runs blocking workers. `worker_of()` returns a function that takes a body or None, sends one request, and returns the
+    status and body of the response."""
 
     def work(worker):
         time.sleep(pause * worker / workers)
@@ -131,7 +132,7 @@ def use_http_client(version):
     headers = {"Connection": "keep-alive"} if version == "1.0" else {}
 
     def worker():
-        # It connects again by itself when it was told `Connection: close`.
+        # HTTPConnection reconnects by itself after a response with `Connection: close`.
         connection = Connection(urllib.parse.urlsplit(url).netloc, timeout=TIMEOUT)
 
         def ask(sent):
@@ -186,7 +187,7 @@ def use_aiohttp():
 
 
 def use_grpc():
-    """Unary calls of clock.Clock/Now, whose messages are short enough to be written by hand."""
+    """Makes unary calls of clock.Clock/Now, with messages that are short enough to encode by hand."""
     import grpc
 
     channel = grpc.insecure_channel(urllib.parse.urlsplit(url).netloc)
@@ -196,7 +197,7 @@ def use_grpc():
         def ask(sent):
             name = (sent or b"zoo")[:50]
             time_ = now(b"\x0a" + bytes([len(name)]) + name, timeout=TIMEOUT)
-            # Field 1 is the generation, below 128, and the greeting has the name.
+            # Field 1 is the generation, which is below 128, and the greeting contains the name.
             if time_[:1] != b"\x08" or name not in time_:
                 raise ValueError("a wrong message")
             return 200, sent, time_[1]

@@ -1,7 +1,8 @@
--- What wrk asks: GET and POST in turn, with pauses. Usage: wrk ... -s wrk.lua URL -- PAUSE_MS SECONDS
+-- The requests of wrk: GET and POST in turn, with pauses. Usage: wrk ... -s wrk.lua URL -- PAUSE_MS SECONDS
 --
--- It counts what was sent and what was answered, because wrk takes it for an error when a server closes a connection that is
--- idle. wrk calls `request` once more than it sends, to look what it is like. It stops asking a while before the end, so that then nothing is under way.
+-- The script counts the requests and the responses itself, because wrk counts the close of an idle connection as an error. wrk
+-- calls `request` once more than it sends, to probe it, so `sent` begins at -1. The script stops sending some time before the
+-- end, so that no request is in flight then.
 
 local threads = {}
 

@@ -1,4 +1,4 @@
-//! Numbers for Prometheus, read by its own parser.
+//! The metrics, checked with Prometheus' own parser.
 
 use std::process::Command;
 
@@ -7,7 +7,7 @@ use support::load::Clients;
 
 use super::{Administered, ask, feed};
 
-/// The sum of the samples of this name whose labels contain `label`.
+/// The sum of the samples with this name and with `label` in their labels.
 fn sample(text: &str, name: &str, label: &str) -> u64 {
     let lines =
         text.lines().filter(|line| !line.starts_with('#') && line.starts_with(name) && line.contains(label));
@@ -22,7 +22,7 @@ fn scrape(service: &Administered) -> String {
 }
 
 #[test]
-fn totals_go_on_over_five_handovers_and_prometheus_can_read_them() {
+fn totals_continue_over_five_handovers_and_prometheus_can_read_them() {
     let service = Administered::start(&["--idle-grace=200ms"]);
     let fresh = Traffic::start(service.site(), Clients::Fresh, 4);
     let pause = std::time::Duration::from_millis(20);
@@ -57,7 +57,7 @@ fn totals_go_on_over_five_handovers_and_prometheus_can_read_them() {
     }
     if Command::new("promtool").arg("--version").output().is_err() {
         return skip(
-            "no promtool here (Debian package prometheus), so Prometheus itself does not read the metrics",
+            "promtool is not installed (Debian package prometheus), so its parser does not check the metrics",
         );
     }
     for text in &texts {

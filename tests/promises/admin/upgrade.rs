@@ -1,4 +1,4 @@
-//! An upgrade over TCP: a file that lies beside the program takes its place, or everything stays as it was.
+//! An upgrade over TCP: a file beside the program replaces it, or everything stays as it was.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
@@ -9,7 +9,7 @@ use super::{Administered, json};
 use crate::HANDOVER;
 
 fn inode(path: &std::path::Path) -> u64 {
-    std::fs::metadata(path).expect("it is there").ino()
+    std::fs::metadata(path).expect("the file exists").ino()
 }
 
 #[test]
@@ -20,7 +20,7 @@ fn a_good_and_a_bad_upgrade_over_tcp_under_load_lose_nothing() {
 
     let bad = service.dir.path().join("bad");
     std::fs::write(&bad, "#!/bin/sh\necho this is version none >&2\nexit 9\n").expect("writable");
-    std::fs::set_permissions(&bad, PermissionsExt::from_mode(0o755)).expect("ours");
+    std::fs::set_permissions(&bad, PermissionsExt::from_mode(0o755)).expect("we own it");
     let (status, body) = service.ask("POST", "/upgrade?file=bad");
     let said = json(&body);
     assert_eq!(

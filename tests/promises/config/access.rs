@@ -1,4 +1,4 @@
-//! The access log: a line for each request, over handovers too; a reader that does not read holds nothing up.
+//! The access log: one line for each request, across handovers too, and a stalled reader delays nothing.
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
@@ -9,19 +9,19 @@ use support::process::{Server, signal};
 
 use super::Bed;
 
-/// Sends `request` and reads what comes until the server closes.
+/// Sends `request` and reads until the server closes.
 fn send(addr: SocketAddr, request: &str) -> String {
     let mut client = Client::connect(addr);
     client.write(request);
     client.rest()
 }
 
-/// A request whose target holds what could end a value, a line, or be obeyed by a terminal.
+/// A request with characters in its target that could end a value or a line, or control a terminal.
 const HOSTILE: &str =
     "GET /\"\\%0a\u{9b}31m\u{e4} HTTP/1.1\r\nhost: t\r\nuser-agent: \"\r\nconnection: close\r\n\r\n";
 const HEAD: &str = "HEAD /index.html HTTP/1.1\r\nhost: t\r\nconnection: close\r\n\r\n";
 
-/// The lines that a server writes for a few requests.
+/// The access log lines of a server for a few requests.
 fn lines(form: &str) -> Vec<String> {
     let bed = Bed::make();
     let (reader, writer) = std::io::pipe().expect("a pipe");
@@ -29,7 +29,7 @@ fn lines(form: &str) -> Vec<String> {
     let mut started = bed.command(&[]);
     started.stdout(writer);
     let server = Server::start(started);
-    // Our end of the pipe went with the command.
+    // Our copy of the write end was dropped with the command, so the pipe ends with the server.
     let addr = server.address();
     get(addr, "/?q=1");
     get(addr, "/missing");
@@ -44,7 +44,7 @@ fn lines(form: &str) -> Vec<String> {
 }
 
 #[test]
-fn in_the_common_form_each_request_is_a_line_and_no_request_makes_another() {
+fn the_common_format_has_exactly_one_line_for_each_request() {
     let lines = lines("common");
     let expected = [
         "\"GET /?q=1 HTTP/1.1\" 200 18",
@@ -56,7 +56,7 @@ fn in_the_common_form_each_request_is_a_line_and_no_request_makes_another() {
     assert_eq!(lines.len(), expected.len(), "{lines:#?}");
     for (line, expected) in lines.iter().zip(expected) {
         // 127.0.0.1 - - [21/Nov/2026:08:42:09 +0000] "GET / HTTP/1.1" 200 451
-        let (remote, rest) = line.split_once(" - - [").expect("host, nobody, nobody");
+        let (remote, rest) = line.split_once(" - - [").expect("a host and two dashes");
         let (time, request) = rest.split_once("] ").expect("a time in brackets");
         assert_eq!((remote, request), ("127.0.0.1", expected), "{line}");
         let shape: String = time.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
@@ -65,7 +65,7 @@ fn in_the_common_form_each_request_is_a_line_and_no_request_makes_another() {
 }
 
 #[test]
-fn in_the_json_form_each_request_is_an_object_with_all_there_is_to_say() {
+fn the_json_format_has_one_complete_object_for_each_request() {
     let lines = lines("json");
     let read = |line: &String| serde_json::from_str::<serde_json::Value>(line).expect("JSON");
     let objects: Vec<_> = lines.iter().map(read).collect();
@@ -101,7 +101,7 @@ fn every_request_of_a_load_has_its_line_in_the_file_of_the_generation_that_answe
     let traffic = Traffic::fresh(&server);
     let mut pid = server.first_pid();
     for generation in 1..=3 {
-        std::fs::rename(bed.path("access"), bed.path(&format!("access.{generation}"))).expect("ours");
+        std::fs::rename(bed.path("access"), bed.path(&format!("access.{generation}"))).expect("writable");
         pid = hand_over(&server, generation, pid);
         server.wait_retired(generation);
     }
@@ -125,7 +125,7 @@ fn every_request_of_a_load_has_its_line_in_the_file_of_the_generation_that_answe
 }
 
 #[test]
-fn a_reader_that_does_not_read_holds_nothing_up_and_is_told_how_many_lines_it_missed() {
+fn a_stalled_reader_of_the_access_log_delays_nothing_and_dropped_lines_are_counted() {
     let bed = Bed::make();
     let (reader, writer) = std::io::pipe().expect("a pipe");
     bed.config("access-log = 'common'\n");
@@ -133,7 +133,7 @@ fn a_reader_that_does_not_read_holds_nothing_up_and_is_told_how_many_lines_it_mi
     started.stdout(writer);
     let server = Server::start(started);
     let addr = server.address();
-    // Many more than the pipe and the queue hold.
+    // Many more lines than the pipe and the queue hold.
     let (round, rounds) = (500, 60);
     let requests = "HEAD / HTTP/1.1\r\nhost: t\r\n\r\n".repeat(round);
     let mut client = Client::connect(addr);
@@ -142,7 +142,7 @@ fn a_reader_that_does_not_read_holds_nothing_up_and_is_told_how_many_lines_it_mi
         let (mut answers, mut text) = (0, Vec::new());
         while answers < round {
             let mut chunk = [0; 64 * 1024];
-            let n = client.0.read(&mut chunk).expect("it answers although nobody reads its log");
+            let n = client.0.read(&mut chunk).expect("the server answers although its log is not read");
             assert!(n > 0, "closed after {answers} answers");
             text.extend_from_slice(&chunk[..n]);
             answers = text.windows(4).filter(|w| w == b"\r\n\r\n").count();
@@ -156,7 +156,7 @@ fn a_reader_that_does_not_read_holds_nothing_up_and_is_told_how_many_lines_it_mi
     server.wait_retired(1);
     signal(pid, Signal::SIGTERM);
     server.log().wait_for("stopped");
-    wait_until("all have left", &server, || server.alive().is_empty());
+    wait_until("all generations have exited", &server, || server.alive().is_empty());
     let read = reading.join().expect("reading does not panic");
     assert!(missed > 0);
     assert_eq!(read as u64 + missed, (round * rounds) as u64 + 1, "{}", server.log().history());

@@ -1,4 +1,4 @@
-//! Where a server listens, as a file or a flag says it: both families, names, and addresses that stand in each other's way.
+//! Addresses to listen on, in the config and in flags: both families, host names, and addresses that conflict.
 
 use std::net::{IpAddr, SocketAddr, TcpListener};
 
@@ -10,7 +10,7 @@ use support::process::{Server, command, signal};
 use super::{Bed, finish};
 use crate::HANDOVER;
 
-/// Both families of loopback.
+/// The loopback addresses of both families.
 fn loopback(port: u16) -> [SocketAddr; 2] {
     ["127.0.0.1", "::1"].map(|ip| SocketAddr::new(ip.parse::<IpAddr>().expect("literal"), port))
 }
@@ -23,7 +23,7 @@ fn has_ipv6() -> bool {
     has
 }
 
-/// Hands over to one generation after the other, which listens on these addresses, under load by both families.
+/// Hands over under load to a generation for each of `others`, and asserts that each serves both families.
 #[track_caller]
 fn assert_served_by_both(first: &str, others: &[&str]) {
     let bed = Bed::make();
@@ -36,7 +36,7 @@ fn assert_served_by_both(first: &str, others: &[&str]) {
     let server = Server::start(bed.command(&[]));
     let port = server.address().port();
     let mut pid = server.first_pid();
-    // What a first generation does not take need not be served by the next one either.
+    // The load uses only the families that the first generation listens on.
     let families = if first.contains("::") { &loopback(port)[..] } else { &loopback(port)[..1] };
     let traffic: Vec<_> = families.iter().map(|addr| Traffic::start(*addr, Clients::Fresh, 4)).collect();
     for (n, addresses) in others.iter().enumerate() {
@@ -53,7 +53,7 @@ fn assert_served_by_both(first: &str, others: &[&str]) {
 }
 
 #[test]
-fn both_wildcards_of_a_port_are_served_whatever_of_them_the_generation_before_had() {
+fn both_wildcards_of_a_port_are_served_whichever_the_predecessor_listened_on() {
     if !has_ipv6() {
         return;
     }
@@ -89,7 +89,7 @@ fn a_first_generation_listens_on_both_wildcards_as_the_readme_says() {
 }
 
 #[test]
-fn a_name_is_listened_on_and_found_again() {
+fn a_host_name_is_resolved_and_its_addresses_are_kept_over_a_handover() {
     let mut started = command(HANDOVER);
     started.args(QUICK).args(["--listen", "localhost:0"]);
     let server = Server::start(started);
@@ -132,8 +132,8 @@ fn a_check_finds_the_addresses_that_a_start_would_refuse() {
 fn an_admin_address_that_the_server_listens_on_is_refused() {
     let bed = Bed::make();
     let token = bed.path("token");
-    std::fs::write(&token, "0123456789abcdef").expect("ours");
-    std::fs::set_permissions(&token, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("ours");
+    std::fs::write(&token, "0123456789abcdef").expect("writable");
+    std::fs::set_permissions(&token, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("we own it");
     let listen = ["127.0.0.1:8087", "127.0.0.2:8088"];
     for (admin, listen) in [
         ("127.0.0.1:8087", &listen[..]),
@@ -144,7 +144,7 @@ fn an_admin_address_that_the_server_listens_on_is_refused() {
         ("0.0.0.0:8087", &["[::]:8087"]),
     ] {
         for check in [&["--check"][..], &[]] {
-            // Only with a token, so that it is not refused for the want of one.
+            // With a token file, so that a missing token is not the reason for the refusal.
             bed.config(&format!("admin = '{admin}'\nadmin-token-file = {token:?}\n"));
             let flags: Vec<_> =
                 listen.iter().flat_map(|addr| ["--listen", addr]).chain(check.iter().copied()).collect();
@@ -159,7 +159,7 @@ fn an_admin_address_that_the_server_listens_on_is_refused() {
 
 #[test]
 fn the_same_link_local_address_on_two_interfaces_is_served_and_handed_over() {
-    // Two interfaces with the same address in a network of their own; the load asks there.
+    // Two interfaces with the same address, in a separate network namespace.
     let network = "ip link set lo up && for i in lan0 lan1; do
         ip link add $i type veth peer name $i-peer && ip link set $i up && ip link set $i-peer up &&
         ip -6 address add fe80::1/64 dev $i nodad || exit 77; done; exec \"$@\"";
@@ -173,7 +173,7 @@ fn the_same_link_local_address_on_two_interfaces_is_served_and_handed_over() {
     }
     let dir = tempfile::tempdir().expect("a directory");
     let mut started = unshare();
-    // By name, because nobody knows the numbers.
+    // The interfaces are given by name, because their numbers are unknown.
     started.arg(HANDOVER).args(["--log-format", "json", "--standby", "300ms"]);
     started
         .args(["--listen", "[fe80::1%lan0]:8080", "--listen", "[fe80::1%lan1]:8080", "--control"])

@@ -1,4 +1,4 @@
-//! `--check` says whether a server would start, and touches nothing.
+//! `--check` reports whether a server would start, and changes nothing.
 
 use support::process::command;
 
@@ -21,7 +21,7 @@ fn a_check_says_what_would_be_served_and_neither_binds_nor_creates_anything() {
         format!("ok: would serve the files of {root} on {addr}, as {} says\n", text("handover.toml"))
     );
     assert!(!bed.path("log").exists() && !bed.path("access").exists());
-    // A log that is there stays as it is.
+    // An existing log stays as it is.
     bed.file("log", "as it was");
     assert_eq!(finish(&mut bed.command(&flags)).0, Some(0));
     assert_eq!(bed.read("log"), "as it was");
@@ -54,7 +54,7 @@ fn a_log_file_that_is_a_fifo_without_a_reader_is_refused_at_once() {
     let made = std::process::Command::new("mkfifo").arg(&fifo).status();
     assert!(made.is_ok_and(|status| status.success()), "mkfifo is part of coreutils");
     for flags in [&["--listen", "127.0.0.1:0"][..], &["--check"]] {
-        // Both would wait for ever, and so would this.
+        // An open that waits for a reader would hang the program and this test, hence `timeout`.
         let (code, _, stderr) =
             finish(command("timeout").args(["20", HANDOVER]).args(flags).arg("--log-file").arg(&fifo));
         assert_eq!((code, stderr.lines().count()), (Some(1), 1), "{stderr}");
@@ -63,19 +63,19 @@ fn a_log_file_that_is_a_fifo_without_a_reader_is_refused_at_once() {
 }
 
 #[test]
-fn a_check_finds_what_a_start_would_have_against_the_pid_file_and_the_control_directory() {
+fn a_check_finds_a_pid_file_or_control_directory_that_a_start_would_refuse() {
     let bed = Bed::make();
     bed.file("file", "");
     let open = bed.path("open");
-    std::fs::create_dir(&open).expect("ours");
-    std::fs::set_permissions(&open, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("ours");
+    std::fs::create_dir(&open).expect("writable");
+    std::fs::set_permissions(&open, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("we own it");
     let long = bed.path(&"x".repeat(100));
     for (flag, path, why) in [
         ("--pid-file", bed.path("missing/pid"), "pid file"),
         ("--pid-file", bed.path("file/pid"), "pid file"),
         ("--pid-file", open.clone(), "pid file"),
         ("--control", open, "others may enter it"),
-        ("--control", bed.path("file"), "no directory"),
+        ("--control", bed.path("file"), "not a directory"),
         ("--control", bed.path("file/below"), "ot a directory"),
         ("--control", long, "107"),
     ] {

@@ -1,4 +1,4 @@
-//! What the config adds to responses: headers, media types, and compression that breaks nothing.
+//! Response settings in the config: headers, media types, and compression that breaks nothing.
 
 use std::net::SocketAddr;
 use std::process::Command;
@@ -7,11 +7,11 @@ use support::harness::{Client, get};
 
 use super::{Bed, has_header};
 
-/// The head, in lower case, and the body that curl makes of it; `.ci/run` needs curl as well.
+/// The response as curl receives it: the head in lower case, and the body. `.ci/run` installs curl.
 fn curl(addr: SocketAddr, target: &str, flags: &[&str]) -> (String, Vec<u8>) {
     let url = format!("http://{addr}{target}");
     let output = Command::new("curl").args(["-si", "--max-time", "20"]).args(flags).arg(url).output();
-    let output = output.expect("curl is there").stdout;
+    let output = output.expect("curl is installed").stdout;
     let end = output.windows(4).position(|w| w == b"\r\n\r\n").expect("a head");
     (String::from_utf8_lossy(&output[..end]).to_lowercase(), output[end + 4..].to_vec())
 }
@@ -30,13 +30,13 @@ fn a_header_of_the_file_is_on_every_response_that_does_not_have_it_already() {
         assert!(has_header(addr, target, "x-frame-options: DENY"), "{target}");
     }
     assert!(has_header(addr, "/", "cache-control: max-age=60"));
-    // A probe is about this moment, whatever is said of files.
+    // A probe answer is never cacheable, whatever the config sets for files.
     assert!(has_header(addr, "/healthz", "cache-control: no-store"));
     assert!(!has_header(addr, "/healthz", "cache-control: max-age=60"));
 }
 
 #[test]
-fn a_media_type_of_the_file_is_that_of_files_with_the_extension_and_of_nothing_else() {
+fn a_media_type_of_the_config_applies_only_to_files_with_the_extension() {
     let bed = Bed::make();
     bed.file("root/a.MD", "# a");
     bed.file("root/b.md.gz", "no gzip");
@@ -53,7 +53,7 @@ fn a_media_type_of_the_file_is_that_of_files_with_the_extension_and_of_nothing_e
 }
 
 #[test]
-fn what_is_compressed_is_the_same_and_whoever_cannot_read_it_gets_it_as_it_is() {
+fn compression_keeps_the_content_and_is_used_only_where_the_client_accepts_it() {
     let bed = Bed::make();
     let text: String = (0..20_000).map(|n| format!("line {n}\n")).collect();
     bed.file("root/text.txt", &text);
@@ -86,7 +86,7 @@ fn what_is_compressed_is_the_same_and_whoever_cannot_read_it_gets_it_as_it_is() 
 }
 
 #[test]
-fn compression_leaves_ranges_tags_and_compressed_files_right() {
+fn compression_keeps_ranges_entity_tags_and_precompressed_files_correct() {
     let bed = Bed::make();
     let text = "0123456789".repeat(1000);
     bed.file("root/text.txt", &text);
@@ -98,14 +98,14 @@ fn compression_leaves_ranges_tags_and_compressed_files_right() {
     let (part, body) = curl(addr, "/text.txt", &[&gzip[..], &["-r", "10-14"]].concat());
     assert!(part.starts_with("http/1.1 206") && field(&part, "content-encoding").is_none(), "{part}");
     assert_eq!(body, b"01234");
-    // The file that lies there, and its strong tag, because its bytes are always the same.
+    // The precompressed file has a strong entity tag, because its bytes never vary.
     let (head, body) = curl(addr, "/both.txt", &gzip);
     assert_eq!(
         (field(&head, "content-encoding").as_deref(), &body[..]),
         (Some("gzip"), &b"as it was compressed"[..])
     );
     assert!(field(&head, "etag").is_some_and(|tag| tag.starts_with('"')), "{head}");
-    // A tag that is weak where the bytes may differ, and that is recognized.
+    // The bytes of a response that is compressed on the fly may vary, so its tag is weak; the server recognises it later.
     let strong = field(&curl(addr, "/text.txt", &[]).0, "etag").expect("a tag");
     let (head, _) = curl(addr, "/text.txt", &gzip);
     let weak = field(&head, "etag").expect("a tag");
@@ -116,7 +116,7 @@ fn compression_leaves_ranges_tags_and_compressed_files_right() {
         assert!(head.starts_with("http/1.1 304") && body.is_empty(), "{head}");
         assert!(field(&head, "content-encoding").is_none(), "{head}");
     }
-    // HEAD says what GET would, and sends nothing.
+    // HEAD has the headers of GET, and no body.
     let mut client = Client::connect(addr);
     client.write("HEAD /text.txt HTTP/1.1\r\nhost: t\r\naccept-encoding: gzip\r\nconnection: close\r\n\r\n");
     let head = client.rest();

@@ -1,4 +1,4 @@
-//! The listing of a directory: only when asked for, nothing hidden, nothing outside of ROOT, and a name is only a name.
+//! Directory listings: only when enabled, nothing hidden, nothing outside of ROOT, and every name is escaped.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -13,7 +13,7 @@ const ON: &str = "directory-listing = true\n";
 fn bed() -> Bed {
     let bed = Bed::make();
     for dir in ["root/sub/deeper", "root/sub/.git", "outside"] {
-        std::fs::create_dir_all(bed.path(dir)).expect("ours");
+        std::fs::create_dir_all(bed.path(dir)).expect("writable");
     }
     for file in
         ["root/sub/b.txt", "root/sub/a b", "root/sub/.hidden", "root/sub/.git/config", "outside/secret"]
@@ -23,7 +23,7 @@ fn bed() -> Bed {
     bed
 }
 
-/// The links of a page, in their order.
+/// The links of a page, in order.
 fn links(page: &str) -> Vec<String> {
     let link = |line: &str| Some(line.split_once("<li><a href=\"")?.1.split('"').next()?.to_owned());
     page.lines().filter_map(link).collect()
@@ -40,9 +40,9 @@ fn a_directory_without_index_is_listed_only_when_that_is_switched_on() {
     let page = get(addr, "/sub/");
     assert!(page.starts_with("HTTP/1.1 200") && page.contains("color-scheme: light dark"), "{page}");
     assert_eq!(links(&page), ["../", "a%20b", "b.txt", "deeper/"]);
-    // The link of the directory above leads out of ROOT, so there is none; an index is what it was.
+    // ROOT serves its index as before. Without the index it is listed, without a link to the directory above it.
     assert!(get(addr, "/").ends_with("generation=0 ROOT\n"));
-    std::fs::remove_file(bed.path("root/index.html")).expect("ours");
+    std::fs::remove_file(bed.path("root/index.html")).expect("writable");
     assert_eq!(links(&get(addr, "/")), ["sub/"]);
     assert_eq!(links(&get(addr, "/sub/deeper/")), ["../"]);
     assert!(get(addr, "/sub").contains("location: /sub/\r\n"));
@@ -54,10 +54,10 @@ fn a_directory_without_index_is_listed_only_when_that_is_switched_on() {
 #[test]
 fn nothing_hidden_and_nothing_outside_of_root_is_listed() {
     let bed = bed();
-    symlink("../outside", bed.path("root/folder")).expect("ours");
-    symlink("sub", bed.path("root/within")).expect("ours");
-    symlink("sub/.git", bed.path("root/unhidden")).expect("ours");
-    symlink("/no/such/place", bed.path("root/sub/dangling")).expect("ours");
+    symlink("../outside", bed.path("root/folder")).expect("writable");
+    symlink("sub", bed.path("root/within")).expect("writable");
+    symlink("sub/.git", bed.path("root/unhidden")).expect("writable");
+    symlink("/no/such/place", bed.path("root/sub/dangling")).expect("writable");
     let server = bed.start(ON, &[]);
     let addr = server.address();
     for target in [
@@ -82,7 +82,7 @@ fn nothing_hidden_and_nothing_outside_of_root_is_listed() {
 }
 
 #[test]
-fn a_name_is_only_a_name_whatever_is_in_it() {
+fn every_name_is_escaped_in_the_page_and_in_its_link() {
     let bed = bed();
     let names: [&[u8]; 6] = [
         b"<script>alert(1)",
@@ -93,7 +93,7 @@ fn a_name_is_only_a_name_whatever_is_in_it() {
         b"latin-\xe4",
     ];
     for name in names {
-        std::fs::write(bed.path("root/sub/deeper").join(OsStr::from_bytes(name)), "found").expect("ours");
+        std::fs::write(bed.path("root/sub/deeper").join(OsStr::from_bytes(name)), "found").expect("writable");
     }
     let server = bed.start(ON, &[]);
     let addr = server.address();
@@ -107,7 +107,7 @@ fn a_name_is_only_a_name_whatever_is_in_it() {
     for link in &links[1..] {
         let plain = link.bytes().all(|b| b.is_ascii_alphanumeric() || b"%-_.~".contains(&b));
         assert!(plain, "{link}");
-        // Names that are no UTF-8 are shown and cannot be asked for: tower-http serves none.
+        // A name that is not UTF-8 is listed but cannot be requested: tower-http serves no such name.
         let found = get(addr, &format!("/sub/deeper/{link}")).ends_with("found");
         assert!(found || link.contains("%E4"), "{link}");
     }

@@ -1,4 +1,4 @@
-//! One log over all generations: each line says who wrote it, and a file is rotated by rename and HUP.
+//! One log for all generations: each line names its writer, and a log file is rotated by a rename and a HUP.
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
@@ -11,7 +11,7 @@ use support::process::{Server, command, signal};
 use super::{Bed, finish};
 use crate::HANDOVER;
 
-/// A log in which a handover fails, another succeeds, and connections end early.
+/// The lines of a log in which one handover fails, another succeeds, and connections end early.
 fn eventful(format: &str) -> Vec<String> {
     let bed = Bed::make();
     bed.config("");
@@ -22,7 +22,7 @@ fn eventful(format: &str) -> Vec<String> {
         |what: &str| server.log().wait(what, |line| line.text.contains(what).then(|| line.text.clone()));
     let serving = says("serving; ");
     let addr: SocketAddr = serving.split(['"', ' ']).find_map(|word| word.parse().ok()).expect("an address");
-    // The server finds out while it reads the request.
+    // The server notices the garbage while it reads the request.
     let garbage =
         || TcpStream::connect(addr).and_then(|mut s| s.write_all(b"\x01\r\n\r\n")).expect("it listens");
     garbage();
@@ -74,12 +74,12 @@ fn a_log_file_is_rotated_by_rename_and_restart_and_no_line_is_lost_or_in_the_wro
         wait_until(&format!("{file} says {what:?}"), &server, || bed.read(file).contains(what));
     };
     has("log", "\"to\":\"serving\"");
-    let mode = std::fs::metadata(bed.path("log")).expect("it is there").permissions().mode();
+    let mode = std::fs::metadata(bed.path("log")).expect("the file exists").permissions().mode();
     assert_eq!(mode & 0o137, 0, "mode {mode:o}: more than 0640");
     let mut pid = server.first_pid();
     for old in 1..=3 {
         let kept = format!("log.{old}");
-        std::fs::rename(bed.path("log"), bed.path(&kept)).expect("ours");
+        std::fs::rename(bed.path("log"), bed.path(&kept)).expect("writable");
         signal(pid, Signal::SIGHUP);
         has(&kept, "retired");
         has("log", "\"to\":\"serving\"");
@@ -96,33 +96,33 @@ fn a_log_file_is_rotated_by_rename_and_restart_and_no_line_is_lost_or_in_the_wro
         };
         only(&kept, old);
         only("log", old + 1);
-        // From its first line to its last one, in its own file.
+        // Each generation writes all of its lines, from the first to the last, to its own file.
         assert_eq!(line(&kept, "\"message\":\"serving")["pid"], pid);
         assert_eq!(line(&kept, "retired")["pid"], pid);
         let took_over = line("log", "\"message\":\"serving");
         assert_eq!(took_over["predecessor"], pid);
         pid = u32::try_from(took_over["pid"].as_u64().expect("a pid")).expect("a pid");
     }
-    // Nothing goes to stderr meanwhile.
+    // No generation wrote to stderr.
     assert_eq!(server.log().history(), "");
 }
 
 #[test]
-fn a_successor_whose_log_file_cannot_be_opened_says_so_and_leaves_and_the_old_one_serves_on() {
+fn a_successor_that_cannot_open_its_log_file_fails_and_the_predecessor_serves_again() {
     let bed = Bed::make();
-    std::fs::create_dir(bed.path("logs")).expect("ours");
+    std::fs::create_dir(bed.path("logs")).expect("writable");
     bed.config(&format!("log-file = {:?}\n", bed.path("logs/log")));
     let server = Server::launch(bed.command(&[]));
-    wait_until("it serves", &server, || bed.read("logs/log").contains("\"to\":\"serving\""));
+    wait_until("the server serves", &server, || bed.read("logs/log").contains("\"to\":\"serving\""));
     let first: serde_json::Value =
         serde_json::from_str(bed.read("logs/log").lines().next().expect("a line")).expect("JSON");
     let addr = first["listen"].as_str().and_then(|addr| addr.parse().ok()).expect("an address");
     let traffic = Traffic::start(addr, support::load::Clients::Fresh, 8);
-    std::fs::rename(bed.path("logs"), bed.path("elsewhere")).expect("ours");
+    std::fs::rename(bed.path("logs"), bed.path("elsewhere")).expect("writable");
     signal(server.first_pid(), Signal::SIGHUP);
     let line = server.log().wait_for("cannot open the log file");
     assert!(line.message().contains("handover.toml:5:12: log-file: ") && line.generation() == 2, "{line:?}");
-    wait_until("the old one knows", &server, || {
+    wait_until("the predecessor serves again", &server, || {
         bed.read("elsewhere/log").contains("\"from\":\"spawning\",\"to\":\"serving\"")
     });
     assert!(is_alive(server.first_pid()) && get(addr, "/").ends_with("ROOT\n"));
@@ -131,12 +131,12 @@ fn a_successor_whose_log_file_cannot_be_opened_says_so_and_leaves_and_the_old_on
 }
 
 #[test]
-fn the_log_level_of_the_file_is_where_v_and_q_begin() {
+fn v_and_q_start_from_the_log_level_of_the_file() {
     let bed = Bed::make();
     let server = bed.start("log-level = 'debug'\n", &[]);
     server.log().wait_for("not ready yet");
     drop(server);
-    // One step less than debug, and one more than info.
+    // `-q` makes info of debug, and `-v` makes debug of info.
     let server = bed.start("log-level = 'debug'\n", &["-q"]);
     hand_over(&server, 1, server.first_pid());
     server.wait_retired(1);
@@ -150,7 +150,7 @@ fn the_log_level_of_the_file_is_where_v_and_q_begin() {
     assert_eq!(code, Some(2));
 }
 
-/// A server with two log files, of which one generation drains and the next serves.
+/// A server with two log files and two generations: the first drains, and the second serves.
 struct TwoGenerations {
     bed: Bed,
     server: Server,
@@ -188,11 +188,11 @@ impl TwoGenerations {
 
     fn rename(&self) {
         for name in ["log", "access"] {
-            std::fs::rename(self.bed.path(name), self.bed.path(&format!("{name}.1"))).expect("ours");
+            std::fs::rename(self.bed.path(name), self.bed.path(&format!("{name}.1"))).expect("writable");
         }
     }
 
-    /// Both generations write to new files, and go on doing what they did.
+    /// Asserts that both generations write to the new files and still work.
     fn assert_reopened(mut self) {
         wait_until("the new files are there", &self.server, || {
             self.bed.path("log").exists() && self.bed.path("access").exists()
@@ -205,7 +205,7 @@ impl TwoGenerations {
                 && self.bed.read("log").contains("\"message\":\"retired\"")
         });
         signal(self.second, Signal::SIGTERM);
-        wait_until("the new one, too", &self.server, || {
+        wait_until("the new generation wrote to the new log", &self.server, || {
             self.bed.read("log").contains("\"message\":\"stopped\"")
         });
         assert_eq!(["log.1", "access.1"].map(|name| self.bed.read(name)), kept);
@@ -213,7 +213,7 @@ impl TwoGenerations {
 }
 
 #[test]
-fn usr1_to_one_generation_opens_the_logs_anew_in_each_that_lives() {
+fn usr1_to_one_generation_reopens_the_logs_of_all_generations() {
     let it = TwoGenerations::start(&[]);
     it.rename();
     signal(it.second, Signal::SIGUSR1);
@@ -221,7 +221,7 @@ fn usr1_to_one_generation_opens_the_logs_anew_in_each_that_lives() {
 }
 
 #[test]
-fn usr1_to_the_process_in_front_opens_the_logs_anew_in_each_generation() {
+fn usr1_to_the_supervisor_reopens_the_logs_of_all_generations() {
     let it = TwoGenerations::start(&["--supervise"]);
     it.rename();
     signal(it.server.first_pid(), Signal::SIGUSR1);
@@ -229,7 +229,7 @@ fn usr1_to_the_process_in_front_opens_the_logs_anew_in_each_generation() {
 }
 
 #[test]
-fn usr1_to_the_process_in_front_reaches_generations_that_have_no_control_socket() {
+fn usr1_to_the_supervisor_reaches_generations_without_a_control_socket() {
     let it = TwoGenerations::start(&["--supervise", "--no-control"]);
     it.rename();
     signal(it.server.first_pid(), Signal::SIGUSR1);
@@ -237,16 +237,16 @@ fn usr1_to_the_process_in_front_reaches_generations_that_have_no_control_socket(
 }
 
 #[test]
-fn a_reopen_says_which_files_are_open_anew_and_which_cannot_be() {
+fn a_reopen_reports_which_files_were_reopened_and_which_could_not_be() {
     let it = TwoGenerations::start(&[]);
     let ask = || finish(command(HANDOVER).args(["reopen", "--control"]).arg(it.bed.path("control")));
     it.rename();
-    // A directory in the place of one of them.
-    std::fs::create_dir(it.bed.path("log")).expect("ours");
+    // A directory takes the place of the log file.
+    std::fs::create_dir(it.bed.path("log")).expect("writable");
     let (code, _, stderr) = ask();
     assert_eq!(code, Some(1), "{stderr}");
-    assert!(stderr.contains(&format!("cannot open {} anew", it.bed.path("log").display())), "{stderr}");
-    std::fs::remove_dir(it.bed.path("log")).expect("ours");
+    assert!(stderr.contains(&format!("cannot reopen {}", it.bed.path("log").display())), "{stderr}");
+    std::fs::remove_dir(it.bed.path("log")).expect("writable");
     let (code, stdout, stderr) = ask();
     assert_eq!(code, Some(0), "{stderr}");
     for generation in ["generation 1, pid ", "generation 2, pid "] {
@@ -257,7 +257,7 @@ fn a_reopen_says_which_files_are_open_anew_and_which_cannot_be() {
 }
 
 #[test]
-fn usr1_ends_no_process_from_its_first_moment_on() {
+fn usr1_never_ends_a_process() {
     let bed = Bed::make();
     bed.config("");
     let server = bed.start("", &[]);
@@ -270,25 +270,25 @@ fn usr1_ends_no_process_from_its_first_moment_on() {
 }
 
 #[test]
-fn a_log_at_the_limit_of_file_sizes_ends_no_server_and_what_is_dropped_is_counted() {
+fn a_log_at_the_file_size_limit_ends_no_server_and_dropped_lines_are_counted() {
     let bed = Bed::make();
     bed.config(&format!(
         "log-file = {:?}\naccess-log = 'common'\naccess-log-file = {:?}\n",
         bed.path("log"),
         bed.path("access")
     ));
-    // 8 KiB. What is started from here gets the signal's default again.
+    // The limit is 8 KiB. The default action of SIGXFSZ would end the server.
     let mut limited = command("prlimit");
     limited.args(["--fsize=8192", HANDOVER, "--config"]).arg(bed.path("handover.toml"));
     let server = Server::launch(limited);
-    wait_until("it serves", &server, || bed.read("log").contains("\"to\":\"serving\""));
+    wait_until("the server serves", &server, || bed.read("log").contains("\"to\":\"serving\""));
     let first: serde_json::Value =
         serde_json::from_str(bed.read("log").lines().next().expect("a line")).expect("JSON");
     let addr: SocketAddr = first["listen"].as_str().and_then(|addr| addr.parse().ok()).expect("an address");
     let answered = 200;
     (0..answered).for_each(|_| assert!(get(addr, "/").ends_with("ROOT\n")));
-    assert_eq!(std::fs::metadata(bed.path("access")).expect("it is there").len(), 8192);
-    std::fs::rename(bed.path("access"), bed.path("access.1")).expect("ours");
+    assert_eq!(std::fs::metadata(bed.path("access")).expect("the file exists").len(), 8192);
+    std::fs::rename(bed.path("access"), bed.path("access.1")).expect("writable");
     signal(server.first_pid(), Signal::SIGUSR1);
     wait_until("the new file is there", &server, || bed.path("access").exists());
     get(addr, "/");
@@ -297,10 +297,10 @@ fn a_log_at_the_limit_of_file_sizes_ends_no_server_and_what_is_dropped_is_counte
         let line = text.lines().find(|line| line.contains("lines of the access log were dropped"))?;
         serde_json::from_str::<serde_json::Value>(line).expect("JSON")["dropped"].as_u64()
     };
-    wait_until("what was dropped is counted", &server, || dropped().is_some());
+    wait_until("the dropped lines are counted", &server, || dropped().is_some());
     let kept = bed.read("access.1").lines().filter(|line| line.contains("HTTP/1.1\" 200")).count() as u64;
     let dropped = dropped().expect("waited for");
-    // The last line in the full file may be half of one.
+    // The last line of the full file may be incomplete.
     assert!((answered..=answered + 1).contains(&(kept + dropped)), "{kept} + {dropped}");
     assert!(is_alive(server.first_pid()));
 }

@@ -1,12 +1,12 @@
-//! Each mistake in a config is one line that names the file, the place, the key and what is right, for a start as for a
-//! check.
+//! Each mistake in a config is one line that names the file, the position, the key and the correct form, for a start and
+//! for `--check`.
 
 use support::process::command;
 
 use super::{Bed, finish};
 use crate::HANDOVER;
 
-/// Files with one mistake, where it is, and what the line must say.
+/// Config files with one mistake each, its position, and the words that the error line must contain.
 const MISTAKES: [(&str, &str, &[&str]); 26] = [
     ("standbyy = '5s'", "1:1", &["unknown key \"standbyy\"", " standby, "]),
     ("\n\n[server]\nlisten = ''", "3:2", &["unknown key \"server\""]),
@@ -37,7 +37,7 @@ const MISTAKES: [(&str, &str, &[&str]); 26] = [
 ];
 
 #[test]
-fn each_mistake_is_one_line_with_its_place_its_key_and_what_is_right() {
+fn each_mistake_is_one_line_with_its_position_its_key_and_the_correct_form() {
     let bed = Bed::make();
     for (text, place, words) in MISTAKES {
         bed.file("handover.toml", text);
@@ -58,7 +58,7 @@ fn each_mistake_is_one_line_with_its_place_its_key_and_what_is_right() {
 }
 
 #[test]
-fn a_mistake_is_told_where_the_log_goes_as_far_as_the_file_is_understood() {
+fn a_mistake_is_also_written_to_the_log_file_that_the_broken_config_names() {
     let bed = Bed::make();
     let log = format!("log-file = {:?}\n", bed.path("log"));
     for broken in ["standby = 5\n", "standby = \n", "standby = '5s'\nstandby = '6s'\n"] {
@@ -66,9 +66,9 @@ fn a_mistake_is_told_where_the_log_goes_as_far_as_the_file_is_understood() {
             bed.file("log", "what was there before\n");
             bed.file("handover.toml", &text);
             let (code, _, stderr) = finish(&mut bed.command(&[]));
-            // And whoever started it sees it too.
+            // The error is on stderr as well.
             let log = bed.read("log");
-            let appended = log.strip_prefix("what was there before\n").expect("it is still there");
+            let appended = log.strip_prefix("what was there before\n").expect("the old text is still there");
             for said in [&stderr, appended] {
                 assert!(said.contains("standby") && said.lines().count() == 1, "{text:?}: {said:?}");
             }
@@ -85,7 +85,7 @@ fn a_config_that_cannot_be_read_is_named() {
         ("/no/such/place", "No such file"),
         ("/", "directory"),
         (bed.path("latin").to_str().expect("UTF-8"), "UTF-8"),
-        // It would be read for ever.
+        // An endless file must not be read to its end.
         ("/dev/zero", "larger"),
     ] {
         let (code, _, stderr) = finish(command(HANDOVER).args(["--config", path]));
@@ -98,7 +98,7 @@ fn a_config_that_cannot_be_read_is_named() {
 }
 
 #[test]
-fn what_a_flag_overrides_is_not_blamed_on_the_file() {
+fn a_mistake_in_a_flag_is_not_blamed_on_the_file() {
     let bed = Bed::make();
     bed.file("handover.toml", "root = '/no/such/place'\n");
     let (code, _, stderr) = finish(&mut bed.command(&["--check", "/no/such/flag"]));

@@ -1,5 +1,5 @@
-//! A config that is broken is found by the successor, and whoever asked for the restart reads the successor's own words,
-//! by each of the three ways to ask.
+//! A successor refuses a broken config, and its own error message reaches each of the three ways to ask for a reload: the
+//! command, the admin address and the signal.
 
 use nix::sys::signal::Signal;
 use support::harness::{Traffic, wait_until};
@@ -11,7 +11,7 @@ use super::Operated;
 const MISTAKE: &str = "config.toml:2:11: standby: cannot use";
 
 #[test]
-fn whoever_asks_for_a_restart_reads_why_the_new_settings_are_refused() {
+fn every_way_to_ask_for_a_reload_reports_why_the_config_is_refused() {
     let dir = tempfile::tempdir().expect("a directory");
     let config = dir.path().join("config.toml");
     let say = |text: &str| std::fs::write(&config, text).expect("writable");
@@ -27,7 +27,7 @@ fn whoever_asks_for_a_restart_reads_why_the_new_settings_are_refused() {
     let words = said["stderr"].to_string();
     assert!(status == 500 && words.contains("standby: cannot use"), "{status} {body}");
     signal(it.server.first_pid(), Signal::SIGHUP);
-    wait_until("the log says it a third time", &it.server, || {
+    wait_until("the log names the mistake a third time", &it.server, || {
         it.server.log().lines().iter().filter(|line| line.message().contains(MISTAKE)).count() == 3
     });
 

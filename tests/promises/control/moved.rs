@@ -1,4 +1,4 @@
-//! A server is found again after its address or its directory has gone, by its user and by root.
+//! A server is found again after its address or its control directory has changed, by its user and by root.
 
 use std::fs;
 use std::net::TcpListener;
@@ -25,7 +25,7 @@ fn a_server_whose_first_address_changes_stays_one_server() {
     let config = base.path().join("handover.toml");
     let listen = |addresses: &str| {
         fs::write(&config, format!("log-format = 'json'\nstandby = '1h'\nlisten = {addresses}\n"))
-            .expect("ours");
+            .expect("writable");
     };
     listen("'127.0.0.1:0'");
     let mut started = command(HANDOVER);
@@ -36,7 +36,7 @@ fn a_server_whose_first_address_changes_stays_one_server() {
     listen(&format!("['{other}', '{before}']"));
     let ask = |args: &[&str]| Said::of(handover(args).env(RUNTIME, base.path()));
     ask(&["reload"]).assert(0, &["generation 2"]);
-    // In standby, for an hour.
+    // Generation 1 stays in standby for an hour.
     let status = |args: &[&str]| -> Vec<Value> {
         let said = ask(&[&["status", "--json"][..], args].concat());
         assert_eq!(said.code, Some(0), "{said:?}");
@@ -51,24 +51,24 @@ fn a_server_whose_first_address_changes_stays_one_server() {
 }
 
 #[test]
-fn a_control_socket_whose_directory_was_taken_away_comes_back_by_itself() {
+fn a_control_socket_whose_directory_was_removed_is_created_again() {
     let base = tempfile::tempdir().expect("a directory");
     let server = usual(base.path());
     let ask = |args: &[&str]| Said::of(handover(args).env(RUNTIME, base.path()));
     ask(&["status"]).assert(0, &["serving"]);
-    fs::remove_dir_all(base.path().join("handover")).expect("ours");
+    fs::remove_dir_all(base.path().join("handover")).expect("writable");
     ask(&["status"]).assert(3, &["no server is running"]);
-    wait_until("it is there again", &server, || ask(&["status"]).code == Some(0));
+    wait_until("the socket is there again", &server, || ask(&["status"]).code == Some(0));
     server.log().wait_for("the control socket was gone");
     ask(&["reload"]).assert(0, &["generation 2"]);
     ask(&["stop"]).assert(0, &["no generation is left"]);
-    let left = fs::read_dir(base.path().join("handover")).expect("it is kept").count();
+    let left = fs::read_dir(base.path().join("handover")).expect("the directory is kept").count();
     assert_eq!(left, 0);
 }
 
 #[test]
-fn a_control_socket_comes_back_elsewhere_when_the_directory_of_the_session_is_gone() {
-    // With a /run of its own, where root's servers go without a session.
+fn a_control_socket_is_created_elsewhere_when_the_directory_of_the_session_is_gone() {
+    // A private /run, where the servers of root have their control directory if there is no session.
     let private = "mount -t tmpfs tmpfs /run && exec \"$@\"";
     let unshare = |program: &[&str]| {
         let mut unshare = command("unshare");
@@ -81,12 +81,12 @@ fn a_control_socket_comes_back_elsewhere_when_the_directory_of_the_session_is_go
     }
     let base = tempfile::tempdir().expect("a directory");
     let session = base.path().join("session");
-    fs::create_dir(&session).expect("ours");
-    fs::set_permissions(&session, PermissionsExt::from_mode(0o700)).expect("ours");
+    fs::create_dir(&session).expect("writable");
+    fs::set_permissions(&session, PermissionsExt::from_mode(0o700)).expect("we own it");
     let mut started = unshare(&[HANDOVER]);
     started.args(QUICK).arg(root(base.path())).env_remove(RUNTIME).env("XDG_RUNTIME_DIR", &session);
     let server = Server::start(started);
-    assert_eq!(fs::read_dir(session.join("handover")).expect("it is there").count(), 1);
+    assert_eq!(fs::read_dir(session.join("handover")).expect("the directory exists").count(), 1);
     let pid = server.first_pid().to_string();
     let ask = |args: &[&str]| {
         let mut asked = command("nsenter");
@@ -95,11 +95,11 @@ fn a_control_socket_comes_back_elsewhere_when_the_directory_of_the_session_is_go
     };
     ask(&["status"]).assert(0, &["serving"]);
     // The user logs out.
-    fs::remove_dir_all(&session).expect("ours");
-    wait_until("it is found elsewhere", &server, || ask(&["status"]).code == Some(0));
+    fs::remove_dir_all(&session).expect("writable");
+    wait_until("the server is found elsewhere", &server, || ask(&["status"]).code == Some(0));
     server.log().wait_for("/run/handover/");
     ask(&["reload"]).assert(0, &["generation 2"]);
-    // And who is started anew there does not do without.
+    // The successor that was started after the logout has a control socket too.
     ask(&["status"]).assert(0, &["standby", "serving"]);
 }
 
@@ -107,10 +107,10 @@ fn a_control_socket_comes_back_elsewhere_when_the_directory_of_the_session_is_go
 fn root_operates_the_server_of_another_user_and_does_not_upgrade_it() {
     const USER: &str = "64126";
     if !nix::unistd::geteuid().is_root() {
-        return skip("only root operates the servers of others");
+        return skip("only root may operate the servers of other users");
     }
     let dir = tempfile::tempdir().expect("a directory");
-    fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).expect("ours");
+    fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).expect("we own it");
     let program = dir.path().join("server");
     install(HANDOVER, &program);
     let mut started = command("setpriv");

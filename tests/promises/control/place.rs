@@ -1,5 +1,5 @@
-//! A control directory that cannot be trusted is refused before anything is taken over; one that was not asked for and
-//! cannot be made is done without.
+//! A control directory from a flag that cannot be trusted is refused before anything is taken over. Without the flag, a
+//! default directory that cannot be used is only a warning.
 
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::os::unix::net::UnixListener;
@@ -13,7 +13,7 @@ use super::{Operated, Said, handover, root};
 use crate::HANDOVER;
 
 fn mode(path: &Path, mode: u32) {
-    std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).expect("ours");
+    std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).expect("we own it");
 }
 
 fn start_with(dir: &Path) -> Said {
@@ -45,7 +45,7 @@ fn a_directory_of_another_user_is_refused() {
 }
 
 #[test]
-fn what_is_no_directory_or_has_too_long_a_name_is_named() {
+fn a_file_and_a_path_that_is_too_long_are_refused() {
     let dir = tempfile::tempdir().expect("a directory");
     std::fs::write(dir.path().join("file"), "").expect("writable");
     start_with(&dir.path().join("file")).assert(1, &["file", "--control"]);
@@ -65,7 +65,7 @@ fn a_successor_that_cannot_use_the_directory_fails_and_the_old_generation_goes_o
     traffic.stop_lossless(&it.server);
 }
 
-/// A server that keeps its sockets where it does without a flag, if it can.
+/// Starts a server with the default control directory, below `base/run`.
 fn usual(base: &Path) -> Server {
     let mut started = command(HANDOVER);
     started.args(QUICK).arg(root(base)).env(RUNTIME, base.join("run"));
@@ -73,7 +73,7 @@ fn usual(base: &Path) -> Server {
 }
 
 #[test]
-fn where_the_usual_place_cannot_be_used_there_is_a_warning_and_no_control() {
+fn a_default_directory_that_cannot_be_used_is_a_warning_and_there_is_no_control() {
     let base = tempfile::tempdir().expect("a directory");
     let run = base.path().join("run");
     let warned = |server: Server, why: &str| {
@@ -99,10 +99,10 @@ fn where_the_usual_place_cannot_be_used_there_is_a_warning_and_no_control() {
 }
 
 #[test]
-fn the_socket_of_a_dead_process_is_taken_away_and_one_of_a_living_process_is_not() {
+fn the_socket_of_a_dead_process_is_removed_and_that_of_a_living_process_is_kept() {
     let dir = tempfile::tempdir().expect("a directory");
     mode(dir.path(), 0o700);
-    // A pid above what Linux gives (4194304), and this process.
+    // A pid above the maximum of Linux (4194304), and the pid of this process.
     let (dead, alive) =
         (dir.path().join("99999999.sock"), dir.path().join(format!("{}.sock", std::process::id())));
     for path in [&dead, &alive] {
@@ -121,7 +121,7 @@ fn the_socket_of_a_dead_process_is_taken_away_and_one_of_a_living_process_is_not
 }
 
 #[test]
-fn a_generation_that_was_killed_leaves_a_socket_that_is_in_nobodys_way() {
+fn the_socket_that_a_killed_generation_leaves_does_not_prevent_a_start() {
     let it = Operated::start(&[]);
     it.ask(&["reload"]).assert(0, &[]);
     it.server.wait_retired(1);
@@ -131,7 +131,7 @@ fn a_generation_that_was_killed_leaves_a_socket_that_is_in_nobodys_way() {
     it.server.wait_state(2, "draining");
     signal(third, Signal::SIGKILL);
     let socket = it.control().join(format!("{third}.sock"));
-    support::harness::wait_until("nobody is alive", &it.server, || it.server.alive().is_empty());
+    support::harness::wait_until("no generation is alive", &it.server, || it.server.alive().is_empty());
     assert!(socket.exists() && !it.control().join(format!("{second}.sock")).exists());
     it.ask(&["status"]).assert(3, &["no server is running"]);
     let mut again = command(it.path("server"));

@@ -1,4 +1,4 @@
-//! `handover reload` says what came of it.
+//! `handover reload` reports the outcome of the handover.
 
 use nix::sys::signal::Signal;
 use support::harness::{Client, Traffic, get, install, wait_until};
@@ -28,14 +28,14 @@ fn a_failed_reload_says_how_the_successor_ended_and_what_it_said_last() {
     let said = it.ask(&["reload"]);
     let pid = format!("generation 1, pid {}, goes on serving", it.server.first_pid());
     said.assert(1, &["exit status: 7", "| cannot reach the database at db:5432", &pid]);
-    // And the next one, with a good file, succeeds.
+    // The next reload, with a good file, succeeds.
     install(HANDOVER, &it.path("server"));
     it.ask(&["reload"]).assert(0, &["generation 2"]);
     traffic.stop_lossless(&it.server);
 }
 
 #[test]
-fn where_nothing_runs_every_subcommand_exits_with_3() {
+fn every_subcommand_exits_with_3_if_no_server_is_running() {
     let dir = tempfile::tempdir().expect("a directory");
     for args in [&["reload"][..], &["status"], &["status", "--json"], &["stop"], &["upgrade", HANDOVER]] {
         for missing in [dir.path().to_owned(), dir.path().join("missing")] {
@@ -58,14 +58,14 @@ fn twenty_reloads_in_a_row_under_load_are_all_answered_and_lose_nothing() {
     traffic.stop_lossless(&it.server);
 }
 
-/// The next generation starts when there is a file `go`.
+/// Installs a program that starts the next generation only once the file `go` exists.
 fn slow_release(it: &Operated) {
     let go = it.path("go");
     it.next_is(&format!("while [ ! -e {} ]; do sleep 0.02; done; exec {HANDOVER} \"$@\"", go.display()));
 }
 
 #[test]
-fn a_reload_joins_the_one_that_is_under_way_and_says_what_came_of_it() {
+fn a_reload_joins_the_one_that_is_under_way_and_reports_its_outcome() {
     let it = Operated::start(&[]);
     slow_release(&it);
     let mut first = it.begin(&["reload"]);
@@ -87,7 +87,7 @@ fn a_reload_whose_server_dies_says_so() {
     reload.wait_for("started generation 2");
     let pid = it.server.first_pid();
     signal(pid, Signal::SIGKILL);
-    reload.finish().assert(1, &[&format!("pid {pid} ended before it said what came of it")]);
+    reload.finish().assert(1, &[&format!("pid {pid} ended before it reported the outcome")]);
     std::fs::write(it.path("go"), "").expect("writable");
 }
 
@@ -102,11 +102,11 @@ fn a_reload_that_waits_says_what_became_of_the_connections() {
     assert!(client.get("/").contains("connection: close"));
     client.wait_closed();
     reload.finish().assert(0, &["generation 1 has left: 1 connections finished, 0 cut"]);
-    wait_until("its socket is gone", &it.server, || !it.socket().exists());
+    wait_until("the socket of generation 1 is gone", &it.server, || !it.socket().exists());
 }
 
 #[test]
-fn a_crash_in_standby_is_told_to_who_waits() {
+fn a_crash_in_standby_is_reported_to_the_waiting_reload() {
     let it = Operated::start(&["--standby", "1h"]);
     let mut reload = it.begin(&["reload", "--wait-drained"]);
     reload.wait_for("generation 2, pid");
@@ -116,7 +116,7 @@ fn a_crash_in_standby_is_told_to_who_waits() {
 }
 
 #[test]
-fn whoever_asks_and_leaves_does_not_end_the_handover() {
+fn a_reload_command_that_is_killed_does_not_end_the_handover() {
     let it = Operated::start(&[]);
     slow_release(&it);
     let mut reload = it.begin(&["reload"]);
@@ -126,7 +126,7 @@ fn whoever_asks_and_leaves_does_not_end_the_handover() {
     std::fs::write(it.path("go"), "").expect("writable");
     it.server.wait_serving(2);
     it.server.wait_retired(1);
-    wait_until("its socket is gone", &it.server, || !it.socket().exists());
+    wait_until("the socket of generation 1 is gone", &it.server, || !it.socket().exists());
 }
 
 #[test]
@@ -137,7 +137,7 @@ fn a_reload_in_a_storm_of_restarts_never_says_that_nothing_runs() {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             while !calm.load(Ordering::Relaxed) {
-                // To the one that serves: the next one may have no handler yet.
+                // Only the serving generation gets the signal, because its successor may have no handler yet.
                 let lines = it.server.log().lines();
                 let serving = lines.iter().rfind(|line| line.message().starts_with("serving"));
                 serving.iter().for_each(|line| signal(line.pid(), Signal::SIGUSR2));
@@ -153,7 +153,7 @@ fn a_reload_in_a_storm_of_restarts_never_says_that_nothing_runs() {
 #[test]
 fn a_reload_that_has_to_wait_says_what_for_after_a_second() {
     let it = Operated::start(&[]);
-    // A generation that stands still is none that serves.
+    // A stopped generation does not count as serving.
     signal(it.server.first_pid(), Signal::SIGSTOP);
     let mut reload = it.begin(&["reload"]);
     let line = reload.wait_for("waiting until a generation serves");

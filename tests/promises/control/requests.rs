@@ -1,4 +1,4 @@
-//! Whatever is sent to a control socket, and by whomever, does the server no harm.
+//! Requests to a control socket, whatever they contain and whichever user sends them, do the server no harm.
 
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -20,7 +20,8 @@ fn connect(socket: &Path) -> UnixStream {
     stream
 }
 
-/// All that comes until the server closes. It may close before it has read everything: that is an error after the answer.
+/// Reads until the server closes. A server that closes before it has read the whole request causes an error behind the
+/// answer, which is ignored.
 fn rest(mut stream: UnixStream) -> String {
     let (mut all, mut chunk) = (Vec::new(), [0; 4096]);
     loop {
@@ -28,7 +29,7 @@ fn rest(mut stream: UnixStream) -> String {
             Ok(0) => break,
             Ok(n) => all.extend_from_slice(&chunk[..n]),
             Err(error) => {
-                assert_ne!(error.kind(), std::io::ErrorKind::WouldBlock, "it does not close: {all:?}");
+                assert_ne!(error.kind(), std::io::ErrorKind::WouldBlock, "not closed: {all:?}");
                 break;
             }
         }
@@ -43,7 +44,7 @@ fn exchange(it: &Operated, bytes: &[u8]) -> String {
 }
 
 #[test]
-fn what_is_malformed_or_too_large_is_refused_and_harms_nobody() {
+fn malformed_and_oversized_requests_are_refused_and_harmless() {
     let it = Operated::start(&[]);
     let traffic = Traffic::fresh(&it.server);
     let head = format!("GET /status HTTP/1.1\r\nhost: x\r\nx: {}\r\n\r\n", "y".repeat(100_000));
@@ -80,10 +81,10 @@ fn what_is_malformed_or_too_large_is_refused_and_harms_nobody() {
 }
 
 #[test]
-fn silent_clients_hold_up_neither_a_handover_nor_the_end_and_the_next_one_is_told() {
+fn silent_clients_delay_neither_a_handover_nor_the_exit_and_the_next_client_gets_503() {
     let it = Operated::start(&["--idle-grace", "100ms"]);
     let traffic = Traffic::fresh(&it.server);
-    // Some say nothing, and some begin a request.
+    // Half of them send nothing, and half begin a request.
     let silent: Vec<_> = (0..64)
         .map(|n| {
             let mut stream = connect(&it.socket());
@@ -97,7 +98,7 @@ fn silent_clients_hold_up_neither_a_handover_nor_the_end_and_the_next_one_is_tol
     it.server.wait_serving(2);
     let began = Instant::now();
     it.server.wait_retired(1);
-    support::harness::wait_until("it has ended", &it.server, || {
+    support::harness::wait_until("the first generation has exited", &it.server, || {
         !support::harness::is_alive(it.server.first_pid())
     });
     assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
@@ -106,7 +107,7 @@ fn silent_clients_hold_up_neither_a_handover_nor_the_end_and_the_next_one_is_tol
 }
 
 #[test]
-fn who_says_nothing_is_closed_after_a_while_so_that_others_can_ask() {
+fn silent_clients_are_closed_after_a_while_so_that_others_can_ask() {
     let it = Operated::start(&[]);
     let silent: Vec<_> = (0..64).map(|_| connect(&it.socket())).collect();
     for stream in silent {
@@ -118,7 +119,8 @@ fn who_says_nothing_is_closed_after_a_while_so_that_others_can_ask() {
 #[test]
 fn the_last_line_reaches_everyone_who_waits_for_the_end_of_a_generation() {
     let it = Operated::start(&[]);
-    // Most of them join. Whoever comes after the flip is refused, so the flip waits for `go`.
+    // Most of these requests join the first reload. One that came after the flip would be refused, so the flip waits for
+    // `go`.
     let go = it.path("go");
     it.next_is(&format!("while [ ! -e {} ]; do sleep 0.02; done; exec {HANDOVER} \"$@\"", go.display()));
     let lines = "host: x\r\naccept: application/x-ndjson";
@@ -127,7 +129,7 @@ fn the_last_line_reaches_everyone_who_waits_for_the_end_of_a_generation() {
             let mut stream = connect(&it.socket());
             let asked = format!("POST /reload?wait=drained HTTP/1.0\r\n{lines}\r\n\r\n");
             stream.write_all(asked.as_bytes()).expect("the server listens");
-            // The head of the answer: it is one that waits now.
+            // The head of the answer shows that this client is waiting now.
             stream.read_exact(&mut [0; 12]).expect("an answer");
             stream
         })
@@ -140,7 +142,7 @@ fn the_last_line_reaches_everyone_who_waits_for_the_end_of_a_generation() {
 }
 
 #[test]
-fn curl_can_ask_too() {
+fn curl_works_as_a_client() {
     let it = Operated::start(&[]);
     let curl = |args: &[&str]| {
         let mut curl = command("curl");
@@ -148,7 +150,7 @@ fn curl_can_ask_too() {
         Said::of(&mut curl)
     };
     if !command("curl").arg("--version").status().is_ok_and(|status| status.success()) {
-        return skip("there is no curl");
+        return skip("curl is not installed");
     }
     curl(&["http://x/version"]).assert(0, &["\"name\": \"handover\"", "\"version\""]);
     it.next_is("echo no luck >&2; exit 5");
@@ -160,13 +162,13 @@ fn curl_can_ask_too() {
 }
 
 #[test]
-fn another_user_is_refused_even_if_he_gets_to_the_socket() {
+fn another_user_is_refused_even_with_access_to_the_socket() {
     if !nix::unistd::geteuid().is_root() {
-        return skip("only root can ask as somebody else");
+        return skip("only root can ask as another user");
     }
     let it = Operated::start(&[]);
     for path in [it.dir.path(), &it.control(), &it.socket(), &it.path("server")] {
-        std::fs::set_permissions(path, PermissionsExt::from_mode(0o777)).expect("ours");
+        std::fs::set_permissions(path, PermissionsExt::from_mode(0o777)).expect("we own it");
     }
     let mut asked = command("setpriv");
     asked.args(["--reuid", "65534", "--clear-groups", "curl", "-sS", "--max-time", "20", "--unix-socket"]);
@@ -178,7 +180,7 @@ fn another_user_is_refused_even_if_he_gets_to_the_socket() {
 #[test]
 fn a_socket_is_there_from_before_a_generation_serves() {
     let it = Operated::start(&[]);
-    // Whoever reads in the log that it serves can ask it.
+    // Once the log says that a generation serves, its control socket exists.
     for generation in 2..6 {
         let pid = it.server.wait_serving(generation - 1);
         it.server.log().wait_for("serving");

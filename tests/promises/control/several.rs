@@ -1,4 +1,5 @@
-//! Servers that share what each should have for itself: nobody is stopped who is not meant, and whoever starts second hears of it.
+//! Servers that share a control directory, an address or a pid file: no server is stopped by mistake, and the second one
+//! logs a warning.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -10,7 +11,7 @@ use super::{Said, handover, root};
 use crate::HANDOVER;
 use crate::admin::ask as ask_admin;
 
-/// A server with an admin address, whose control directory another one has, too.
+/// Starts a server with an admin address and a control directory that it shares with another server.
 fn sharing(control: &Path, base: &Path) -> Server {
     let mut started = command(HANDOVER);
     started.args(QUICK).args(["--admin", "127.0.0.1:0", "--control"]).arg(control).arg(root(base));
@@ -24,7 +25,7 @@ fn requests(server: &Server) -> u64 {
 }
 
 #[test]
-fn two_servers_with_one_control_directory_are_not_stopped_both_and_do_not_count_for_each_other() {
+fn two_servers_in_one_control_directory_are_never_stopped_together_and_count_separately() {
     let base = tempfile::tempdir().expect("a directory");
     let control = base.path().join("control");
     let (one, two) = (sharing(&control, base.path()), sharing(&control, base.path()));
@@ -45,14 +46,14 @@ fn two_servers_with_one_control_directory_are_not_stopped_both_and_do_not_count_
 }
 
 #[test]
-fn the_rest_of_a_server_that_stops_is_no_other_server() {
+fn a_server_that_is_stopping_does_not_count_as_another_server() {
     let base = tempfile::tempdir().expect("a directory");
     let control = base.path().join("control");
     let one = sharing(&control, base.path());
     let mut slow = support::harness::Client::connect(one.address());
     slow.get("/");
     let told = ["stop", "--control"];
-    let mut stop = handover(&told).arg(&control).spawn().expect("it starts");
+    let mut stop = handover(&told).arg(&control).spawn().expect("the program starts");
     one.wait_state(1, "draining");
     let two = sharing(&control, base.path());
     Said::of(handover(&["reload", "--control"]).arg(&control))
@@ -89,7 +90,7 @@ fn the_same_address_in_two_network_namespaces_is_two_servers() {
         .assert(0, &[&format!("asked generation 1, pid {}", one.first_pid())]);
     ask(&["stop", "--listen", &address]).assert(0, &["no generation is left"]);
     assert!(is_alive(two.first_pid()));
-    // From there it is found as well, and by whoever is in neither.
+    // The second server is found from inside its namespace as well, and then from outside.
     let mut inside = command("nsenter");
     let pid = two.first_pid().to_string();
     inside
@@ -100,7 +101,7 @@ fn the_same_address_in_two_network_namespaces_is_two_servers() {
 }
 
 #[test]
-fn two_servers_with_one_pid_file_are_warned_of() {
+fn two_servers_with_one_pid_file_log_a_warning() {
     let base = tempfile::tempdir().expect("a directory");
     let file = base.path().join("pid");
     let start = || {
@@ -114,7 +115,7 @@ fn two_servers_with_one_pid_file_are_warned_of() {
         assert_eq!(warning.json["other"], other, "{}", warning.text);
     };
     warned(&two, one.first_pid());
-    // And the first one finds out when it hands over.
+    // The first server notices when it hands over.
     let second = support::harness::hand_over(&one, 1, one.first_pid());
     warned(&one, two.first_pid());
     assert_ne!(second, one.first_pid());

@@ -31,7 +31,7 @@ fn in_standby_the_table_shows_both_generations_and_is_not_wide() {
 }
 
 #[test]
-fn as_json_it_is_complete() {
+fn the_json_status_is_complete() {
     let it = Operated::start(&["--standby", "1h"]);
     let mut client = Client::connect(it.address());
     client.get("/");
@@ -65,7 +65,7 @@ fn as_json_it_is_complete() {
 }
 
 #[test]
-fn it_says_why_the_last_handover_failed() {
+fn the_status_says_why_the_last_handover_failed() {
     let it = Operated::start(&[]);
     it.next_is("echo no disk >&2; exit 9");
     it.ask(&["reload"]).assert(1, &["exit status: 9"]);
@@ -77,7 +77,7 @@ fn it_says_why_the_last_handover_failed() {
 }
 
 #[test]
-fn a_generation_that_hangs_is_shown_and_delays_the_answer_a_second_only() {
+fn a_generation_that_hangs_is_shown_and_delays_the_answer_by_only_a_second() {
     let it = Operated::start(&["--standby", "1h"]);
     it.ask(&["reload"]).assert(0, &[]);
     let first = it.server.first_pid();
@@ -90,12 +90,12 @@ fn a_generation_that_hangs_is_shown_and_delays_the_answer_a_second_only() {
     signal(first, Signal::SIGCONT);
     said.assert(0, &["does not answer", "serving", &first.to_string()]);
     assert!(took < Duration::from_secs(5), "{took:?}");
-    assert_eq!(silent.expect("it is listed")["error"], "does not answer");
+    assert_eq!(silent.expect("the first generation is listed")["error"], "does not answer");
     assert!(second.contains("200 OK"));
 }
 
 #[test]
-fn a_stranger_on_the_port_is_shown_as_one() {
+fn a_foreign_listener_on_the_port_is_shown_as_one() {
     let it = Operated::start(&[]);
     let me = std::process::id();
     let stranger = crate::faults::strangers::join(it.address()).expect("the same user may join");

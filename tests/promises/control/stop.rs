@@ -6,7 +6,7 @@ use support::harness::{Client, is_alive};
 
 use super::Operated;
 
-/// Nobody of it is left when the command returns.
+/// Asserts that no process and no socket of the server is left.
 #[track_caller]
 fn assert_gone(it: &Operated) {
     let alive = it.server.alive();
@@ -54,7 +54,7 @@ fn a_stop_hurries_a_generation_that_only_drains() {
 }
 
 #[test]
-fn a_stop_at_once_cuts_what_is_open_in_standby_too() {
+fn a_stop_with_now_cuts_open_connections_in_standby_too() {
     let it = Operated::start(&["--standby", "1h", "--stop-idle-grace", "1h", "--stop-timeout", "1h"]);
     let mut old = Client::connect(it.address());
     old.get("/");

@@ -10,7 +10,7 @@ use support::process::{RUNTIME, Server, command, signal};
 use super::{Operated, Said, handover, root};
 use crate::HANDOVER;
 
-/// A release that says it is version 9.9.9, accepts all arguments, and then does `what`.
+/// Makes a release that reports version 9.9.9, accepts all arguments, and runs `what` when it is started.
 pub(super) fn release(it: &Operated, name: &str, what: &str) -> PathBuf {
     it.script(
         name,
@@ -26,7 +26,7 @@ pub(super) fn bytes(path: &Path) -> Vec<u8> {
     std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
-/// What lies beside the program, without what the tests put there.
+/// The names of the files beside the program, except those of the tests.
 pub(super) fn beside(it: &Operated) -> Vec<String> {
     let names = std::fs::read_dir(it.dir.path()).expect("readable").flatten();
     let names = names.map(|entry| entry.file_name().into_string().expect("UTF-8"));
@@ -99,7 +99,7 @@ fn a_new_file_that_crashes_in_standby_is_taken_back() {
 }
 
 #[test]
-fn an_upgrade_is_finished_or_undone_also_if_who_asked_for_it_is_gone() {
+fn an_upgrade_is_completed_or_undone_even_if_the_client_is_gone() {
     let it = Operated::start(&[]);
     let go = it.path("go");
     let new = release(&it, "new", &format!("while [ ! -e {} ]; do sleep 0.02; done; exit 4", go.display()));
@@ -129,7 +129,7 @@ fn the_second_of_two_upgrades_is_refused() {
 
 #[test]
 fn an_upgrade_right_after_a_reload_waits_for_the_end_of_standby() {
-    // Long enough that the second command is there before it ends, also on a machine that is busy.
+    // Long enough for the second command to arrive before standby ends, even on a busy machine.
     let it = Operated::start(&["--standby", "5s"]);
     let new = release(&it, "new", &good());
     it.ask(&["reload"]).assert(0, &[]);
@@ -157,7 +157,7 @@ fn behind_a_symbolic_link_the_file_is_replaced_and_the_link_kept() {
 }
 
 #[test]
-fn a_file_that_lies_beside_the_program_is_named_by_post() {
+fn a_post_request_can_name_a_file_beside_the_program() {
     let it = Operated::start(&[]);
     release(&it, "new one", &good());
     let mut curl = command("curl");

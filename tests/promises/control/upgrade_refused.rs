@@ -1,4 +1,4 @@
-//! A file that cannot be a new program is refused in one line, and nothing is touched.
+//! A file that cannot replace the program is refused in one line, and nothing is touched.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
@@ -9,10 +9,10 @@ use super::Operated;
 use super::upgrade::{beside, bytes, good, release};
 use crate::HANDOVER;
 
-/// The file was refused with these words, in one line, and the program is the same file as before.
+/// Asserts that an upgrade to `new` is refused in one line with these words, and that the program is not touched.
 #[track_caller]
 fn assert_refused(it: &Operated, new: &Path, words: &[&str]) {
-    let inode = || std::fs::metadata(it.path("server")).expect("it is there").ino();
+    let inode = || std::fs::metadata(it.path("server")).expect("the file exists").ino();
     let before = inode();
     let said = it.ask(&["upgrade", new.to_str().expect("UTF-8")]);
     said.assert(1, words);
@@ -23,7 +23,7 @@ fn assert_refused(it: &Operated, new: &Path, words: &[&str]) {
 }
 
 #[test]
-fn what_is_no_executable_file_is_refused_under_load() {
+fn a_file_that_is_not_executable_is_refused_under_load() {
     let it = Operated::start(&[]);
     let traffic = Traffic::fresh(&it.server);
     assert_refused(&it, Path::new("/no/such/file"), &["/no/such/file", "no such file"]);
@@ -31,13 +31,13 @@ fn what_is_no_executable_file_is_refused_under_load() {
     assert_refused(&it, Path::new("/etc/passwd"), &["/etc/passwd", "not executable"]);
     let new = it.path("new");
     std::fs::write(&new, "just some text, and no program\n").expect("writable");
-    std::fs::set_permissions(&new, PermissionsExt::from_mode(0o755)).expect("ours");
-    assert_refused(&it, &new, &["not an executable of this machine"]);
+    std::fs::set_permissions(&new, PermissionsExt::from_mode(0o755)).expect("we own it");
+    assert_refused(&it, &new, &["not an executable for this machine"]);
     // As if built for a machine that does not exist (e_machine, elf(5)).
     let mut other = bytes(Path::new(HANDOVER));
     other[18..20].copy_from_slice(&[0xff, 0x7f]);
     std::fs::write(&new, other).expect("writable");
-    assert_refused(&it, &new, &["not an executable of this machine"]);
+    assert_refused(&it, &new, &["not an executable for this machine"]);
     traffic.stop_lossless(&it.server);
 }
 
@@ -59,9 +59,9 @@ fn a_file_that_hangs_on_version_is_ended_with_what_it_has_started() {
     let started = it.path("new.pid");
     let new = it.script("new", &format!("sleep 1000 & echo $! > {}; wait", started.display()));
     let said = it.ask(&["upgrade", new.to_str().expect("UTF-8")]);
-    said.assert(1, &["--version", "does not end within 5s", "goes on serving"]);
-    let pid = std::fs::read_to_string(&started).expect("it ran").trim().parse().expect("a pid");
-    support::harness::wait_until("it is gone", &it.server, || !support::harness::is_alive(pid));
+    said.assert(1, &["--version", "did not exit within 5s", "goes on serving"]);
+    let pid = std::fs::read_to_string(&started).expect("the file ran").trim().parse().expect("a pid");
+    support::harness::wait_until("the child is gone", &it.server, || !support::harness::is_alive(pid));
 }
 
 #[test]
@@ -70,7 +70,7 @@ fn a_file_on_another_file_system_is_taken() {
     let device = |path: &Path| std::fs::metadata(path).map(|about| about.dev()).ok();
     let shm = Path::new("/dev/shm");
     let elsewhere = tempfile::tempdir_in(shm).ok().filter(|_| device(shm) != device(it.dir.path()));
-    let Some(elsewhere) = elsewhere else { return skip("/dev/shm is no other file system") };
+    let Some(elsewhere) = elsewhere else { return skip("/dev/shm is not another file system") };
     let new = elsewhere.path().join("new");
     install(release(&it, "new", &good()), &new);
     it.ask(&["upgrade", new.to_str().expect("UTF-8")]).assert(0, &["upgraded"]);
@@ -104,12 +104,12 @@ fn a_file_beside_the_program_keeps_its_capabilities() {
     }
     it.ask(&["upgrade", new.to_str().expect("UTF-8")]).assert(0, &["linked", "beside", "upgraded"]);
     assert!(has_capability(&it.path("server")) && has_capability(&new));
-    // And a program that has them is followed by none that has not.
+    // A program with capabilities is not replaced by a file without them.
     install(HANDOVER, &new);
-    let inode = std::fs::metadata(it.path("server")).expect("it is there").ino();
+    let inode = std::fs::metadata(it.path("server")).expect("the file exists").ino();
     let said = it.ask(&["upgrade", new.to_str().expect("UTF-8")]);
     said.assert(1, &["the program has file capabilities, and the new file has none", "setcap"]);
-    assert_eq!(std::fs::metadata(it.path("server")).expect("it is there").ino(), inode);
+    assert_eq!(std::fs::metadata(it.path("server")).expect("the file exists").ino(), inode);
     assert_eq!(beside(&it), ["server.old"]);
 }
 

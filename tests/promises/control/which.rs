@@ -1,4 +1,4 @@
-//! Which server is meant: several of one user live side by side.
+//! The selection of one of several servers that the same user runs.
 
 use std::path::Path;
 use std::process::Command;
@@ -9,7 +9,7 @@ use support::process::{RUNTIME, Server, command};
 use super::{Said, handover, root};
 use crate::HANDOVER;
 
-/// A server that keeps its sockets where it does without a flag, below `base`.
+/// Starts a server with the default control directory, below `base`.
 fn usual(base: &Path) -> Server {
     let mut started = command(HANDOVER);
     started.args(QUICK).arg(root(base)).env(RUNTIME, base);
@@ -41,9 +41,9 @@ fn two_servers_of_one_user_are_told_apart_by_their_address() {
     assert!(two.alive().is_empty());
     assert!(get(one.address(), "/").contains("200 OK"));
     ask(&["stop", "--listen", &address]).assert(3, &["no server is running on", &address]);
-    // Again it is clear which one is meant.
+    // Only one server is left, so no address is needed.
     ask(&["stop"]).assert(0, &[]);
-    let left = std::fs::read_dir(base.path().join("handover")).expect("it is kept").count();
+    let left = std::fs::read_dir(base.path().join("handover")).expect("the directory is kept").count();
     assert_eq!(left, 0, "the directories of both are gone");
 }
 
@@ -58,7 +58,7 @@ fn a_directory_to_serve_that_is_named_like_a_subcommand_is_reached_by_its_path()
 }
 
 #[test]
-fn without_control_nobody_is_found_and_the_server_serves() {
+fn a_server_without_control_serves_but_is_not_found() {
     let base = tempfile::tempdir().expect("a directory");
     let mut started = command(HANDOVER);
     started.args(QUICK).arg("--no-control").arg(root(base.path())).env(RUNTIME, base.path());

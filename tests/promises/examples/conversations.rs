@@ -1,5 +1,5 @@
-//! The examples whose connections are conversations: each ends with a goodbye that its client can tell from a failure, and
-//! goes on with the next generation.
+//! The examples with conversations: each ends with a goodbye that the client can tell from a failure, and the client goes
+//! on with the next generation.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use tokio_tungstenite::{WebSocketStream, client_async};
 
 use super::{assert_nobody_was_cut, start};
 
-/// What one client was told.
+/// The replies and the failures of one client.
 #[derive(Debug, Default)]
 struct Tally {
     answers: u64,
@@ -27,7 +27,7 @@ struct Tally {
     failures: Vec<String>,
 }
 
-/// One question and what came of it.
+/// The reply to one question.
 enum Reply {
     Answer,
     Goodbye,
@@ -48,7 +48,7 @@ impl Talk for Lines {
     }
 
     async fn ask(&mut self, question: &str) -> Result<Reply, String> {
-        // After a goodbye it may fail to send, and what it then reads decides.
+        // Sending may fail after a goodbye; the read that follows decides.
         let _ = self.0.write_all(format!("{question}\n").as_bytes()).await;
         let _ = self.0.flush().await;
         let mut line = String::new();
@@ -73,7 +73,7 @@ impl Talk for WebSocketStream<TcpStream> {
         match self.next().await {
             Some(Ok(Message::Text(answer))) if answer.as_str() == question => Ok(Reply::Answer),
             Some(Ok(Message::Close(Some(close)))) if close.code == CloseCode::Away => {
-                // It is to answer the close, and the server to end the connection after that.
+                // Reading on answers the close frame; after that the server has to end the connection.
                 while let Some(Ok(_)) = self.next().await {}
                 Ok(Reply::Goodbye)
             }
@@ -87,11 +87,11 @@ const CLIENTS: usize = 32;
 #[derive(Debug, Default)]
 struct Shared {
     stop: AtomicBool,
-    /// So many clients have got an answer.
+    /// The number of clients that have an answer.
     talking: AtomicUsize,
 }
 
-/// Asks question after question until told to stop. One that is met by a goodbye is asked again on a new connection.
+/// Asks questions until told to stop. A question that a goodbye answers is asked again on a new connection.
 async fn converse<T: Talk>(address: SocketAddr, shared: Arc<Shared>) -> Tally {
     let mut tally = Tally::default();
     let mut open: Option<T> = None;
@@ -119,7 +119,7 @@ async fn converse<T: Talk>(address: SocketAddr, shared: Arc<Shared>) -> Tally {
     tally
 }
 
-/// Hands over while all clients talk, and asserts that each was told goodbye by the first generation and never cut.
+/// Hands over while all clients talk, and asserts that the first generation said goodbye to each and cut none.
 fn assert_every_conversation_moves<T: Talk>(server: &mut Server) {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let shared = Arc::new(Shared::default());

@@ -1,4 +1,4 @@
-//! HTTPS: nothing is lost, and the next generation has the certificate that is there when it starts.
+//! HTTPS: nothing is lost, and the next generation uses the certificate that is installed when it starts.
 
 use std::sync::Arc;
 

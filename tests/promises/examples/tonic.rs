@@ -1,4 +1,4 @@
-//! gRPC: calls that are not repeated once they are sent, and streams that end themselves.
+//! gRPC: calls that are never retried once they are sent, and streams that end themselves.
 
 use std::error::Error;
 use std::net::SocketAddr;
@@ -34,8 +34,9 @@ fn ask() -> Request<Ask> {
     Request::new(Ask { name: "test".to_owned() })
 }
 
-/// Whether tonic's client has refused to send the call, because its connection had got GOAWAY a moment before. Others open
-/// a new connection then by themselves (<https://github.com/hyperium/hyper/pull/4052>); the server never hears of it.
+/// Returns whether tonic's client refused to send the call because its connection had received GOAWAY a moment before.
+/// Other clients then open a new connection by themselves (<https://github.com/hyperium/hyper/pull/4052>); the server
+/// never hears of such a call.
 fn is_unsent(status: &Status) -> bool {
     let mut cause = status.source();
     while let Some(error) = cause {
@@ -51,7 +52,7 @@ fn is_unsent(status: &Status) -> bool {
     false
 }
 
-/// The generation that answers. A call that was never sent is made once more, no other.
+/// Returns the generation that answers. Only a call that was never sent is retried, once.
 async fn now(client: &mut Client) -> Result<u64, Status> {
     match now_once(client).await {
         Err(status) if is_unsent(&status) => now_once(client).await,
@@ -67,7 +68,7 @@ async fn now_once(client: &mut Client) -> Result<u64, Status> {
     Ok(time.generation)
 }
 
-/// The generation whose stream it was, once it has ended with the status OK.
+/// Reads a stream until it ends with the status OK, and returns the generation that sent it.
 async fn watch(client: &mut Client, begun: &AtomicUsize) -> Result<u64, Status> {
     client.ready().await.map_err(|e| Status::unavailable(format!("not ready: {e:?}")))?;
     let path = PathAndQuery::from_static("/clock.Clock/Watch");
@@ -83,13 +84,13 @@ async fn watch(client: &mut Client, begun: &AtomicUsize) -> Result<u64, Status> 
     Ok(generation)
 }
 
-/// The generation that was watched until it retired, and the one that answers after that.
+/// Returns the generation that was watched until it retired, and the one that answers the next call.
 async fn watch_and_call(address: SocketAddr, begun: Arc<AtomicUsize>) -> Result<(u64, u64), Status> {
     let mut client = connect(address).await?;
     Ok((watch(&mut client, &begun).await?, now(&mut client).await?))
 }
 
-/// Calls again and again; gives the generations that answered, and the failures.
+/// Calls repeatedly until `stop` is set. Returns the generations that answered, and the failures.
 async fn call(address: SocketAddr, keeps: bool, stop: Arc<AtomicBool>) -> (Vec<u64>, Vec<String>) {
     let (mut answers, mut failures) = (vec![], vec![]);
     let mut kept = None;
@@ -126,12 +127,12 @@ fn tonic_is_handed_over_and_its_streams_end_with_ok() {
     for _ in 0..8 {
         watchers.spawn_on(watch_and_call(address, Arc::clone(&begun)), runtime.handle());
     }
-    wait_until("all watch", &server, || begun.load(Ordering::Relaxed) == 8);
+    wait_until("all streams have begun", &server, || begun.load(Ordering::Relaxed) == 8);
     hand_over(&server, 1, server.first_pid());
     for watched in runtime.block_on(async { timeout(PATIENCE, watchers.join_all()).await }).expect("they end")
     {
         let (first, then) = watched.unwrap_or_else(|s| panic!("{s:?}\n{}", server.log().history()));
-        // On the same connection, which is told to go when it has been quiet.
+        // The call may use the same connection, which gets GOAWAY only when it has been quiet.
         assert!(first == 1 && then >= 1, "watched {first}, then called {then}");
     }
     assert_nobody_was_cut(&mut server);

@@ -1,4 +1,4 @@
-//! A background job that only one generation does at a time.
+//! Background jobs that only one generation does at a time.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -10,7 +10,7 @@ use support::process::{Server, signal};
 
 use super::{assert_lossless, load, start};
 
-/// One line of the record: which job, what happened to it, and in which generation.
+/// One line of the record: the job, what happened to it, and the generation.
 #[derive(Debug, PartialEq, Eq)]
 struct Step {
     job: PathBuf,
@@ -38,10 +38,10 @@ fn done_by(dir: &Path, generation: u64) -> usize {
     steps(dir).iter().filter(|step| step.verb == "done" && step.generation == generation).count()
 }
 
-/// Stops `pid`, waits until all have left, and gives the record.
+/// Stops `pid`, waits until all generations have exited, and returns the record.
 fn stop(server: &Server, pid: u32, dir: &Path) -> Vec<Step> {
     signal(pid, Signal::SIGTERM);
-    wait_until("all have left", server, || server.alive().is_empty());
+    wait_until("all generations have exited", server, || server.alive().is_empty());
     steps(dir)
 }
 
@@ -52,13 +52,13 @@ fn graceful_worker_hands_its_queue_over_job_by_job() {
     let traffic = load(&server, server.address());
     wait_until("the first generation works", &server, || done_by(dir.path(), 1) >= 5);
     let second = hand_over(&server, 1, server.first_pid());
-    assert!(done_by(dir.path(), 2) >= 5, "the second generation was let work only after standby");
+    assert!(done_by(dir.path(), 2) >= 5, "the second generation did not work before the end of standby");
     assert_lossless(traffic, 2, &server);
     let steps = stop(&server, second, dir.path());
 
     for pair in steps.chunks(2) {
         let [begun, done] = pair else { panic!("a job was left in the middle: {pair:?}") };
-        assert_eq!((&*begun.verb, &*done.verb), ("begun", "done"), "two worked at the same time: {pair:?}");
+        assert_eq!((&*begun.verb, &*done.verb), ("begun", "done"), "two worked at once: {pair:?}");
         assert_eq!((&begun.job, begun.generation), (&done.job, done.generation));
     }
     assert!(
@@ -87,7 +87,7 @@ fn graceful_worker_goes_on_when_its_successor_is_killed() {
     let done: BTreeSet<_> = steps.iter().filter(|s| s.verb == "done").map(|s| s.job.clone()).collect();
     assert_eq!(&done | &left(&jobs), jobs, "a job was lost");
     let begun_twice = steps.iter().filter(|s| s.verb == "begun").count() - done.len();
-    assert!(begun_twice <= 1, "only the job at hand may be begun anew");
+    assert!(begun_twice <= 1, "only the current job may be begun twice");
 }
 
 fn left(jobs: &BTreeSet<PathBuf>) -> BTreeSet<PathBuf> {

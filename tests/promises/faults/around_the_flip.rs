@@ -1,7 +1,7 @@
-//! One of the two is killed or stopped around the moment in which new connections change their way.
+//! One of two generations is killed or stopped around the flip, the moment at which new connections go to the successor.
 //!
-//! A successor listens, is ready after [`WARM_UP`], flips and signals. Nobody outside can stop it between the last two,
-//! so each test meets all of it at random moments, the same in each run.
+//! A successor listens, is ready after [`WARM_UP`], flips and signals. A test cannot stop it exactly between the flip and
+//! the signal, so each test interferes at random moments, which are the same in each run.
 
 use std::time::{Duration, Instant};
 
@@ -12,11 +12,11 @@ use support::process::{Server, signal};
 use crate::faults::{assert_lost_at_most, assert_next_restart, restart, wait_buried, wait_is, wait_said};
 
 const WARM_UP: &str = "slow-start=4";
-/// From the moment the successor listens.
+/// The longest random delay after the moment at which the successor listens, in microseconds.
 const WITHIN: u64 = 14_000;
 const KILLS: u64 = 30;
 
-/// Starts a successor, and waits until it listens and a little longer.
+/// Starts a successor, waits until it listens, and then for a random delay.
 fn successor_around_the_flip(server: &Server, leader: u32, random: &mut fastrand::Rng) -> u32 {
     let child = restart(server, leader);
     wait_said(server, child, "not ready yet");
@@ -72,22 +72,22 @@ fn a_successor_that_is_killed_around_the_flip_leaves_the_service_to_its_parent()
     );
 }
 
-/// As `assert_next_restart`, without waiting for the end of a standby that is long.
+/// Like `assert_next_restart`, but does not wait for the end of a long standby.
 fn assert_next_restart_after_standby(server: &Server, leader: u32) {
     let child = restart(server, leader);
     wait_said(server, child, "serving, took over");
     wait_is(server, leader, "standby");
 }
 
-/// Stops the old or the new generation for a while, round after round, and loses nothing.
+/// Stops (SIGSTOP) the old or the new generation for a while in each round, and asserts that nothing is lost.
 fn assert_outlives_a_stop(the_old_one: bool, seed: u64) {
     let server = start(&["-v", "--fault", WARM_UP]);
     let traffic = Traffic::fresh(&server);
     let mut random = fastrand::Rng::with_seed(seed);
     let mut leader = server.first_pid();
-    // Longest where clients wait for it: for the old one around the flip, for the new one after it.
+    // The longest pause is where clients wait for the stopped process: around the flip for the old one, after it for the new.
     let (around, after) = if the_old_one { (10_000, 2000) } else { (3000, 10_000) };
-    // Longer than standby, each of them.
+    // Each pause is longer than standby.
     for pause in [400, 400, 400, 400, 400, around] {
         let child = successor_around_the_flip(&server, leader, &mut random);
         let stopped = if the_old_one { leader } else { child };
@@ -97,7 +97,7 @@ fn assert_outlives_a_stop(the_old_one: bool, seed: u64) {
         wait_is(&server, leader, "draining");
         leader = child;
     }
-    // And surely after it: what comes to a successor that is stopped waits, and nothing comes to a predecessor.
+    // The last stop is certainly after the flip: a stopped successor lets connections wait, and a predecessor gets none.
     let child = restart(&server, leader);
     wait_said(&server, child, "serving, took over");
     let stopped = if the_old_one { leader } else { child };
@@ -124,8 +124,8 @@ fn a_successor_that_is_stopped_for_seconds_around_the_flip_loses_nothing() {
 }
 
 #[test]
-fn what_waits_in_the_queue_of_a_predecessor_that_is_stopped_for_ten_seconds_is_answered_by_it() {
-    // Without standby its listener is to be closed as soon as it goes on.
+fn connections_queued_at_a_predecessor_that_is_stopped_for_ten_seconds_are_answered_by_it() {
+    // Without standby the predecessor has to close its listener as soon as it runs again.
     let server = start(&["-v", "--standby", "0s", "--fault", "slow-start=2000"]);
     let traffic = Traffic::fresh(&server);
     let leader = server.first_pid();

@@ -6,8 +6,8 @@ use support::harness::{QUICK, Traffic, example, install, start_copy};
 
 use crate::faults::{Faulty, assert_next_restart, restart, successor, wait_buried, wait_is, wait_said};
 
-/// A handover to a successor with this fault fails, the log says with which status it left, nothing is lost, and the
-/// next restart succeeds.
+/// Asserts that a handover to a successor with this fault fails, that the log has its exit status, that nothing is lost,
+/// and that the next restart succeeds.
 fn assert_changes_nothing(fault: &str, args: &[&str], status: &str) -> Faulty {
     let faulty = Faulty::start(args);
     let server = &faulty.server;
@@ -35,7 +35,7 @@ fn a_successor_that_is_ended_by_a_signal_before_it_is_ready_changes_nothing() {
 }
 
 #[test]
-fn a_readiness_check_that_panics_is_a_check_that_failed() {
+fn a_readiness_check_that_panics_counts_as_failed() {
     let faulty = assert_changes_nothing("panic-in-check", &[], "exit status: 1");
     faulty.server.log().wait_for("--fault panic-in-check");
     faulty.server.log().wait_for("NotReady");
@@ -43,7 +43,7 @@ fn a_readiness_check_that_panics_is_a_check_that_failed() {
 
 #[test]
 fn a_successor_that_binds_and_never_listens_is_told_to_leave() {
-    // It has no handler for the signal that says so, hence the status.
+    // The successor has no handler for SIGTERM yet, hence the status.
     let faulty = assert_changes_nothing("never-listens", &["--ready-timeout", "700ms"], "signal: 15");
     faulty.server.log().wait_for("bound, never listens");
 }
@@ -53,7 +53,7 @@ fn a_successor_that_needs_nearly_the_whole_ready_timeout_takes_over() {
     let faulty = Faulty::start(&["--ready-timeout", "3s"]);
     let server = &faulty.server;
     let traffic = Traffic::fresh(server);
-    // A second is left for starting the process, on a machine that is busy with other tests.
+    // One second is left for starting the process, on a machine that is busy with other tests.
     faulty.next_is("slow-start=2000");
     let child = restart(server, server.first_pid());
     wait_said(server, child, "serving, took over");
@@ -64,7 +64,7 @@ fn a_successor_that_needs_nearly_the_whole_ready_timeout_takes_over() {
 }
 
 #[test]
-fn a_successor_that_is_ready_in_the_moment_its_time_is_up_loses_nothing_whoever_wins() {
+fn a_successor_that_is_ready_at_the_very_timeout_loses_nothing_whichever_wins() {
     let timeout = Duration::from_millis(300);
     let faulty = Faulty::start(&["--ready-timeout", "300ms", "--standby", "100ms"]);
     let server = &faulty.server;
@@ -74,7 +74,7 @@ fn a_successor_that_is_ready_in_the_moment_its_time_is_up_loses_nothing_whoever_
     let mut won = 0;
     const ROUNDS: usize = 12;
     for _ in 0..ROUNDS {
-        // The time of the successor's own start comes on top, so the sum lies on both sides of the timeout.
+        // The start of the process takes additional time, so the sum falls on both sides of the timeout.
         let slow = timeout - Duration::from_millis(random.u64(0..80));
         faulty.next_is(&format!("slow-start={}", slow.as_millis()));
         let child = restart(server, leader);
@@ -103,7 +103,7 @@ fn a_successor_that_forks_into_the_background_is_told_what_to_do() {
     let script = format!("#!/bin/sh\n{} \"$@\" </dev/null &\nexit 0\n", example("playground").display());
     let draft = dir.path().join("draft");
     std::fs::write(&draft, script).expect("writable");
-    std::fs::set_permissions(&draft, PermissionsExt::from_mode(0o755)).expect("ours");
+    std::fs::set_permissions(&draft, PermissionsExt::from_mode(0o755)).expect("we own it");
     std::fs::rename(draft, &program).expect("writable");
     let child = restart(&server, server.first_pid());
     let failed = wait_buried(&server, child);

@@ -1,5 +1,5 @@
 //! The wall clock jumps by hours, as it does when a machine wakes or its time is set: no wait depends on it, and nothing is
-//! lost. libfaketime (faketime in Debian) shows the server another CLOCK_REALTIME than the machine has.
+//! lost. libfaketime (faketime in Debian) shows the server a CLOCK_REALTIME that differs from the machine's.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
@@ -16,10 +16,10 @@ const SLOW_START: Duration = Duration::from_millis(1500);
 const STANDBY: Duration = Duration::from_secs(2);
 const IDLE_GRACE: Duration = Duration::from_secs(4);
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(6);
-/// How much later than asked something may happen on a busy machine. An hour is longer.
+/// The delay that a busy machine may add to a wait, far below the jump of an hour.
 const LATE: Duration = Duration::from_secs(3);
 
-/// Where Debian and its like put it, whatever the architecture is called.
+/// The path of libfaketime on Debian and its derivatives, for any architecture.
 fn library() -> Option<PathBuf> {
     let folders = std::fs::read_dir("/usr/lib").into_iter().flatten().flatten();
     let candidates = folders.map(|folder| folder.path().join("faketime/libfaketime.so.1"));
@@ -38,7 +38,7 @@ impl Clock {
         let mut command = playground(args);
         command.env("LD_PRELOAD", library).env("FAKETIME_TIMESTAMP_FILE", clock.path("now"));
         command.env("FAKETIME_NO_CACHE", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
-        // What older versions call it.
+        // The name of this variable in older versions.
         command.env("DONT_FAKE_MONOTONIC", "1");
         (clock, Server::start(command))
     }
@@ -47,13 +47,14 @@ impl Clock {
         self.dir.path().join(name)
     }
 
-    /// So many seconds from the true time. By rename, because the library ends a process that reads half a number.
+    /// Sets the clock to `offset` seconds from the true time. The file is replaced by a rename, because the library ends a
+    /// process that reads half a number.
     fn set(&self, offset: i64) {
         std::fs::write(self.path("draft"), format!("{offset:+}")).expect("writable");
         std::fs::rename(self.path("draft"), self.path("now")).expect("writable");
     }
 
-    /// Jumps to both sides, and gives every timer the time to see it.
+    /// Jumps to both offsets, and leaves every timer the time to notice.
     fn jump(&self, [first, last]: [i64; 2]) {
         for offset in [first, last] {
             self.set(offset);
@@ -62,7 +63,7 @@ impl Clock {
     }
 }
 
-/// How many seconds the clock of a process was wrong when it wrote this line, which is about now.
+/// The offset in seconds of the clock of a process when it wrote this line, which must have been just now.
 fn error_of(line: &Line) -> i64 {
     let written = line.json["timestamp"].as_str().and_then(|text| humantime::parse_rfc3339(text).ok());
     let written = written.unwrap_or_else(|| panic!("no time in {}", line.text));
@@ -71,21 +72,21 @@ fn error_of(line: &Line) -> i64 {
     written.duration_since(now).map_or_else(|e| -seconds(e.duration()), seconds)
 }
 
-/// The line was written with this clock: so the jump happened where the server looks.
+/// Asserts that the line was written with this clock offset, which shows that the server saw the jump.
 fn assert_wrong_by(offset: i64, line: &Line) {
     assert!((error_of(line) - offset).abs() < 60, "not {offset} s from the true time: {}", line.text);
 }
 
 fn assert_took(what: &str, expected: Duration, since: Instant) {
     let took = since.elapsed();
-    // The moment from which it is measured was seen a little after it was.
+    // `since` was taken a little after the event that it stands for.
     let least = expected.mul_f64(0.9);
     assert!(took >= least && took < expected + LATE, "{what} took {took:?} instead of {expected:?}");
 }
 
-/// Jumps in every phase of a handover. The last jump of each is seen in the line that ends it.
+/// Jumps in every phase of a handover, and asserts that no wait changes. The line that ends a phase shows its last jump.
 fn assert_indifferent(jumps: [i64; 2]) {
-    let Some(library) = library() else { return skip("libfaketime is not installed, so no clock to set") };
+    let Some(library) = library() else { return skip("libfaketime is not installed") };
     let time = |d: Duration| format!("{}ms", d.as_millis());
     let (clock, mut server) = Clock::start(
         &library,
@@ -140,7 +141,7 @@ fn assert_indifferent(jumps: [i64; 2]) {
     for traffic in [fresh, kept] {
         println!("{} requests, 0 failed", traffic.stop_lossless(&server).samples.len());
     }
-    // The library leaves a file in /dev/shm behind a process that is killed.
+    // The library leaves a file in /dev/shm if its process is killed.
     signal(third, Signal::SIGTERM);
     wait_until("the last generation has stopped", &server, || !is_alive(third));
 }

@@ -1,4 +1,4 @@
-//! What happens in standby and in the drain: who is told to stop, who leaves, who is asked in vain.
+//! Stops, exits and refused restarts during standby and during the drain.
 
 use nix::sys::signal::Signal;
 use support::harness::{Client, Traffic, get, is_alive, start, wait_until};
@@ -6,11 +6,11 @@ use support::process::{Server, signal};
 
 use crate::faults::{CLIENTS, Faulty, assert_next_restart};
 
-/// The service has stopped: clients are refused from then on. Whoever connects in the very instant in which a listener
-/// closes may be reset, as with every server that stops. A start on the same address succeeds.
+/// Asserts that the service has stopped: clients are refused from then on, and a start on the same address succeeds. A
+/// client that connects at the very instant at which a listener closes may be reset, as with every server that stops.
 fn assert_stopped(server: &mut Server, second: u32, traffic: Traffic) {
     assert!(server.first_exit().success(), "{}", server.log().history());
-    wait_until("both have left", server, || !is_alive(second));
+    wait_until("both generations have exited", server, || !is_alive(second));
     let report = traffic.stop();
     let refused = report.failures().get("refused").copied().unwrap_or_default();
     let said = || format!("{:?}\n{}", report.failures(), server.log().history());
@@ -25,7 +25,7 @@ fn assert_stopped(server: &mut Server, second: u32, traffic: Traffic) {
 }
 
 #[test]
-fn a_term_to_the_old_the_new_or_both_in_standby_stops_the_service_and_answers_what_is_under_way() {
+fn a_term_to_the_old_the_new_or_both_in_standby_stops_the_service_and_answers_requests_in_flight() {
     for (to_the_old_one, to_the_new_one) in [(true, false), (false, true), (true, true)] {
         let mut server = start(&["--standby", "1s"]);
         let traffic = Traffic::fresh(&server);
@@ -34,7 +34,7 @@ fn a_term_to_the_old_the_new_or_both_in_standby_stops_the_service_and_answers_wh
         server.wait_state(1, "standby");
         let mut under_way = Client::connect(server.address());
         under_way.send("/slow?ms=1500");
-        wait_until("it has arrived", &server, || get(server.address(), "/").contains("generation=2"));
+        wait_until("the request arrived", &server, || get(server.address(), "/").contains("generation=2"));
         if to_the_old_one {
             signal(server.first_pid(), Signal::SIGTERM);
         }
@@ -67,12 +67,12 @@ fn a_successor_that_leaves_with_status_0_in_standby_has_stopped_the_service() {
 }
 
 #[test]
-fn ten_hups_to_a_draining_generation_are_refused_and_disturb_nobody() {
+fn ten_hups_to_a_draining_generation_are_refused_and_harmless() {
     let server = start(&["--standby", "100ms"]);
     let traffic = Traffic::fresh(&server);
     let mut client = Client::connect(server.address());
     client.send("/slow?ms=2000");
-    wait_until("it has arrived", &server, || get(server.address(), "/").contains("generation=1"));
+    wait_until("the request arrived", &server, || get(server.address(), "/").contains("generation=1"));
     let second = assert_next_restart(&server, server.first_pid());
     let refused = || {
         let lines = server.log().lines();
@@ -80,8 +80,8 @@ fn ten_hups_to_a_draining_generation_are_refused_and_disturb_nobody() {
     };
     for n in 1..=10 {
         signal(server.first_pid(), Signal::SIGHUP);
-        // One by one, because the kernel makes one of several that wait.
-        wait_until("it says so", &server, || refused() == n);
+        // One at a time, because the kernel merges pending signals.
+        wait_until("the refusal is logged", &server, || refused() == n);
     }
     assert!(client.answer().contains("generation=1 "));
     server.wait_retired(1);

@@ -1,4 +1,5 @@
-//! A log that nobody reads. It is not needed for serving, so it must not stop the server, nor a handover.
+//! A log that is not read or cannot be written. Serving does not need a log, so it must stop neither the server nor a
+//! handover.
 
 use std::io::{BufRead, BufReader, PipeReader, PipeWriter, Write};
 use std::net::SocketAddr;
@@ -9,7 +10,7 @@ use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use support::harness::{QUICK, Traffic, example, get, wait_until};
 use support::process::{Server, command, signal};
 
-/// A server whose stderr is a pipe of the test. Its own log, [`Server::log`], is empty.
+/// A server with a pipe of the test as its stderr. [`Server::log`] of this server is empty.
 struct Unheard {
     server: Server,
     address: SocketAddr,
@@ -21,13 +22,13 @@ impl Unheard {
     fn start() -> Unheard {
         let (reader, writer) = std::io::pipe().expect("a pipe");
         let mut started = command("sh");
-        // The pipe is opened anew, so that making our end non-blocking does not change the server's.
+        // The server's end is opened separately, so that making our end non-blocking does not affect it.
         let stderr = format!("/proc/{}/fd/{}", std::process::id(), writer.as_raw_fd());
         started.args(["-c", "exec 2>\"$0\"; exec \"$@\"", &stderr]).arg(example("playground")).args(QUICK);
         let server = Server::launch(started);
         let mut reader = BufReader::new(reader);
         let mut line = String::new();
-        reader.read_line(&mut line).expect("it says that it serves");
+        reader.read_line(&mut line).expect("the server logs that it serves");
         let line: serde_json::Value = serde_json::from_str(&line).expect("JSON");
         let address = line["listen"].as_str().and_then(|a| a.parse().ok()).expect("an address");
         Unheard { server, address, reader, writer }
@@ -46,7 +47,7 @@ impl Unheard {
         pid
     }
 
-    /// Two handovers, and a stop, of a server that nobody hears.
+    /// Asserts that two handovers and a stop work without a log.
     fn assert_works(mut self) {
         let traffic = Traffic::start(self.address, support::load::Clients::Fresh, 8);
         signal(self.server.first_pid(), Signal::SIGHUP);
@@ -61,9 +62,9 @@ impl Unheard {
     }
 }
 
-/// A server with such a redirection of its stderr.
+/// Starts a server with this redirection of its stderr.
 fn start_without_log(redirection: &str) -> Unheard {
-    // Without a log the address is known only if it is given; the kernel picks it, and it is free again at once.
+    // Without a log the test learns no address, so it passes one: a free port of the kernel's choice.
     let address =
         std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port");
     let (reader, writer) = std::io::pipe().expect("a pipe");
@@ -71,15 +72,15 @@ fn start_without_log(redirection: &str) -> Unheard {
     started.args(["-c", &format!("exec {redirection}; exec \"$@\""), "sh"]).arg(example("playground"));
     started.args(["--standby", "300ms", "--listen", &address.to_string()]);
     let server = Server::launch(started);
-    wait_until("it serves", &server, || std::net::TcpStream::connect(address).is_ok());
+    wait_until("the server serves", &server, || std::net::TcpStream::connect(address).is_ok());
     Unheard { server, address, reader: BufReader::new(reader), writer }
 }
 
 #[test]
-fn a_full_log_pipe_that_nobody_reads_stops_neither_the_service_nor_a_handover() {
+fn a_full_log_pipe_without_a_reader_stops_neither_the_service_nor_a_handover() {
     let mut unheard = Unheard::start();
     let flags = fcntl_getfl(&unheard.writer).expect("a pipe has flags");
-    fcntl_setfl(&unheard.writer, flags | OFlags::NONBLOCK).expect("ours");
+    fcntl_setfl(&unheard.writer, flags | OFlags::NONBLOCK).expect("we own it");
     while unheard.writer.write(&[b'\n'; 4096]).is_ok() {}
     while unheard.writer.write(b"\n").is_ok() {}
     unheard.assert_works();
@@ -89,7 +90,7 @@ fn a_full_log_pipe_that_nobody_reads_stops_neither_the_service_nor_a_handover() 
 fn a_log_pipe_that_was_closed_stops_neither_the_service_nor_a_handover() {
     let Unheard { server, address, reader, writer } = Unheard::start();
     drop((reader, writer));
-    // Each write fails with EPIPE from now on. Ends that this test does not use take the place of the closed ones.
+    // Each write fails with EPIPE from now on. An unused pipe replaces the closed one in the struct.
     let (reader, writer) = std::io::pipe().expect("a pipe");
     Unheard { server, address, reader: BufReader::new(reader), writer }.assert_works();
 }

@@ -1,4 +1,4 @@
-//! The machine runs out of something.
+//! The machine runs out of disk space, descriptors, threads or processes.
 
 use std::path::{Path, PathBuf};
 
@@ -15,7 +15,8 @@ fn works(program: &str, args: &[&str]) -> bool {
     command(program).args(args).stderr(std::process::Stdio::null()).status().is_ok_and(|s| s.success())
 }
 
-/// A server whose pid file lies on a small disk of its own, and the way to that disk for others.
+/// Starts a server with its pid file on a separate small disk. Returns the server, and the path to the disk from outside
+/// the server's mount namespace.
 fn start_on_a_small_disk(dir: &Path, standby: &str) -> Option<(Server, PathBuf)> {
     let mount = "mount -t tmpfs -o size=16k tmpfs \"$0\" && exec \"$@\"";
     let disk = dir.join("disk");
@@ -32,7 +33,7 @@ fn start_on_a_small_disk(dir: &Path, standby: &str) -> Option<(Server, PathBuf)>
     Some((server, seen.into()))
 }
 
-/// Fills the disk to the last byte.
+/// Fills the disk to the last byte, and returns the file that fills it.
 fn fill(disk: &Path) -> PathBuf {
     use std::io::Write;
     let path = disk.join("fill");
@@ -58,26 +59,26 @@ fn a_full_disk_refuses_no_restart_and_the_pid_file_is_overwritten_in_place() {
     assert_eq!(
         std::fs::read_dir(&disk).expect("readable").count(),
         2,
-        "no draft is left beside what fills it"
+        "only the pid file and the file that fills the disk are left"
     );
     traffic.stop_lossless(&server);
 }
 
 #[test]
-fn a_pid_file_for_which_there_is_no_room_at_all_is_right_as_soon_as_there_is() {
+fn a_pid_file_without_room_on_the_disk_is_written_as_soon_as_there_is_room() {
     let dir = tempfile::tempdir().expect("a directory");
     let Some((server, disk)) = start_on_a_small_disk(dir.path(), "1s") else { return };
     let traffic = Traffic::fresh(&server);
     let second = restart(&server, server.first_pid());
     wait_is(&server, server.first_pid(), "standby");
-    std::fs::remove_file(disk.join("pid")).expect("ours");
+    std::fs::remove_file(disk.join("pid")).expect("writable");
     let full = fill(&disk);
     server.log().wait("the successor cannot write it either", |line| {
         (line.pid() == second && line.message().starts_with("cannot write the pid file")).then_some(())
     });
     let disk = PathBuf::from(format!("/proc/{second}/root{}/disk", dir.path().display()));
-    std::fs::remove_file(disk.join(full.file_name().expect("a name"))).expect("ours");
-    // Nobody restarts meanwhile.
+    std::fs::remove_file(disk.join(full.file_name().expect("a name"))).expect("writable");
+    // No restart happens in between.
     wait_until("the pid file is right again", &server, || {
         std::fs::read_to_string(disk.join("pid")).is_ok_and(|text| text.trim() == second.to_string())
     });
@@ -87,7 +88,7 @@ fn a_pid_file_for_which_there_is_no_room_at_all_is_right_as_soon_as_there_is() {
 }
 
 #[test]
-fn a_handover_without_free_descriptors_succeeds_and_what_waits_is_answered() {
+fn a_handover_without_free_descriptors_succeeds_and_waiting_requests_are_answered() {
     let server = start(&["--max-connections", "1000"]);
     leave_descriptors(server.first_pid(), 10);
     let idle: Vec<_> = (0..30).map(|_| Client::connect(server.address())).collect();
@@ -105,7 +106,7 @@ fn a_handover_without_free_descriptors_succeeds_and_what_waits_is_answered() {
     traffic.stop_lossless(&server);
 }
 
-/// Runs programs as a user whom nobody else is, so the processes that count for a limit are the test's.
+/// Runs programs as a user without other processes, so only the processes of the test count towards a limit.
 struct Lonely {
     user: &'static str,
     dir: tempfile::TempDir,
@@ -119,10 +120,10 @@ impl Lonely {
         if !nix::unistd::geteuid().is_root()
             || !works("setpriv", &[&lonely.drop_root()[..], &["true"]].concat())
         {
-            skip("only root can become a user that a limit of processes holds for");
+            skip("only root can become a user to whom a process limit applies");
             return None;
         }
-        std::fs::set_permissions(lonely.dir.path(), PermissionsExt::from_mode(0o755)).expect("ours");
+        std::fs::set_permissions(lonely.dir.path(), PermissionsExt::from_mode(0o755)).expect("we own it");
         install(program, &lonely.program());
         Some(lonely)
     }
@@ -141,9 +142,9 @@ impl Lonely {
         started
     }
 
-    /// Leaves a process room for so many threads more. Set by the same user, who may do so without a capability.
+    /// Leaves a process room for `room` more threads. The same user sets the limit, which needs no capability.
     fn limit(&self, pid: u32, room: usize) {
-        let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("it lives").count();
+        let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("the process lives").count();
         let (pid, nproc) = (pid.to_string(), format!("--nproc={}:", threads + room));
         let mut prlimit = self.runs("prlimit");
         assert!(prlimit.args(["--pid", &pid, &nproc]).status().is_ok_and(|s| s.success()), "prlimit");
@@ -151,7 +152,7 @@ impl Lonely {
 }
 
 #[test]
-fn a_generation_that_gets_no_more_threads_goes_on_reading_files() {
+fn a_generation_that_gets_no_more_threads_still_reads_files() {
     let Some(lonely) = Lonely::new("64125", HANDOVER) else { return };
     let mut started = lonely.runs(lonely.program().to_str().expect("UTF-8"));
     std::fs::write(lonely.dir.path().join("index.html"), "generation=1 of a file\n").expect("writable");
@@ -161,13 +162,13 @@ fn a_generation_that_gets_no_more_threads_goes_on_reading_files() {
     lonely.limit(pid, 0);
     let traffic = Traffic::start(server.address(), support::load::Clients::Fresh, 64);
     wait_until("every client is answered", &server, || traffic.is_under_way());
-    // A thread that files asked for would take the room of the next process.
+    // A new thread for reading files would take the room of the next process.
     traffic.stop_lossless(&server);
     lonely.limit(pid, 1);
     let child = restart(&server, pid);
     let failed = wait_buried(&server, child);
     assert_eq!(failed.json["status"], "exit status: 1", "{}", failed.text);
-    server.log().wait("it says why", |line| line.text.contains("threads are needed").then_some(()));
+    server.log().wait("the child says why", |line| line.text.contains("threads are needed").then_some(()));
     lonely.limit(pid, 1000);
     assert_next_restart(&server, pid);
     assert!(!server.log().history().contains("panicked"), "{}", server.log().history());
@@ -179,7 +180,7 @@ fn a_start_with_too_few_processes_allowed_is_one_clear_error() {
     for nproc in 1..=5 {
         let mut started = lonely.runs("prlimit");
         started.arg(format!("--nproc={nproc}")).arg(lonely.program()).args(&QUICK[..2]);
-        let output = started.stderr(std::process::Stdio::piped()).output().expect("it starts");
+        let output = started.stderr(std::process::Stdio::piped()).output().expect("the program starts");
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{nproc}: {said}");
         assert!(said.starts_with("ERROR cannot start: ") && said.contains("ulimit -u"), "{nproc}: {said}");
@@ -198,7 +199,7 @@ fn a_handover_without_room_for_another_process_fails_and_succeeds_once_there_is(
     lonely.limit(pid, 0);
     signal(pid, Signal::SIGHUP);
     server.log().wait_for("handover failed: cannot start");
-    // Room for a process, and not for its threads.
+    // There is room for a process, but not for its threads.
     lonely.limit(pid, 1);
     let child = restart(&server, pid);
     let failed = wait_buried(&server, child);

@@ -1,4 +1,4 @@
-//! What generations write to stderr: one stream over all of them, whoever starts, fails or dies.
+//! The stderr of all generations is one stream, whichever generation starts, fails or dies.
 
 use std::fs::File;
 use std::io::Read;
@@ -17,7 +17,7 @@ use crate::faults::{assert_next_restart, restart, wait_buried, wait_is, wait_sai
 fn put_script(program: &Path, text: &str) {
     let draft = program.with_extension("script");
     std::fs::write(&draft, text).expect("writable");
-    std::fs::set_permissions(&draft, PermissionsExt::from_mode(0o755)).expect("ours");
+    std::fs::set_permissions(&draft, PermissionsExt::from_mode(0o755)).expect("we own it");
     std::fs::rename(draft, program).expect("writable");
 }
 
@@ -27,7 +27,7 @@ fn stderr_of(pid: u32) -> String {
 }
 
 #[test]
-fn what_a_successor_says_before_it_fails_is_passed_on() {
+fn the_stderr_of_a_successor_that_fails_is_passed_on() {
     let dir = tempfile::tempdir().expect("a directory");
     let program = dir.path().join("server");
     let server = start_copy(&program, &QUICK);
@@ -52,7 +52,7 @@ fn a_successor_writes_where_the_first_generation_does() {
     let third = assert_next_restart(&server, second);
     assert_eq!(stderr_of(third), truth);
     assert_eq!(
-        std::fs::read_link(format!("/proc/{third}/fd/0")).expect("it is open"),
+        std::fs::read_link(format!("/proc/{third}/fd/0")).expect("the descriptor is open"),
         Path::new("/dev/null")
     );
 }
@@ -74,7 +74,7 @@ fn a_successor_whose_predecessor_dies_while_it_starts_loses_nothing_it_says() {
     let dir = tempfile::tempdir().expect("a directory");
     let program = dir.path().join("server");
     let server = start_copy(&program, &[&QUICK[..], &["-v"]].concat());
-    // More than a pipe holds, with nobody left who reads it, would be an error or a wait for ever.
+    // Until a successor is ready its stderr is a pipe to the predecessor. A write after the predecessor's death must not fail.
     let script = "#!/bin/sh\necho started >&2\nread line </dev/null\nwhile [ -e \"$0.wait\" ]; do sleep 0.01; done\n\
                   echo the predecessor is dead >&2\nexec REAL \"$@\"\n";
     put_script(&program, &script.replace("REAL", &example("playground").display().to_string()));
@@ -84,17 +84,17 @@ fn a_successor_whose_predecessor_dies_while_it_starts_loses_nothing_it_says() {
     let child = restart(&server, first);
     server.log().wait_for("started");
     signal(first, Signal::SIGKILL);
-    // Each of its threads: one that is about to die may still take what is in the pipe along.
+    // All of its threads must be gone, because a dying thread may still consume bytes from the pipe.
     let threads = || std::fs::read_dir(format!("/proc/{first}/task")).map_or(0, Iterator::count);
     wait_until("the first generation is dead", &server, || !is_alive(first) && threads() <= 1);
-    std::fs::remove_file(wait).expect("ours");
-    // It has lost its parent before it looked, so it is a first generation with port 0.
+    std::fs::remove_file(wait).expect("writable");
+    // The successor lost its parent before it checked, so it starts as a first generation with port 0.
     server.log().wait_for("the predecessor is dead");
     wait_said(&server, child, "serving");
 }
 
 #[test]
-fn a_successor_that_says_very_much_before_it_is_ready_is_not_held_up() {
+fn a_successor_that_writes_very_much_before_it_is_ready_is_not_delayed() {
     let dir = tempfile::tempdir().expect("a directory");
     let program = dir.path().join("server");
     let server = start_copy(&program, &QUICK);
@@ -110,12 +110,12 @@ fn a_successor_that_says_very_much_before_it_is_ready_is_not_held_up() {
 }
 
 #[test]
-fn a_program_that_a_successor_starts_does_not_believe_its_environment() {
+fn a_program_that_a_successor_starts_does_not_trust_its_environment() {
     let dir = tempfile::tempdir().expect("a directory");
     let server = start_copy(&dir.path().join("server"), &QUICK);
     let second = assert_next_restart(&server, server.first_pid());
-    // The same environment and another parent: it is a first generation, with a stdin and a stderr of its own.
-    let environ = std::fs::read(format!("/proc/{second}/environ")).expect("it lives");
+    // With the same environment and another parent the program is a first generation, with its own stdin and stderr.
+    let environ = std::fs::read(format!("/proc/{second}/environ")).expect("the process lives");
     let variables = String::from_utf8_lossy(&environ).into_owned();
     let mut other = command(example("playground"));
     other.args(QUICK).envs(
@@ -125,9 +125,9 @@ fn a_program_that_a_successor_starts_does_not_believe_its_environment() {
     assert_ne!(stderr_of(other.first_pid()), stderr_of(second));
 }
 
-/// As in a chroot or a container that was made by hand.
+/// Tests a setup as in a chroot or a container that was made by hand.
 #[test]
-fn without_a_dev_directory_a_handover_and_an_upgrade_work_and_nothing_is_warned_of() {
+fn without_a_dev_directory_a_handover_and_an_upgrade_work_without_a_warning() {
     let mut started = command("unshare");
     let hide = ["--mount", "sh", "-c", "mount -t tmpfs tmpfs /dev && exec \"$@\"", "sh"];
     let tried = std::process::Command::new("unshare").args(hide).arg("true").stderr(Stdio::null()).status();
@@ -142,13 +142,13 @@ fn without_a_dev_directory_a_handover_and_an_upgrade_work_and_nothing_is_warned_
     let truth = stderr_of(server.first_pid());
     let second = assert_next_restart(&server, server.first_pid());
     assert_eq!(stderr_of(second), truth);
-    let link = std::fs::read_link(format!("/proc/{second}/fd/0")).expect("it is open");
+    let link = std::fs::read_link(format!("/proc/{second}/fd/0")).expect("the descriptor is open");
     assert_ne!(link.display().to_string(), truth);
-    let mut stdin = File::open(format!("/proc/{second}/fd/0")).expect("it is open");
-    assert_eq!(stdin.read(&mut [0]).expect("readable"), 0, "as empty as /dev/null");
+    let mut stdin = File::open(format!("/proc/{second}/fd/0")).expect("the descriptor is open");
+    assert_eq!(stdin.read(&mut [0]).expect("readable"), 0, "stdin is empty like /dev/null");
     let mut asked = command(HANDOVER);
     let upgraded = asked.arg("upgrade").arg(HANDOVER).arg("--control").arg(&control).status();
-    assert!(upgraded.expect("it starts").success(), "{}", server.log().history());
+    assert!(upgraded.expect("the program starts").success(), "{}", server.log().history());
     let warned = |line: &Line| line.json["level"] == "WARN" || line.json["level"] == "ERROR";
     assert!(!server.log().lines().iter().any(warned), "{}", server.log().history());
 }

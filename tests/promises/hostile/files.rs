@@ -1,5 +1,5 @@
-//! What is wrong in a request to `handover ROOT`: each gets one plain answer, nothing outside of ROOT is ever served, and
-//! what stands behind a bad request is either answered by itself or not at all.
+//! Bad requests to `handover ROOT`: each gets one plain answer, nothing outside of ROOT is served unless a link in ROOT
+//! leads there, and the bytes behind a bad request are answered as a separate request or not at all.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use super::{Siege, exchange, statuses};
 use crate::HANDOVER;
 
 pub(super) const CALM: u64 = 64;
-/// What no answer may contain, unless ROOT itself leads there.
+/// The text that no answer may contain, unless a link in ROOT leads to it.
 const SECRET: &str = "the secret beside ROOT";
 
 /// A ROOT, and a secret beside it.
@@ -24,12 +24,12 @@ impl Site {
     pub(super) fn make() -> Site {
         let dir = tempfile::tempdir().expect("a directory");
         let site = Site { dir };
-        std::fs::create_dir_all(site.path("root/sub")).expect("ours");
-        std::fs::create_dir_all(site.path("outside")).expect("ours");
-        std::fs::write(site.path("outside/secret"), SECRET).expect("ours");
-        std::fs::write(site.path("root/ten"), "0123456789").expect("ours");
-        // What honest traffic expects of `/`.
-        std::fs::write(site.path("root/index.html"), "generation=0 ROOT\n").expect("ours");
+        std::fs::create_dir_all(site.path("root/sub")).expect("writable");
+        std::fs::create_dir_all(site.path("outside")).expect("writable");
+        std::fs::write(site.path("outside/secret"), SECRET).expect("writable");
+        std::fs::write(site.path("root/ten"), "0123456789").expect("writable");
+        // The load generator expects an answer of this form from `/`.
+        std::fs::write(site.path("root/index.html"), "generation=0 ROOT\n").expect("writable");
         site
     }
 
@@ -44,13 +44,13 @@ impl Site {
     }
 }
 
-/// Sends `bad`, and an honest last request in the same write.
+/// Sends `bad` and an honest last request in one write, and returns the answers.
 pub(super) fn with_another_behind(addr: SocketAddr, bad: &[u8]) -> String {
     exchange(addr, &[bad, b"GET / HTTP/1.1\r\nhost: t\r\nconnection: close\r\n\r\n"].concat())
 }
 
-/// The bad request gets `status`. If it can be told where it ends, the one behind it is answered too, else the connection
-/// ends there.
+/// Asserts that the bad request gets `status`. If its end is clear, the request behind it is answered too; otherwise the
+/// connection ends there.
 pub(super) fn expect(addr: SocketAddr, bad: &[u8], status: u16) {
     let answer = with_another_behind(addr, bad);
     let expected: &[u16] = match status {
@@ -119,7 +119,7 @@ fn no_target_leads_out_of_root_and_each_has_its_status() {
         {
             expect(addr, &get(target), 400);
         }
-        // Such a target is for CONNECT alone. Where the request ends is clear all the same.
+        // Only CONNECT may have such a target, but the end of the request is clear.
         assert_eq!(statuses(&with_another_behind(addr, &get(b"ten"))), [400, 200]);
         expect(addr, &get(&[b"/", &b"a".repeat(70_000)[..]].concat()), 414);
     });
@@ -127,19 +127,19 @@ fn no_target_leads_out_of_root_and_each_has_its_status() {
 }
 
 #[test]
-fn a_link_that_leads_out_of_root_is_followed_because_who_made_it_meant_it() {
+fn a_link_that_leads_out_of_root_is_followed_because_it_was_made_on_purpose() {
     let site = Site::make();
-    std::os::unix::fs::symlink("../outside", site.path("root/folder")).expect("ours");
-    std::os::unix::fs::symlink("../outside/secret", site.path("root/file")).expect("ours");
-    std::os::unix::fs::symlink("loop", site.path("root/loop")).expect("ours");
-    std::os::unix::fs::symlink("/no/such/place", site.path("root/dangling")).expect("ours");
+    std::os::unix::fs::symlink("../outside", site.path("root/folder")).expect("writable");
+    std::os::unix::fs::symlink("../outside/secret", site.path("root/file")).expect("writable");
+    std::os::unix::fs::symlink("loop", site.path("root/loop")).expect("writable");
+    std::os::unix::fs::symlink("/no/such/place", site.path("root/dangling")).expect("writable");
     let mut siege = site.siege();
     siege.attack_while_handing_over(|addr| {
         for target in [&b"/folder/secret"[..], b"/file"] {
             let answer = with_another_behind(addr, &get(target));
             assert!(statuses(&answer) == [200, 200] && answer.contains(SECRET), "{answer}");
         }
-        // The target of the link has no parent here.
+        // The parent of the link's target cannot be reached through the link.
         expect(addr, &get(b"/folder/../outside/secret"), 404);
         expect(addr, &get(b"/dangling"), 404);
     });
@@ -147,12 +147,12 @@ fn a_link_that_leads_out_of_root_is_followed_because_who_made_it_meant_it() {
 }
 
 #[test]
-fn what_is_no_file_is_not_opened_and_keeps_nobody_waiting() {
+fn fifos_devices_and_sockets_are_not_opened_and_delay_no_client() {
     let site = Site::make();
-    // To open it would wait for its writer, and take a thread of the server as long: it has 512 of them.
+    // Opening a FIFO waits for a writer, and would occupy one of the server's 512 threads for as long.
     let made = std::process::Command::new("mkfifo").arg(site.path("root/fifo")).status();
     assert!(made.is_ok_and(|status| status.success()), "mkfifo is part of coreutils");
-    std::os::unix::fs::symlink("/dev/zero", site.path("root/device")).expect("ours");
+    std::os::unix::fs::symlink("/dev/zero", site.path("root/device")).expect("writable");
     let _socket = std::os::unix::net::UnixListener::bind(site.path("root/socket")).expect("a short path");
     let mut siege = site.siege();
     siege.attack_while_handing_over(|addr| {
@@ -208,13 +208,13 @@ fn a_method_other_than_get_and_head_is_answered_405_and_changes_nothing() {
             assert!(!with_another_behind(addr, request.as_bytes()).contains("mirrored"));
         }
         expect(addr, b"OPTIONS * HTTP/1.1\r\nhost: t\r\n\r\n", 405);
-        // No tunnel: what stands behind is a request.
+        // The server opens no tunnel: the bytes behind are the next request.
         expect(addr, b"CONNECT other:80 HTTP/1.1\r\nhost: t\r\n\r\n", 405);
         expect(addr, b"G(T /ten HTTP/1.1\r\nhost: t\r\n\r\n", 400);
         expect(addr, b"HEAD /ten HTTP/1.1\r\nhost: t\r\n\r\n", 200);
         let head = exchange(addr, b"HEAD /ten HTTP/1.1\r\nhost: t\r\nconnection: close\r\n\r\n");
         assert!(head.contains("content-length: 10\r\n") && head.ends_with("\r\n\r\n"), "{head}");
     });
-    assert_eq!(std::fs::read(site.path("root/ten")).expect("it is there"), b"0123456789");
+    assert_eq!(std::fs::read(site.path("root/ten")).expect("the file exists"), b"0123456789");
     siege.end(CALM);
 }

@@ -1,4 +1,4 @@
-//! What is wrong on the wire of HTTP/1: too slow, too long, too many, or not HTTP at all.
+//! Bad bytes on HTTP/1 connections: too slow, too long, too many, or not HTTP at all.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -10,10 +10,10 @@ use support::harness::{get, wait_until};
 
 use super::{Siege, connect, exchange, rest, statuses};
 
-/// In MiB. A debug build beside 8 honest clients takes 11 to 13 MiB at its peak.
+/// The memory limit of a generation, in MiB. A debug build with 8 honest clients takes 11 to 13 MiB at its peak.
 pub(super) const CALM: u64 = 64;
 
-/// Sends `byte` now and then until the server has ended the connection; gives what it answered.
+/// Sends `byte` repeatedly, with pauses, until the server ends the connection. Returns the answer.
 fn trickle(mut stream: TcpStream, byte: u8) -> JoinHandle<Vec<u8>> {
     stream.set_read_timeout(Some(Duration::from_millis(50))).expect("a timeout");
     std::thread::spawn(move || {
@@ -24,7 +24,7 @@ fn trickle(mut stream: TcpStream, byte: u8) -> JoinHandle<Vec<u8>> {
             match stream.read(&mut chunk) {
                 Ok(0) => return answer,
                 Ok(n) => answer.extend_from_slice(&chunk[..n]),
-                // The time between two bytes.
+                // The read timeout is the pause between two bytes.
                 Err(e) if e.kind() == ErrorKind::WouldBlock && sent.is_ok() => {}
                 Err(_) => return answer,
             }
@@ -43,11 +43,11 @@ fn trickled(head: &str, byte: u8) {
         .collect();
     wait_until("all are accepted", &siege.server, || get(siege.address(), "/").contains("generation=1"));
     siege.hand_over();
-    // They are given the whole drain, and then cut, which is said.
+    // The slow clients get the whole drain, and are then cut and counted.
     let retired = siege.server.log().wait_for("retired");
     assert_eq!(retired.json["cut"].as_u64(), Some(50), "{}", siege.server.log().history());
     for client in slow {
-        assert_eq!(client.join().expect("it does not panic"), b"", "none of them had asked for anything");
+        assert_eq!(client.join().expect("it does not panic"), b"", "none of them had sent a whole request");
     }
     siege.end(CALM);
 }
@@ -59,14 +59,14 @@ fn a_head_that_comes_byte_by_byte_is_cut_at_the_end_of_the_drain() {
 
 #[test]
 fn a_body_that_comes_byte_by_byte_is_cut_at_the_end_of_the_drain() {
-    // The answer of /echo begins at once: that it begins is no request that is answered.
+    // The answer of /echo begins at once, but a request is answered only when its answer is complete.
     let mut siege = Siege::begin(&["--drain-timeout", "1500ms", "--idle-grace", "500ms"]);
     let head = "POST /echo HTTP/1.1\r\nhost: slow\r\ncontent-length: 1000000\r\n\r\n";
     let slow: Vec<_> = (0..50)
         .map(|_| {
             let mut stream = connect(siege.address());
             stream.write_all(head.as_bytes()).expect("the server reads");
-            // So that the request is in flight before the handover.
+            // The request has to be in flight before the handover.
             assert_eq!(stream.read(&mut [0; 8]).expect("an answer"), 8);
             trickle(stream, b'x')
         })
@@ -76,12 +76,12 @@ fn a_body_that_comes_byte_by_byte_is_cut_at_the_end_of_the_drain() {
     let cut = (retired.json["cut"].as_u64(), retired.json["requests_cut"].as_u64());
     assert_eq!(cut, (Some(50), Some(50)), "{}", siege.server.log().history());
     for client in slow {
-        client.join().expect("it does not panic");
+        client.join().expect("the thread does not panic");
     }
     siege.end(CALM);
 }
 
-/// Sends `piece` until the server ends; gives how much it took, and what it said.
+/// Sends `piece` until the server ends the connection. Returns the number of bytes sent, and the answer.
 fn endless(addr: SocketAddr, piece: &[u8]) -> (usize, Vec<u8>) {
     let mut stream = connect(addr);
     stream.write_all(b"GET / HTTP/1.1\r\nhost: endless\r\n").expect("the server reads");
@@ -92,7 +92,7 @@ fn endless(addr: SocketAddr, piece: &[u8]) -> (usize, Vec<u8>) {
         assert!(sent < 64 << 20, "the server reads for ever");
         stream.set_nonblocking(true).expect("a socket");
         let mut chunk = [0; 4096];
-        // Read while it is sent: a client that goes on sending behind the end has its connection reset at last.
+        // The answer is read while sending, because a client that sends on behind the end is reset eventually.
         let read = stream.read(&mut chunk);
         stream.set_nonblocking(false).expect("a socket");
         match read {
@@ -127,7 +127,7 @@ fn a_head_of_64_kib_is_answered_and_one_of_600_kib_is_not() {
         assert_eq!(statuses(&exchange(addr, head(64 << 10).as_bytes())), [200]);
         // hyper's limits: 408 KiB, and 100 fields.
         let mut stream = connect(addr);
-        // The rest of it may be refused already.
+        // The write fails if the server refuses the head before its end.
         let _ = stream.write_all(head(600 << 10).as_bytes());
         assert_eq!(statuses(&String::from_utf8_lossy(&rest(&mut stream).0)), [431]);
         let fields = "x: y\r\n".repeat(200);
@@ -144,15 +144,15 @@ fn garbage_and_a_tls_hello_are_answered_400_or_closed() {
     let mut siege = Siege::begin(&[]);
     let seeds = AtomicU64::new(0);
     siege.attack_while_handing_over(move |addr| {
-        // A different garbage each time, the same in each run.
+        // The garbage differs each time, but is the same in each run.
         let mut random = fastrand::Rng::with_seed(seeds.fetch_add(1, Ordering::SeqCst));
         for _ in 0..50 {
             let mut garbage: Vec<u8> = (0..random.usize(1..2000)).map(|_| random.u8(..)).collect();
-            // An empty line is allowed before a request, and what looks like a letter may begin one.
+            // The first byte is neither a line break, which is allowed before a request, nor a letter, which may begin one.
             garbage[0] = random.u8(0x80..);
             assert_eq!(statuses(&exchange(addr, &garbage)), [400]);
         }
-        // What a browser sends to https://.
+        // The TLS hello of a browser that was given an https:// URL.
         let mut hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec();
         hello.extend((0..501).map(|_| random.u8(..)));
         assert_eq!(statuses(&exchange(addr, &hello)), [400]);

@@ -1,4 +1,4 @@
-//! Floods of HTTP/2: frames that are cheap to send and make the server work or remember.
+//! HTTP/2 floods: frames that are cheap to send and cost the server work or memory.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -9,7 +9,7 @@ use support::siege::floods::{self, request};
 
 use super::{Siege, connect};
 
-/// In MiB.
+/// The memory limit of a generation, in MiB.
 const CALM: u64 = 64;
 
 const ENHANCE_YOUR_CALM: u32 = 11;
@@ -21,12 +21,12 @@ fn open(addr: SocketAddr) -> TcpStream {
     stream
 }
 
-/// What came of a flood.
+/// The outcome of a flood.
 #[derive(Debug, Default)]
 struct Outcome {
     frames: usize,
     received: Vec<u8>,
-    /// The server has ended the connection, or does not take any more.
+    /// Whether the server has ended the connection or takes no more frames.
     ended: bool,
 }
 
@@ -55,7 +55,7 @@ impl Outcome {
     }
 }
 
-/// Sends what `next` makes until the server ends the connection or `time` is over. If `listens`, reads what it answers.
+/// Sends frames from `next` until the server ends the connection or `time` is over. If `listens`, also reads the answers.
 fn flood(addr: SocketAddr, listens: bool, time: Duration, mut next: impl FnMut(u32) -> Vec<u8>) -> Outcome {
     let (mut stream, mut outcome) = (open(addr), Outcome::default());
     let until = Instant::now() + time;
@@ -75,12 +75,12 @@ fn flood(addr: SocketAddr, listens: bool, time: Duration, mut next: impl FnMut(u
             stream.set_nonblocking(false).expect("a socket");
         }
     }
-    // What the server said last.
+    // The last frames of the server.
     while take(&mut stream, &mut outcome.received) && outcome.ended {}
     outcome
 }
 
-/// Reads what there is; says whether the connection is still open.
+/// Reads the bytes that have arrived, and returns whether the connection is still open.
 fn take(stream: &mut TcpStream, received: &mut Vec<u8>) -> bool {
     let mut chunk = [0; 64 * 1024];
     match stream.read(&mut chunk) {
@@ -93,7 +93,7 @@ fn take(stream: &mut TcpStream, received: &mut Vec<u8>) -> bool {
     }
 }
 
-/// Short, so that a few of them happen in one handover.
+/// The length of a flood, short enough for several of them in one handover.
 const FLOOD: Duration = Duration::from_millis(200);
 
 #[test]
@@ -108,7 +108,7 @@ fn a_rapid_reset_ends_in_goaway_enhance_your_calm() {
 }
 
 #[test]
-fn streams_that_the_client_has_the_server_reset_end_in_goaway_enhance_your_calm() {
+fn streams_that_the_client_makes_the_server_reset_end_in_goaway_enhance_your_calm() {
     let mut siege = Siege::begin(&["--idle-grace", "500ms"]);
     siege.attack_while_handing_over(|addr| {
         let outcome = flood(addr, true, 10 * FLOOD, |n| floods::made_you_reset(n, "/slow?ms=9000"));
@@ -136,7 +136,7 @@ fn floods_of_settings_and_pings_are_answered_as_fast_as_they_are_read_and_not_re
         for listens in [true, false] {
             for next in [floods::settings, floods::ping] {
                 let outcome = flood(addr, listens, FLOOD, next);
-                // Not an error by itself; a generation that retires may end it in between.
+                // Such a flood is no error, but a generation that retires may end the connection in the middle of it.
                 assert!(
                     outcome.goaway().is_none_or(|code| code == 0 || code == ENHANCE_YOUR_CALM),
                     "{outcome:?}"
@@ -160,17 +160,17 @@ fn priorities_of_streams_that_never_begin_are_not_remembered() {
 }
 
 #[test]
-fn a_client_that_opens_streams_without_end_and_reads_nothing_gets_only_so_many() {
+fn a_client_that_opens_endless_streams_and_takes_no_body_gets_at_most_200() {
     let mut siege = Siege::begin(&["--idle-grace", "500ms", "--drain-timeout", "3s"]);
     siege.attack_while_handing_over(|addr| {
-        // A window of nothing: no answer can be sent.
+        // With a flow-control window of zero no body can be sent.
         let closed = frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]);
         let outcome = flood(addr, true, 10 * FLOOD, |n| match n {
             0 => closed.clone(),
             n => request(2 * n - 1, "/bytes?n=1000000"),
         });
-        // 200 are served at a time (hyper's default); the others are refused, and when these are too many the connection
-        // is ended, which may destroy what was said before.
+        // 200 streams are served at a time (hyper's default). The others are refused, and after too many refusals the server
+        // ends the connection, which may destroy frames that it sent before.
         let (answered, refused) = (outcome.count(HEADERS), outcome.count(RST_STREAM));
         assert!(answered <= 200, "{answered} were answered");
         assert!(

@@ -1,5 +1,5 @@
-//! Nobody outside makes a log line: whatever a client, a path or the environment contains, a line of the log is one event,
-//! and nothing in it moves a terminal's cursor.
+//! Log lines cannot be forged: whatever a client, a path or the environment contains, a line of the log is one event, and
+//! nothing in it moves a terminal's cursor.
 
 use std::os::unix::ffi::OsStringExt;
 use std::process::{Command, Stdio};
@@ -14,7 +14,7 @@ use crate::HANDOVER;
 /// A name that ends one line, begins another, and paints it red.
 const FORGED: &str = "x\n2026-01-01T00:00:00.000000Z ERROR forged\r\x1b[31m\x07\t";
 
-/// The events that `log` consists of; fails unless each line is one.
+/// The events in `log`. Panics unless each line is one event.
 fn events(log: &str) -> Vec<&str> {
     let lines: Vec<_> = log.split_terminator('\n').collect();
     for line in &lines {
@@ -31,15 +31,15 @@ fn events(log: &str) -> Vec<&str> {
     lines
 }
 
-/// What a server says that cannot start.
+/// The stderr of a server that cannot start.
 fn failure(command: &mut Command) -> String {
-    let output = command.stderr(Stdio::piped()).output().expect("it starts");
+    let output = command.stderr(Stdio::piped()).output().expect("the program starts");
     assert_eq!(output.status.code(), Some(1));
     String::from_utf8(output.stderr).expect("the log is UTF-8")
 }
 
 #[test]
-fn a_name_in_an_error_does_not_make_a_line_of_its_own() {
+fn a_name_in_an_error_adds_no_log_line() {
     let dir = tempfile::tempdir().expect("a directory");
     let missing = dir.path().join(FORGED).join("missing");
     let text = || {
@@ -52,15 +52,15 @@ fn a_name_in_an_error_does_not_make_a_line_of_its_own() {
     assert!(root.contains(r"x\n2026-") && root.contains(r"\r\x1b[31m\x07\t/missing"), "{root}");
     let pid_file = failure(text().arg("--pid-file").arg(&missing));
     assert_eq!(events(&pid_file).len(), 1, "{pid_file}");
-    // No UTF-8 either.
+    // A name that is not UTF-8 adds no line either.
     let latin = std::ffi::OsString::from_vec(b"/no/\xe4\n\x9b31m".to_vec());
     assert_eq!(events(&failure(text().arg(latin))).len(), 1);
 }
 
 #[test]
-fn the_name_of_the_process_that_has_the_port_does_not_make_a_line_of_its_own() {
+fn the_name_of_the_process_that_has_the_port_adds_no_log_line() {
     let dir = tempfile::tempdir().expect("a directory");
-    // The kernel keeps 15 bytes of it.
+    // The kernel keeps 15 bytes of a process name.
     let program = dir.path().join("x\nERROR \x1b[31m");
     install(example("playground"), &program);
     let mut holder = command(&program);
@@ -72,10 +72,10 @@ fn the_name_of_the_process_that_has_the_port_does_not_make_a_line_of_its_own() {
 }
 
 #[test]
-fn no_request_and_no_environment_makes_a_line_of_its_own_even_when_everything_is_logged() {
+fn no_request_and_no_environment_adds_a_log_line_even_when_everything_is_logged() {
     let dir = tempfile::tempdir().expect("a directory");
     let root = dir.path().join(FORGED);
-    std::fs::create_dir(&root).expect("ours");
+    std::fs::create_dir(&root).expect("writable");
     let program = dir.path().join(format!("server{FORGED}"));
     install(HANDOVER, &program);
     let mut started = command(&program);
@@ -110,17 +110,17 @@ fn no_request_and_no_environment_makes_a_line_of_its_own_even_when_everything_is
         }
     };
     attack();
-    // Its own name, in the error that it cannot be started.
-    std::fs::rename(&program, dir.path().join("elsewhere")).expect("ours");
+    // The error that the program cannot be started contains the program's name.
+    std::fs::rename(&program, dir.path().join("elsewhere")).expect("writable");
     signal(pid.expect("a pid"), Signal::SIGHUP);
-    server.log().wait("it cannot be started", |line| line.text.contains("cannot start").then_some(()));
+    server.log().wait("the start has failed", |line| line.text.contains("cannot start").then_some(()));
     attack();
     install(HANDOVER, &program);
     signal(pid.expect("a pid"), Signal::SIGHUP);
     let (successor, _) = serving(2);
     attack();
     signal(successor.expect("a pid"), Signal::SIGTERM);
-    server.log().wait("it has stopped", |line| line.text.contains("INFO stopped").then_some(()));
+    server.log().wait("the server has stopped", |line| line.text.contains("INFO stopped").then_some(()));
     let lines: String = server.log().lines().iter().map(|line| format!("{}\n", line.text)).collect();
     assert!(events(&lines).len() > 8, "{lines}");
 }

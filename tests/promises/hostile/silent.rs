@@ -1,4 +1,4 @@
-//! Ten thousand clients that connect and never say a word: what they cost, and how they are let go.
+//! Ten thousand clients that connect and never send a byte: their cost, and how they are closed.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use support::harness::{get, skip, wait_until};
@@ -7,18 +7,19 @@ use super::http1::CALM;
 use super::{End, Siege, connect, memory, rest};
 
 const SILENT: usize = 10_000;
-/// Descriptors for everything else: the tests beside this one, in this process, and honest traffic, in the server.
+/// Descriptors for everything else: other tests in this process, and honest traffic in the server.
 const OTHERS: usize = 2_000;
-/// In KiB, in a debug build. hyper takes a connection over, with its buffers, when the first byte of it comes or its end:
-/// 6 until then, 14 while it is closed. A kept-alive one takes 13 in a release build, says `cargo bench`.
+/// The memory limit of a silent connection in KiB, in a debug build. hyper takes a connection over, with its buffers, at
+/// the first byte or at the end: until then it takes 6 KiB, and 14 KiB while it is closed. A kept-alive connection takes
+/// 13 KiB in a release build, according to `cargo bench`.
 const WAITING: u64 = 10;
 const CLOSING: u64 = 18;
 
-/// How many connections this process, and a server that it starts, can have. Raises the soft limit to the hard one, as
-/// the server does.
+/// Returns the number of connections that this process and a server that it starts can have. Raises the soft limit to the
+/// hard limit, as the server does.
 fn as_many_as_allowed() -> usize {
     let limit = getrlimit(Resource::Nofile);
-    // An unprivileged process may always do this.
+    // An unprivileged process may always raise its soft limit to the hard limit.
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })
         .expect("not above the hard limit");
     let descriptors = limit.maximum.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX));
@@ -26,10 +27,10 @@ fn as_many_as_allowed() -> usize {
 }
 
 fn resident(pid: u32) -> u64 {
-    memory(pid, "VmRSS:").expect("it lives")
+    memory(pid, "VmRSS:").expect("the process lives")
 }
 
-/// The descriptors of a process.
+/// The number of open descriptors of a process.
 fn open(pid: u32) -> usize {
     std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
 }
@@ -45,7 +46,7 @@ fn ten_thousand_connections_that_say_nothing_are_closed_properly_when_their_gene
     let (first, before) = (siege.pid, resident(siege.pid));
     let mut silent: Vec<_> = (0..count).map(|_| connect(siege.address())).collect();
     wait_until("all are accepted", &siege.server, || open(first) >= count);
-    // Accepted is not yet begun; what is answered now came after all of them.
+    // The server may not yet have begun each accepted connection; one that is answered now came after all of them.
     assert!(get(siege.address(), "/").contains("generation=1 "));
     let each = resident(first).saturating_sub(before) / count as u64;
     siege.hand_over();

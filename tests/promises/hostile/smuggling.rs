@@ -1,4 +1,4 @@
-//! Requests whose end can be seen in two ways, and heads that are no heads.
+//! Requests with an ambiguous end, and malformed heads.
 
 use std::io::Write;
 
@@ -10,7 +10,7 @@ fn no_request_can_be_smuggled_in_the_body_of_another() {
     let site = Site::make();
     let mut siege = site.siege();
     siege.attack_while_handing_over(|addr| {
-        // Where two ways to find the end of the body disagree, one of them would find this request.
+        // If two ways to find the end of the body disagree, one of them finds this request.
         let hidden = "GET /sub HTTP/1.1\r\nhost: t\r\n\r\n";
         let (short, long) = ("content-length: 5\r\n", format!("content-length: {}\r\n", 5 + hidden.len()));
         for (fields, body, status) in [
@@ -23,10 +23,10 @@ fn no_request_can_be_smuggled_in_the_body_of_another() {
             ("transfer-encoding: xchunked\r\n".into(), "hello", 400),
             ("transfer-encoding: chunked, identity\r\n".into(), "0\r\n\r\n", 400),
             ("transfer-encoding : chunked\r\n".into(), "0\r\n\r\n", 400),
-            // The length is ignored, and nothing is believed that stands behind (RFC 9112, section 6.3).
+            // The length is ignored, and the bytes behind the body are not trusted (RFC 9112, section 6.3).
             (format!("{long}transfer-encoding: chunked\r\n"), "0\r\n\r\n", 200),
             (format!("transfer-encoding: chunked\r\n{short}"), "0\r\n\r\n", 200),
-            // The file needs no body, so it is sent before the body is found to be wrong.
+            // The answer needs no request body, so the file is sent before the body is found to be wrong.
             ("transfer-encoding: chunked\r\n".into(), "ZZ\r\n", 200),
             ("transfer-encoding: chunked\r\n".into(), "ffffffffffffffffff\r\n", 200),
         ] {
@@ -40,7 +40,7 @@ fn no_request_can_be_smuggled_in_the_body_of_another() {
         expect(addr, b"GET /ten HTTP/9.9\r\nhost: t\r\n\r\n", 400);
         expect(addr, b"GET /ten HTTP/1.1\r\nhost: t\r\nx: a\0b\r\n\r\n", 400);
         expect(addr, b"GET /ten HTTP/1.1\r\nhost: t\r\nx: a\x1bb\r\n\r\n", 400);
-        // A client that goes away in the middle of a request.
+        // A client leaves in the middle of a request.
         let mut gone = connect(addr);
         gone.write_all(b"GET /ten HTTP/1.1\r\nhost: t\r\ncontent-length: 50\r\n\r\nhalf")
             .expect("the server reads");

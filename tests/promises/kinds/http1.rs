@@ -1,4 +1,4 @@
-//! Exchanges over HTTP/1. Each begins with a connection of its own, and gives the number of requests that were answered.
+//! Exchanges over HTTP/1. Each opens its own connection, and returns the number of requests that were answered.
 
 use std::io::Read;
 use std::net::{SocketAddr, TcpStream};
@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, SockFilter, SockRef, Socket, Type};
 use support::harness::Client;
 
-/// A request that says that it is the last.
+/// A request that asks for the end of the connection.
 fn last(request: &str) -> String {
     format!("{request} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n")
 }
 
-/// Sends all of `requests` in one write, and gives what comes until the server closes.
+/// Sends all of `requests` in one write, and reads until the server closes.
 fn answers(addr: SocketAddr, requests: &str) -> String {
     let mut client = Client::connect(addr);
     client.write(requests);
@@ -25,7 +25,7 @@ fn assert_whole(answer: &str, end: &str) {
     assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with(end), "not whole: {answer:?}");
 }
 
-/// A connection for one request, and a breath before the next.
+/// One request on a new connection, and a short pause before the next.
 pub(super) fn fresh(addr: SocketAddr) -> u64 {
     let answer = answers(addr, &last("GET /"));
     assert!(answer.contains("generation="), "{answer:?}");
@@ -34,8 +34,8 @@ pub(super) fn fresh(addr: SocketAddr) -> u64 {
     1
 }
 
-/// Requests on one connection until the server closes, with a pause up to `longest` after each `burst` of them. Looks
-/// whether it has closed before each, as clients do.
+/// Requests on one connection until the server closes, with a pause of up to `longest` after each `burst` of them. As
+/// clients do, it checks before each request whether the server has closed.
 pub(super) fn keep_alive(addr: SocketAddr, stop: &AtomicBool, burst: u64, longest: Duration) -> u64 {
     let mut client = Client::connect(addr);
     let mut answered = 0;
@@ -61,8 +61,8 @@ fn is_open(stream: &TcpStream) -> bool {
     open
 }
 
-/// Three requests in one write: all are answered, on this connection. The first one takes its time, so that the others
-/// often wait behind it when the server begins to close.
+/// Three requests in one write, all answered on this connection. The first one is slow, so that the others often wait
+/// behind it when the server begins to close.
 pub(super) fn pipelined(addr: SocketAddr) -> u64 {
     let next = |target: &str| format!("GET {target} HTTP/1.1\r\nhost: test\r\n\r\n");
     let answers = answers(addr, &[next("/slow?ms=100"), next("/"), last("GET /")].concat());
@@ -70,7 +70,7 @@ pub(super) fn pipelined(addr: SocketAddr) -> u64 {
     3
 }
 
-/// 8 KiB, 1 KiB at a time over `time`, which come back.
+/// An upload of 8 KiB, 1 KiB at a time over `time`, which the server echoes.
 pub(super) fn upload(addr: SocketAddr, time: Duration) -> u64 {
     let mut client = Client::connect(addr);
     client.write("POST /echo HTTP/1.1\r\nhost: test\r\nconnection: close\r\ncontent-length: 8192\r\n\r\n");
@@ -82,8 +82,8 @@ pub(super) fn upload(addr: SocketAddr, time: Duration) -> u64 {
     1
 }
 
-/// A reader of 4 MiB at `rate` bytes a second. Its receive buffer is small and its segments are as over Ethernet, or the
-/// kernel would take most of it from the server at once.
+/// A reader of 4 MiB at `rate` bytes a second. Its receive buffer is small and its segments are as over Ethernet;
+/// otherwise the kernel would take most of the answer from the server at once.
 pub(super) fn download(addr: SocketAddr, rate: usize) -> u64 {
     const BYTES: usize = 4 << 20;
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None).expect("a socket");
@@ -119,16 +119,16 @@ pub(super) fn silent(addr: SocketAddr, grace: Duration) -> u64 {
     1
 }
 
-/// A client that vanishes between two requests, as one that loses its network: from then on nothing that the server
-/// sends arrives, and nothing is acknowledged.
+/// A client that vanishes between two requests, as if its network failed: from then on it receives and acknowledges
+/// nothing that the server sends.
 pub(super) fn vanish(addr: SocketAddr) -> u64 {
     let mut client = Client::connect(addr);
     assert_whole(&client.get("/"), "\n");
     let drop_everything = [SockFilter::new(0x06, 0, 0, 0)];
     SockRef::from(&client.0)
         .attach_filter(&drop_everything)
-        .expect("everyone may filter a socket of their own");
-    // Never closed, because that would tell the server.
+        .expect("any process may filter a socket that it owns");
+    // The socket is never closed, because a close would tell the server.
     std::mem::forget(client);
     sleep(Duration::from_millis(500));
     1

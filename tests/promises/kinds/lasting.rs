@@ -8,7 +8,7 @@ use support::harness::Client;
 
 use crate::websocket::{CLOSE, TEXT, WebSocket};
 
-/// Server-sent events to their proper end.
+/// Server-sent events, read to their proper end.
 pub(super) fn events(addr: SocketAddr) -> u64 {
     let mut client = Client::connect(addr);
     client.send("/events");
@@ -17,7 +17,7 @@ pub(super) fn events(addr: SocketAddr) -> u64 {
     1
 }
 
-/// Messages that come back, until the server says goodbye. A message that it had not seen by then is not owed.
+/// Messages that the server echoes until it says goodbye. A message that it had not read by then needs no echo.
 pub(super) fn websocket(addr: SocketAddr) -> u64 {
     let mut socket = WebSocket::connect(addr);
     for echoed in 0.. {

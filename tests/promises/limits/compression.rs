@@ -1,10 +1,10 @@
-//! Encoders keep memory for as long as a client lets its answer last.
+//! An encoder holds memory until the client has read its response.
 
 use support::harness::{Client, wait_until};
 
 use super::{Bed, STREAMS, Stalled, text};
 
-/// The head of the answer to a client that reads it all.
+/// Returns the head of the response to a client that accepts brotli and reads everything.
 fn head(addr: std::net::SocketAddr, target: &str) -> String {
     let mut client = Client::connect(addr);
     client.write(format!(
@@ -14,7 +14,7 @@ fn head(addr: std::net::SocketAddr, target: &str) -> String {
 }
 
 fn memory(pid: u32, which: &str) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it lives");
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it is alive");
     let line = status.lines().find_map(|line| line.strip_prefix(which)).expect("a line");
     line.split_whitespace().next().and_then(|kib| kib.parse().ok()).expect("a number")
 }
@@ -24,8 +24,8 @@ fn clients_that_do_not_read_what_is_compressed_take_little_memory_and_others_get
     let bed = Bed::make();
     let page = text(1 << 20);
     bed.file("page.txt", &page);
-    // What says nothing of compression by itself.
-    std::fs::create_dir(bed.path("root/names")).expect("ours");
+    // A listing is generated, so its headers come from the compression code alone.
+    std::fs::create_dir(bed.path("root/names")).expect("writable");
     (0..100).for_each(|n| bed.file(&format!("names/{n}"), ""));
     let server = bed.start(4096, &["--compression", "--directory-listing"]);
     let (addr, pid) = (server.address(), server.first_pid());
@@ -46,11 +46,11 @@ fn clients_that_do_not_read_what_is_compressed_take_little_memory_and_others_get
     let peak = memory(pid, "VmHWM:");
     println!("50 connections with {STREAMS} streams each: {} MiB", peak >> 10);
     assert!(peak < 300 << 10, "{peak} KiB");
-    // The last ones got none.
+    // The last connections got no encoder.
     let whole = many.pop().expect("there are 49").finish(1).expect("no error");
     assert!(whole == page.as_bytes(), "{} bytes", whole.len());
     drop((one, many));
-    wait_until("encoders are given back", &server, compressed);
+    wait_until("the encoders are released", &server, compressed);
 }
 
 #[test]
@@ -61,7 +61,7 @@ fn an_answer_that_is_not_compressed_keeps_no_encoder() {
     bed.file("part.txt", text(1 << 20));
     let server = bed.start(1024, &["--compression"]);
     let addr = server.address();
-    // Accepts nothing that is made here, or asks for what is not worth it.
+    // Accepts no encoding that the server produces, or requests a file that is not worth compressing.
     let _stalled: Vec<_> = ["identity", "zstd, identity", "br, gzip"]
         .iter()
         .flat_map(|accepts| {

@@ -1,4 +1,4 @@
-//! Files whose clients do not read on: they keep no descriptor that others need, and are read on all the same.
+//! Files that are sent to stalled clients: they hold no descriptor that other clients need, and are still sent in full.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use super::{Bed, STREAMS, Stalled, text};
 const DESCRIPTORS: u32 = 1024;
 
 fn open_files(server: &Server) -> usize {
-    std::fs::read_dir(format!("/proc/{}/fd", server.first_pid())).expect("it lives").count()
+    std::fs::read_dir(format!("/proc/{}/fd", server.first_pid())).expect("it is alive").count()
 }
 
 #[test]
@@ -30,10 +30,10 @@ fn clients_that_do_not_read_files_leave_descriptors_for_the_others() {
         assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
     }
     assert!(bed.status().contains("serving"));
-    // Those that were the first to lose their descriptor, and those that have one.
+    // Streams that lost their descriptor first, and streams that still have one.
     for (client, stream) in [(11, 2 * STREAMS - 1), (6, 51), (0, 1)] {
         let whole = stalled.remove(client).finish(stream).expect("no error");
-        assert!(whole == large.as_bytes(), "{} bytes, others than those of the file", whole.len());
+        assert!(whole == large.as_bytes(), "{} bytes that differ from the file", whole.len());
     }
 }
 
@@ -49,9 +49,9 @@ fn a_file_that_is_replaced_while_it_is_sent_is_sent_as_it_was() {
         (Stalled::begin(addr, "/large", "identity", 1), Stalled::begin(addr, "/other", "identity", 1))
     };
     bed.file("draft", &new);
-    std::fs::rename(bed.path("root/draft"), bed.path("root/large")).expect("ours");
-    std::fs::remove_file(bed.path("root/other")).expect("ours");
-    // More than may be open.
+    std::fs::rename(bed.path("root/draft"), bed.path("root/large")).expect("writable");
+    std::fs::remove_file(bed.path("root/other")).expect("writable");
+    // More streams than the server keeps files open for.
     let others: Vec<_> = (0..6).map(|_| Stalled::begin(addr, "/large", "identity", STREAMS)).collect();
     assert!(replaced.finish(1).expect("no error") == old.as_bytes());
     assert!(removed.finish(1).expect("no error") == old.as_bytes());
@@ -70,7 +70,7 @@ fn a_file_that_changes_after_its_descriptor_was_taken_ends_with_an_error_and_mix
     let first = Stalled::begin(addr, "/large", "identity", 1);
     let others: Vec<_> = (0..4).map(|_| Stalled::begin(addr, "/large", "identity", STREAMS)).collect();
     bed.file("draft", "x".repeat(1 << 20));
-    std::fs::rename(bed.path("root/draft"), bed.path("root/large")).expect("ours");
+    std::fs::rename(bed.path("root/draft"), bed.path("root/large")).expect("writable");
     assert_eq!(first.finish(1), None);
     drop(others);
     assert!(get(addr, "/large").contains("xxxx"));

@@ -1,4 +1,4 @@
-//! Whoever asks for something to be done, and has left before the server looked, does not want it any more.
+//! A request to reload is dropped if its client has disconnected before the server reads it.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -16,9 +16,11 @@ fn is_stopped(pid: u32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") T "))
 }
 
-/// Asks while the server does not run. One who stays is answered, and one who has left changes nothing.
+/// Sends a reload request while the server is suspended: a client that has left changes nothing, and one that stays is
+/// answered.
 ///
-/// It has closed its side only, so that it can be seen when the server is done with it: the server sees no difference.
+/// The client that leaves only shuts down its write side, which looks the same to the server, so that the test can wait for
+/// the end of the connection.
 fn assert_not_begun<S: Read + Write>(
     bed: &Bed,
     server: &Server,
@@ -28,7 +30,7 @@ fn assert_not_begun<S: Read + Write>(
     let pid = server.first_pid();
     let halt = || {
         signal(pid, Signal::SIGSTOP);
-        wait_until("it is stopped", server, || is_stopped(pid));
+        wait_until("the server is suspended", server, || is_stopped(pid));
     };
     halt();
     let mut leaves = connect();
@@ -37,8 +39,8 @@ fn assert_not_begun<S: Read + Write>(
     signal(pid, Signal::SIGCONT);
     let mut answer = String::new();
     leaves.read_to_string(&mut answer).expect("the end of the connection");
-    assert!(answer.is_empty() || answer.contains("closed before this was begun"), "{answer}");
-    // The server is asked for this behind whatever it was asked for before.
+    assert!(answer.is_empty() || answer.contains("closed, so nothing was started"), "{answer}");
+    // The server handles this command after everything that it received before.
     let status = bed.status();
     assert!(status.contains("serving") && status.lines().nth(2).is_none_or(str::is_empty), "{status}");
     halt();
@@ -48,7 +50,7 @@ fn assert_not_begun<S: Read + Write>(
     let mut answer = String::new();
     stays.read_to_string(&mut answer).expect("an answer");
     assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("took over"), "{answer}");
-    // The one before has begun nothing meanwhile either.
+    // The abandoned request has not started a third generation meanwhile.
     server.wait_serving(2);
     assert!(server.log().lines().iter().all(|line| line.generation() < 3), "{}", server.log().history());
 }

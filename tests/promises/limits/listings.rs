@@ -1,4 +1,4 @@
-//! Listings of large directories, asked for by many at once, and kept only as long as they are right.
+//! Listings of large directories: many concurrent requests, and a cache that is never stale.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -17,9 +17,9 @@ const NAMES: usize = 10_000;
 fn many_who_list_a_large_directory_keep_a_small_file_waiting_for_a_moment_only() {
     let bed = Bed::make();
     let many = bed.path("root/many");
-    std::fs::create_dir(&many).expect("ours");
+    std::fs::create_dir(&many).expect("writable");
     for n in 0..NAMES {
-        File::create(many.join(format!("a file with a name of usual length, number {n}"))).expect("ours");
+        File::create(many.join(format!("a file with a name of usual length, number {n}"))).expect("writable");
     }
     bed.file("small", "small");
     let server = bed.start(1024, &["--directory-listing"]);
@@ -57,7 +57,7 @@ fn many_who_list_a_large_directory_keep_a_small_file_waiting_for_a_moment_only()
         began.elapsed()
     );
     assert!(bytes > 60 * 20 * NAMES * 50, "{bytes} bytes");
-    // A build without optimization, beside other tests and 60 readers on the same cores, is given more time.
+    // An unoptimized build, which shares its cores with other tests and 60 readers, gets more time.
     let most = Duration::from_millis(if cfg!(debug_assertions) { 1000 } else { 200 });
     assert!(longest < most, "{longest:?}");
 }
@@ -66,32 +66,32 @@ fn many_who_list_a_large_directory_keep_a_small_file_waiting_for_a_moment_only()
 fn a_listing_is_right_although_it_is_kept() {
     let bed = Bed::make();
     let (dir, target) = (bed.path("root/dir"), bed.path("root/target"));
-    std::fs::create_dir(&dir).expect("ours");
-    std::fs::create_dir(bed.path("root/plain")).expect("ours");
-    File::create(dir.join("file")).expect("ours");
-    File::create(&target).expect("ours");
-    symlink(&target, dir.join("link")).expect("ours");
+    std::fs::create_dir(&dir).expect("writable");
+    std::fs::create_dir(bed.path("root/plain")).expect("writable");
+    File::create(dir.join("file")).expect("writable");
+    File::create(&target).expect("writable");
+    symlink(&target, dir.join("link")).expect("writable");
     let server = bed.start(1024, &["--directory-listing"]);
     let addr = server.address();
     let now = || SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
-    let changed = |name: &str| std::fs::metadata(bed.path(name)).expect("ours").ctime().unsigned_abs();
-    // From then on the page for a directory that stays as it is is kept.
-    wait_until("both are old", &server, || now() > changed("root/dir").max(changed("root/plain")) + 3);
+    let changed = |name: &str| std::fs::metadata(bed.path(name)).expect("it exists").ctime().unsigned_abs();
+    // From then on the server caches the page of a directory that does not change.
+    wait_until("the changes are old", &server, || now() > changed("root/dir").max(changed("root/plain")) + 3);
     let lists = |dir: &str, name: &str| get(addr, dir).contains(&format!("<a href=\"{name}\">"));
     assert!(lists("/dir/", "link") && !lists("/plain/", "new"));
-    // Another name is seen at once, and so is one less.
-    File::create(bed.path("root/plain/new")).expect("ours");
+    // A new name appears at once, and a removed one disappears at once.
+    File::create(bed.path("root/plain/new")).expect("writable");
     assert!(lists("/plain/", "new"));
-    std::fs::remove_file(bed.path("root/plain/new")).expect("ours");
+    std::fs::remove_file(bed.path("root/plain/new")).expect("writable");
     assert!(!lists("/plain/", "new"));
-    // What a link points to, within a moment.
-    std::fs::remove_file(&target).expect("ours");
-    std::fs::create_dir(&target).expect("ours");
+    // A change of the target of a link appears within three seconds.
+    std::fs::remove_file(&target).expect("writable");
+    std::fs::create_dir(&target).expect("writable");
     let began = Instant::now();
     wait_until("the link leads to a directory", &server, || lists("/dir/", "link/"));
     assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
-    // An index is served instead, also where a page is kept.
+    // An index file is served instead of a cached page.
     assert!(lists("/plain/", "../"));
-    std::fs::write(bed.path("root/plain/index.html"), "index").expect("ours");
+    std::fs::write(bed.path("root/plain/index.html"), "index").expect("writable");
     assert!(get(addr, "/plain/").ends_with("index"));
 }

@@ -1,4 +1,4 @@
-//! Every way to keep a connection open for nothing ends, and not before its time.
+//! Every useless connection is closed at its timeout, and no earlier.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ const PING: Duration = Duration::from_secs(2);
 const PONG: Duration = Duration::from_secs(20);
 /// How long the server waits for a client that acknowledges no GOAWAY.
 const GOODBYE: Duration = Duration::from_secs(5);
-/// A machine with other things to do.
+/// The allowance for a busy machine.
 const SLACK: Duration = Duration::from_secs(4);
 
 const FLAGS: [&str; 5] = [
@@ -30,14 +30,15 @@ const FLAGS: [&str; 5] = [
     "--http2-ping-interval=2s",
 ];
 
-/// The server knows of a connection a moment before its client.
+/// The server sees a connection a moment before its client does.
 const EARLY: Duration = Duration::from_millis(100);
 
 fn row(attack: Attack, from: Duration, until: Duration) -> Row {
     Row { attack, from: from - EARLY, until: until + SLACK }
 }
 
-/// Whichever of two limits is the one that an HTTP/2 connection without a request meets, its client is told with GOAWAY.
+/// Returns whether the attack uses HTTP/2. An HTTP/2 connection without a request meets the header timeout or the keep-alive
+/// timeout, and in both cases its client gets GOAWAY.
 fn is_http2(attack: &Attack) -> bool {
     (attack.opening)().starts_with(PREFACE)
 }
@@ -49,10 +50,13 @@ fn without_request() -> Vec<Row> {
 }
 
 fn idle() -> Vec<Row> {
-    let row = |attack: &Attack| match is_http2(attack) {
-        // Without any request it may be the header timeout.
-        true => row(*attack, HEADER, KEEP_ALIVE + GOODBYE),
-        false => row(*attack, KEEP_ALIVE, KEEP_ALIVE),
+    let row = |attack: &Attack| {
+        if is_http2(attack) {
+            // Without any request, the header timeout may apply.
+            row(*attack, HEADER, KEEP_ALIVE + GOODBYE)
+        } else {
+            row(*attack, KEEP_ALIVE, KEEP_ALIVE)
+        }
     };
     IDLE.iter().map(row).collect()
 }
@@ -76,12 +80,12 @@ fn a_connection_without_another_request_is_closed_after_the_keep_alive_timeout()
 }
 
 #[test]
-fn a_response_that_nobody_takes_is_ended_after_the_send_timeout_and_its_file_closed() {
+fn a_response_that_is_not_read_is_ended_after_the_send_timeout_and_its_file_closed() {
     let site = Site::start(&FLAGS);
     let before = descriptors(site.server.first_pid());
     let wrong = attack(site.address(), &taking_nothing());
     assert!(wrong.is_empty(), "{wrong:#?}");
-    support::harness::wait_until("its files are closed", &site.server, || {
+    support::harness::wait_until("the files of the stalled responses are closed", &site.server, || {
         descriptors(site.server.first_pid()) < before + 5.0
     });
 }
@@ -118,7 +122,7 @@ fn without_limits_every_connection_stays() {
     ];
     let site = Site::start(&none);
     let mut all = [WITHOUT_REQUEST, IDLE, TAKING_NOTHING].concat();
-    // h2 takes only so many of these frames, whatever the limits are.
+    // h2 accepts only a limited number of CONTINUATION frames, whatever these timeouts are.
     all.retain(|attack| attack.name != CONTINUATIONS);
     let rows: Vec<_> = all.iter().map(|attack| row(*attack, KEEP_ALIVE, KEEP_ALIVE)).collect();
     let mut still: Vec<_> = attack(site.address(), &rows);

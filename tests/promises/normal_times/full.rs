@@ -1,4 +1,4 @@
-//! A server with as many connections as it may have makes room: for a new client, for a probe, for its operator.
+//! A server at its connection limit makes room for a new client, a probe and its operator.
 
 use std::io::Read;
 use std::net::SocketAddr;
@@ -20,7 +20,7 @@ use super::{Site, ask};
 const LIMIT: usize = 20;
 const FULL: &str = "--max-connections=20";
 
-/// Opens a connection and says this on it; waits for the first bytes of an answer, if there is to be one.
+/// Opens a connection and sends `opening`; if `answered`, waits for the first bytes of the response.
 fn open(addr: SocketAddr, opening: &[u8], answered: bool) -> Client {
     let mut client = Client::connect(addr);
     client.write(opening);
@@ -32,11 +32,11 @@ fn open(addr: SocketAddr, opening: &[u8], answered: bool) -> Client {
 
 fn fill(server: &Server, addr: SocketAddr, opening: &[u8], answered: bool) -> Vec<Client> {
     let all = (0..LIMIT).map(|_| open(addr, opening, answered)).collect();
-    wait_until("it is full", server, || accepted_by(addr).len() == LIMIT);
+    wait_until("the server is full", server, || accepted_by(addr).len() == LIMIT);
     all
 }
 
-/// The most connections that a server has had at a time, those left out that it is closing.
+/// Watches for the highest number of connections that a server has at a time, without those that it is closing.
 struct Most {
     stop: Arc<AtomicBool>,
     watcher: JoinHandle<()>,
@@ -50,7 +50,8 @@ impl Most {
         let watcher = std::thread::spawn(move || {
             let mut before = accepted_by(addr);
             while !stopped.load(Ordering::SeqCst) {
-                // The list is not made in one moment, and those that are in two of them are there at the same time.
+                // The kernel does not make the list in one moment; connections in two consecutive lists existed at the same
+                // time.
                 let now = accepted_by(addr);
                 let both = now.iter().filter(|one| before.contains(one)).count();
                 seen.fetch_max(both, Ordering::SeqCst);
@@ -68,7 +69,7 @@ impl Most {
 }
 
 #[test]
-fn full_of_connections_that_do_nothing_it_answers_everybody_else() {
+fn full_of_connections_that_do_nothing_it_answers_all_others() {
     let plain = b"GET / HTTP/1.1\r\nhost: t\r\n\r\n";
     let mut wrong = vec![];
     for (who, opening, answered) in [
@@ -87,9 +88,9 @@ fn full_of_connections_that_do_nothing_it_answers_everybody_else() {
             (site.admin(), "/metrics"),
             (site.address(), "/"),
         ];
-        // At the same time: what one waits for, the other may have got.
+        // All at the same time: one may take the slot for which another waits.
         let asked = questions.map(|(addr, target)| std::thread::spawn(move || ask(addr, target)));
-        let answers = asked.into_iter().map(|asked| asked.join().expect("it does not panic"));
+        let answers = asked.into_iter().map(|asked| asked.join().expect("`ask` does not panic"));
         wrong.extend(answers.filter_map(Result::err).map(|error| format!("full of {who}: {error}")));
         let most = most.stop();
         if most > LIMIT {
@@ -100,7 +101,7 @@ fn full_of_connections_that_do_nothing_it_answers_everybody_else() {
 }
 
 #[test]
-fn full_of_uploads_that_are_answered_early_and_stop_it_answers_everybody_else() {
+fn full_of_uploads_that_are_answered_early_and_stop_it_answers_all_others() {
     for opening in [
         &b"POST / HTTP/1.1\r\nhost: t\r\ncontent-length: 100\r\n\r\nab"[..],
         b"POST / HTTP/1.1\r\nhost: t\r\ntransfer-encoding: chunked\r\n\r\n5\r\nab",
@@ -108,7 +109,7 @@ fn full_of_uploads_that_are_answered_early_and_stop_it_answers_everybody_else() 
     ] {
         let site = Site::start(&[FULL]);
         let addr = site.address();
-        // More than may be open and those that may be waited for together.
+        // More than the connections that may be open and those that may linger, together.
         let _all: Vec<_> = (0..3 * LIMIT).map(|_| open(addr, opening, false)).collect();
         for target in ["/", "/healthz"] {
             ask(addr, target).expect("there is room");
@@ -121,11 +122,11 @@ fn many_new_clients_at_once_do_not_make_it_exceed_its_limit() {
     let site = Site::start(&[FULL]);
     let (addr, most) = (site.address(), Most::watch(site.address()));
     let _all = fill(&site.server, addr, b"", false);
-    // Fewer at a time than there may be, so that none has to make room for another.
+    // Fewer clients than the limit, so that none of them has to make room for another.
     let client = |_| std::thread::spawn(move || (0..20).find_map(|_| ask(addr, "/").err()));
     let asked: Vec<_> = (0..LIMIT / 2).map(client).collect();
     let wrong: Vec<_> =
-        asked.into_iter().flat_map(|asked| asked.join().expect("it does not panic")).collect();
+        asked.into_iter().flat_map(|asked| asked.join().expect("`ask` does not panic")).collect();
     assert!(wrong.is_empty(), "{wrong:#?}");
     assert!(most.stop() <= LIMIT);
 }
@@ -153,7 +154,7 @@ fn the_only_idle_connection_makes_room_and_those_at_work_do_not() {
     idle.get("/");
     let slow = b"GET /slow?ms=3000 HTTP/1.1\r\nhost: t\r\n\r\n";
     let mut busy: Vec<_> = (1..LIMIT).map(|_| open(addr, slow, false)).collect();
-    wait_until("it is full", &server, || accepted_by(addr).len() == LIMIT);
+    wait_until("the server is full", &server, || accepted_by(addr).len() == LIMIT);
     ask(addr, "/").expect("there is room");
     idle.wait_closed();
     busy.iter_mut().for_each(|client| assert!(client.answer().contains("generation=1 ")));
@@ -166,8 +167,8 @@ fn silent_connections_make_room_before_idle_ones() {
     let mut idle: Vec<_> = (0..LIMIT / 2).map(|_| Client::connect(addr)).collect();
     idle.iter_mut().for_each(|client| drop(client.get("/")));
     let _silent: Vec<_> = (0..LIMIT / 2).map(|_| Client::connect(addr)).collect();
-    wait_until("it is full", &server, || accepted_by(addr).len() == LIMIT);
-    // Of those that have said nothing for more than a second.
+    wait_until("the server is full", &server, || accepted_by(addr).len() == LIMIT);
+    // Only connections that have been silent for more than a second make room first.
     std::thread::sleep(Duration::from_millis(1200));
     let mut new: Vec<_> = (0..LIMIT / 2).map(|_| Client::connect(addr)).collect();
     for client in new.iter_mut().chain(&mut idle) {
@@ -182,10 +183,10 @@ fn the_connection_that_has_been_idle_longest_makes_room() {
     let mut idle: Vec<_> = (0..LIMIT).map(|_| Client::connect(addr)).collect();
     for client in &mut idle {
         client.get("/");
-        // So that nobody has been idle as long as the one before.
+        // Each must have been idle for a shorter time than the one before.
         std::thread::sleep(Duration::from_millis(20));
     }
-    // The first one is no longer that.
+    // The first connection is no longer the one that has been idle longest.
     idle[0].get("/");
     Client::connect(addr).get("/");
     idle[1].wait_closed();

@@ -1,4 +1,4 @@
-//! What a limit must not hurt: everybody who does something, however slowly, and everybody who waits for the server.
+//! The timeouts must not hurt slow clients that make progress, or clients that wait for the server.
 
 use std::io::Read;
 use std::net::{SocketAddr, TcpStream};
@@ -16,7 +16,7 @@ use support::siege::floods::request;
 
 use crate::websocket::{TEXT, WebSocket};
 
-/// Several limits long.
+/// Longer than several timeouts.
 const LONG: Duration = Duration::from_secs(4);
 const STEP: Duration = Duration::from_millis(200);
 
@@ -79,7 +79,7 @@ fn a_head_in_pieces_that_is_complete_in_time_is_answered() {
     }
 }
 
-/// A connection of which the server's kernel sends little at a time.
+/// Opens a connection on which the server's kernel sends little at a time.
 fn narrow(addr: SocketAddr) -> Client {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
     socket.set_recv_buffer_size(64 * 1024).expect("a size");
@@ -92,14 +92,14 @@ fn narrow(addr: SocketAddr) -> Client {
 #[test]
 fn a_client_that_reads_slowly_gets_all_of_its_response() {
     const BYTES: usize = 8 << 20;
-    // On loopback a packet has 64 KiB, so the kernels tell each other of progress as seldom.
+    // A loopback packet carries 64 KiB, so acknowledgements of progress are rare there.
     let server = start(&["--send-timeout=2s"]);
     let mut client = narrow(server.address());
     client.write(format!("GET /bytes?n={BYTES} HTTP/1.1\r\nhost: t\r\nconnection: close\r\n\r\n"));
     let (mut chunk, mut read) = ([0; 16 * 1024], 0);
     let until = Instant::now() + 2 * LONG;
     while Instant::now() < until {
-        read += client.0.read(&mut chunk).expect("it goes on");
+        read += client.0.read(&mut chunk).expect("the server keeps sending");
         sleep(STEP);
     }
     assert!(read < BYTES / 2, "it was not slow");
@@ -119,7 +119,7 @@ fn an_upload_that_goes_on_slowly_is_read_to_its_end() {
     assert!(client.answer().ends_with("\r\n\r\n20 bytes\n"));
 }
 
-/// Answers what has to be answered, until the stream has ended; gives how much came on it, and how many PINGs.
+/// Acknowledges SETTINGS and PING until the stream has ended; returns the bytes on the stream and the number of PINGs.
 fn read_stream(client: &mut Client, stream: u32, mut each: impl FnMut(&mut Client)) -> (usize, u32) {
     let (mut bytes, mut pings) = (0, 0);
     loop {
@@ -166,7 +166,7 @@ fn an_http2_client_that_reads_slowly_gets_all_of_its_response() {
         client.write([0, 1].map(|stream| frame(WINDOW_UPDATE, 0, stream, &by.to_be_bytes())).concat());
     };
     let mut slow = 0;
-    // Lets 4 KiB come every 200 ms, whatever has come, and then all.
+    // Grants 4 KiB after each frame and a pause of 200 ms, and after `LONG` the whole response.
     let (bytes, _) = read_stream(&mut client, 1, |client| {
         if Instant::now() < until {
             sleep(STEP);

@@ -1,4 +1,4 @@
-//! What a few clients can make a server do and keep is bounded, and the others do not wait for it.
+//! The work and the memory that a few clients can cost a server are bounded, and other clients do not wait for them.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,10 +17,10 @@ use super::{Site, ask};
 const PROMPT: Duration = Duration::from_millis(700);
 
 fn named(attacks: &[Attack], name: &str) -> Attack {
-    *attacks.iter().find(|attack| attack.name.contains(name)).expect("it is one of them")
+    *attacks.iter().find(|attack| attack.name.contains(name)).expect("the list has it")
 }
 
-/// Does `meanwhile` while so many connections attack.
+/// Runs `meanwhile` while this number of connections attack.
 #[tokio::main(flavor = "multi_thread", worker_threads = 1)]
 async fn beside<T: Send + 'static>(
     attack: Attack,
@@ -34,8 +34,8 @@ async fn beside<T: Send + 'static>(
         let sockets = Arc::clone(&sockets);
         attackers.spawn(async move { wage(&attack, addr, &sockets).await });
     }
-    // They are gone when this returns.
-    tokio::task::spawn_blocking(meanwhile).await.expect("it does not panic")
+    // Dropping the set when this returns aborts the attackers.
+    tokio::task::spawn_blocking(meanwhile).await.expect("`meanwhile` does not panic")
 }
 
 #[test]
@@ -51,7 +51,7 @@ fn listings_of_a_large_directory_do_not_keep_a_small_file_waiting() {
     assert!(slowest.as_ref().is_ok_and(|slowest| *slowest < Some(PROMPT)), "{slowest:?}");
 }
 
-/// Waits until the server takes no more memory for what attackers have asked, but not for ever; gives how much it takes.
+/// Waits, for at most `PATIENCE`, until the server's memory no longer grows under the attack; returns its size.
 fn settle(server: &Server) -> f64 {
     let (pid, until) = (server.first_pid(), Instant::now() + PATIENCE);
     let mut taken = rss_mib(pid);
@@ -74,11 +74,11 @@ fn stalled_streams_with_brotli_take_bounded_memory_which_is_given_back() {
     let taken = beside(brotli, 5, addr, move || settle(&watched.server));
     println!("{taken:.0} MiB");
     assert!(taken < 300.0, "{taken:.0} MiB for 5 connections");
-    wait_until("it is given back", &site.server, || rss_mib(pid) < 100.0);
+    wait_until("the memory is released", &site.server, || rss_mib(pid) < 100.0);
 }
 
 #[test]
-fn streams_that_hold_files_leave_descriptors_for_everybody_else() {
+fn streams_that_hold_files_leave_descriptors_for_all_others() {
     let site = Arc::new(Site::narrow(1024, &[]));
     let (addr, admin) = (site.address(), site.admin());
     let plain = named(TAKING_NOTHING, "100 stalled streams");

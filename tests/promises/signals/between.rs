@@ -1,4 +1,4 @@
-//! What generations say to each other by signals, when others say something at the same moment.
+//! The signals between generations, when other processes send signals at the same moment.
 
 use std::process::Command;
 
@@ -11,7 +11,8 @@ use crate::faults::{restart, wait_is, wait_said};
 
 const SLOW: &str = "slow-start=300";
 
-/// A parent that stands still, and its successor, which has said that it is ready. `before` happens in between.
+/// Suspends the parent and lets its successor send READY, which stays pending; returns the pid of the successor. `before` runs
+/// while the parent is suspended and before READY is sent.
 fn ready_unheard(server: &Server, before: impl FnOnce(u32)) -> u32 {
     let parent = server.first_pid();
     let child = restart(server, parent);
@@ -37,7 +38,7 @@ fn a_stop_that_arrives_together_with_the_word_ready_is_not_lost() {
 fn the_word_ready_that_another_signal_swallows_is_said_again() {
     let server = start(&["-v", "--standby", "1s", "--fault", SLOW]);
     let traffic = Traffic::fresh(&server);
-    // The kernel keeps one, and who sent it: this process.
+    // The kernel keeps one pending SIGURG with its sender, which is this process.
     ready_unheard(&server, |parent| signal(parent, Signal::SIGURG));
     signal(server.first_pid(), Signal::SIGCONT);
     wait_is(&server, server.first_pid(), "standby");
@@ -49,7 +50,7 @@ fn the_word_ready_that_another_signal_swallows_is_said_again() {
 fn the_word_closed_that_another_signal_swallows_is_found_out() {
     let server = start(&["--idle-grace", "1h", "--drain-timeout", "1h"]);
     let first = server.first_pid();
-    // So that the predecessor lives on, whose death would say the same.
+    // Keeps the predecessor alive: its exit would tell the successor the same.
     let mut kept = Client::connect(server.address());
     kept.get("/");
     let second = restart(&server, first);
@@ -57,16 +58,16 @@ fn the_word_closed_that_another_signal_swallows_is_found_out() {
     while_stopped(&server, second, || {
         signal(second, Signal::SIGURG);
         wait_is(&server, first, "draining");
-        wait_until("its listener is closed", &server, || !listens(first, server.address().port()));
+        wait_until("the old listener is closed", &server, || !listens(first, server.address().port()));
     });
     let third = restart(&server, second);
     wait_said(&server, third, "serving, took over");
     assert!(is_alive(first));
 }
 
-/// Whether the process has a socket that listens on this port.
+/// Returns whether the process has a socket that listens on this port.
 fn listens(pid: u32, port: u16) -> bool {
-    let table = std::fs::read_to_string("/proc/net/tcp").expect("it is there");
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("/proc is mounted");
     let inodes: Vec<_> = table
         .lines()
         .filter_map(|line| {
@@ -80,10 +81,10 @@ fn listens(pid: u32, port: u16) -> bool {
         .any(|link| inodes.iter().any(|inode| link.as_os_str() == &**inode))
 }
 
-/// Sends a signal by rt_sigqueueinfo(2), which lets its author say who sent it.
+/// Sends a signal by rt_sigqueueinfo(2), which lets the caller set the sender's pid; returns whether that succeeded.
 fn forge(to: u32, number: i32, from: u32) -> bool {
     let call = if cfg!(target_arch = "x86_64") { 129 } else { 138 };
-    // signo, errno, code (SI_QUEUE), padding, pid, uid, value.
+    // Packs siginfo_t: signo, errno, code (SI_QUEUE), padding, pid, uid, value.
     let send = "my ($call, $to, $sig, $from) = map { $_ + 0 } @ARGV; \
                 my $info = pack('i i i i i i x104', $sig, 0, -1, 0, $from, $<); \
                 exit(syscall($call, $to, $sig, $info) == 0 ? 0 : 1)";
@@ -93,7 +94,7 @@ fn forge(to: u32, number: i32, from: u32) -> bool {
 }
 
 #[test]
-fn nobody_can_forge_the_word_ready() {
+fn no_process_can_forge_the_word_ready() {
     let faulty = Faulty::start(&["-v"]);
     let server = &faulty.server;
     let parent = server.first_pid();
@@ -103,7 +104,7 @@ fn nobody_can_forge_the_word_ready() {
     if !forge(parent, Signal::SIGURG as i32, child) {
         return skip("no perl here, so no signal can be forged");
     }
-    // Said by nobody whom the kernel vouches for, it is a request to stop.
+    // The kernel does not vouch for the sender of this SIGTERM, so it is a request to stop.
     assert!(forge(parent, Signal::SIGTERM as i32, child));
     wait_is(server, parent, "draining");
     let believed = server.log().lines().iter().any(|line| line.json["to"] == "standby");
@@ -111,7 +112,7 @@ fn nobody_can_forge_the_word_ready() {
 }
 
 #[test]
-fn a_signal_of_a_stranger_says_neither_ready_nor_closed() {
+fn a_signal_of_another_process_says_neither_ready_nor_closed() {
     let faulty = Faulty::start(&["-v", "--standby", "1s"]);
     let server = &faulty.server;
     let parent = server.first_pid();

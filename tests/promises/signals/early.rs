@@ -12,7 +12,7 @@ use support::process::{Server, command, signal};
 use crate::HANDOVER;
 use crate::faults::wait_is;
 
-/// A file that is read for as long as the test has it open for writing.
+/// A named pipe: a process that reads it blocks for as long as the test has it open for writing.
 struct Fifo(PathBuf);
 
 impl Fifo {
@@ -22,12 +22,12 @@ impl Fifo {
         Fifo(path)
     }
 
-    /// Waits until somebody reads it.
+    /// Waits until a process opens the pipe for reading.
     fn is_read(&self) -> File {
         File::options().write(true).open(&self.0).expect("a reader")
     }
 
-    /// Whoever reads it from now on finds it empty.
+    /// Lets every later read find the pipe empty.
     fn is_empty(&self) {
         let path = self.0.clone();
         std::thread::spawn(move || while File::options().write(true).open(&path).is_ok() {});
@@ -71,16 +71,16 @@ fn a_question_on_the_command_line_is_ended_by_a_hup_as_usual() {
     use std::os::unix::process::ExitStatusExt;
     let dir = tempfile::tempdir().expect("a directory");
     let fifo = Fifo::make(dir.path());
-    // These tests may have been started by nohup(1), which has it ignored.
+    // These tests may run under nohup(1), which makes their children ignore SIGHUP.
     let mut checked = command("env");
     let checked = checked.args(["--default-signal=HUP", HANDOVER]);
-    let mut checked = checked.arg("--check").arg("--config").arg(&fifo.0).spawn().expect("it starts");
+    let mut checked = checked.arg("--check").arg("--config").arg(&fifo.0).spawn().expect("env starts");
     let _reading = fifo.is_read();
     signal(checked.id(), Signal::SIGHUP);
-    assert_eq!(checked.wait().expect("ours").signal(), Some(1));
+    assert_eq!(checked.wait().expect("a child").signal(), Some(1));
 }
 
-/// A program that is ended by a signal before it has a handler, once.
+/// Installs a program that, the first `times` times, is killed by a signal before it has a handler.
 fn release(dir: &Path, signal: &str, times: usize) {
     let marks = dir.join("marks");
     let script = format!(
@@ -92,7 +92,7 @@ fn release(dir: &Path, signal: &str, times: usize) {
     std::fs::create_dir(&marks).expect("writable");
     let draft = dir.join("draft");
     std::fs::write(&draft, script).expect("writable");
-    std::fs::set_permissions(&draft, PermissionsExt::from_mode(0o755)).expect("ours");
+    std::fs::set_permissions(&draft, PermissionsExt::from_mode(0o755)).expect("writable");
     std::fs::rename(draft, dir.join("server")).expect("writable");
 }
 
@@ -116,7 +116,7 @@ fn a_successor_that_ends_itself_by_hup_is_not_started_for_ever() {
     let server = start_copy(&dir.path().join("server"), &QUICK);
     release(dir.path(), "HUP", 1_000_000);
     signal(server.first_pid(), Signal::SIGHUP);
-    wait_until("it has been tried four times and no more", &server, || {
+    wait_until("the fourth attempt has failed", &server, || {
         let lines = server.log().lines();
         let said = |text| lines.iter().filter(|line| line.message().starts_with(text)).count();
         let last = lines.iter().rev().find_map(|line| line.json["to"].as_str());

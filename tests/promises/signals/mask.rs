@@ -1,4 +1,4 @@
-//! Signals that whoever started the server has blocked.
+//! Signals that were blocked when the server was started.
 
 use std::process::Command;
 
@@ -10,7 +10,7 @@ use crate::HANDOVER;
 use crate::faults::wait_said;
 use crate::supervise::wait_gone;
 
-/// USR1 is none of the server's.
+/// The server does not handle USR1.
 const BLOCKED: &str = "--block-signal=HUP,TERM,INT,USR2,URG,CHLD,USR1";
 
 fn blocked(args: &[&str]) -> Command {
@@ -19,9 +19,9 @@ fn blocked(args: &[&str]) -> Command {
     command
 }
 
-/// What each thread of a process blocks.
+/// Returns the mask of blocked signals of each thread of a process.
 fn masks(pid: u32) -> Vec<u64> {
-    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("it lives").flatten();
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("the process is alive").flatten();
     let statuses = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("status")).ok());
     let mask = |status: String| {
         let line = status.lines().find_map(|line| line.strip_prefix("SigBlk:").map(str::to_owned));
@@ -56,7 +56,7 @@ fn what_a_server_handles_is_unblocked_and_nothing_else() {
 }
 
 #[test]
-fn a_front_hears_too_what_was_blocked_before_it() {
+fn a_supervisor_too_hears_what_was_blocked_before_it() {
     for stop in [Signal::SIGTERM, Signal::SIGINT] {
         let mut server = Server::start(blocked(&["--supervise"]));
         let front = server.first_pid();

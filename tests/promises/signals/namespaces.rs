@@ -1,4 +1,4 @@
-//! A successor that runs where nobody sees what its predecessor sees.
+//! A successor that cannot see the sockets of its predecessor: another network namespace, or no sock_diag.
 
 use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
@@ -29,13 +29,13 @@ fn a_successor_in_another_network_namespace_takes_over_nothing() {
     let script = format!("#!/bin/sh\nexec unshare --net {} \"$@\"\n", example("playground").display());
     let draft = dir.path().join("draft");
     std::fs::write(&draft, script).expect("writable");
-    std::fs::set_permissions(&draft, PermissionsExt::from_mode(0o755)).expect("ours");
+    std::fs::set_permissions(&draft, PermissionsExt::from_mode(0o755)).expect("writable");
     std::fs::rename(draft, &program).expect("writable");
     let child = restart(&server, server.first_pid());
     let failed = wait_buried(&server, child);
     assert!(failed.message().starts_with("handover failed"), "{}", failed.text);
-    // The playground prints its error as it is; the text for people is tested where errors are.
-    server.log().wait("it says why", |line| line.text.contains("Alone").then_some(()));
+    // The playground prints the debug form of the error; the tests of errors check its display text.
+    server.log().wait("the successor says why", |line| line.text.contains("Alone").then_some(()));
     assert!(get(address, "/").contains("generation=1 "));
     install(example("playground"), &program);
     assert_next_restart(&server, server.first_pid());

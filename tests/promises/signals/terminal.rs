@@ -1,4 +1,4 @@
-//! The terminal that a server was started in closes, which is no wish to restart it.
+//! SIGHUP because the server's terminal closes is no request to restart.
 
 use std::fs::File;
 use std::io::Write;
@@ -22,22 +22,23 @@ fn is_there(program: &str, args: &[&str]) -> bool {
     tried.is_ok_and(|status| status.success())
 }
 
-/// A shell with job control in a terminal of its own, and its keyboard. Its stderr is no terminal and stays.
+/// Starts a shell with job control in a new terminal; returns the shell and the keyboard of the terminal. The shell's stderr
+/// is not the terminal, so it stays open when the terminal closes.
 fn shell() -> Option<(Server, File)> {
     if !is_there("setsid", &["--wait", "bash", "-c", "true"]) {
         skip("no bash and setsid here, so no terminal to close");
         return None;
     }
-    // Not by openpty(3): every process that is started meanwhile would inherit it, and it would not close.
+    // Not with openpty(3): every process that is started meanwhile would inherit the master, and the terminal would not close.
     let master = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC).expect("a pseudo-terminal");
-    grantpt(&master).and_then(|()| unlockpt(&master)).expect("ours");
+    grantpt(&master).and_then(|()| unlockpt(&master)).expect("writable");
     let slave = ptsname_r(&master).expect("a name");
     let slave = File::options()
         .read(true)
         .write(true)
         .custom_flags(OFlag::O_NOCTTY.bits())
         .open(slave)
-        .expect("ours");
+        .expect("writable");
     let screen = || Stdio::from(slave.try_clone().expect("a descriptor"));
     let mut shell = command("setsid");
     shell.args(["--ctty", "bash", "--noprofile", "--norc", "--noediting", "-i"]);
@@ -55,7 +56,7 @@ fn successors(server: &Server) -> usize {
     server.log().lines().iter().filter(|line| line.message() == "successor started").count()
 }
 
-/// It serves on, has started nobody, and somebody else's wish is heard.
+/// Asserts that the server keeps serving, has started no successor, and obeys a SIGHUP from another process.
 fn assert_goes_on(server: &Server, pid: u32) {
     server.log().wait_for(GONE);
     assert!(get(server.address(), "/").contains("generation=1 "));
@@ -63,31 +64,31 @@ fn assert_goes_on(server: &Server, pid: u32) {
     signal(pid, Signal::SIGHUP);
     let second = server.wait_serving(2);
     server.wait_state(1, "draining");
-    // It never had a terminal, so that it hears everybody.
+    // The successor never had a terminal, so it obeys every sender.
     signal(second, Signal::SIGHUP);
     server.wait_serving(3);
 }
 
 #[test]
-fn a_server_whose_terminal_closes_goes_on_and_starts_nobody() {
+fn a_server_whose_terminal_closes_goes_on_and_starts_no_successor() {
     for in_the_background in ["", " &"] {
         let Some((mut server, mut keyboard)) = shell() else { return };
         let program = example("playground");
         typed(&mut keyboard, &format!("{} {}{in_the_background}", program.display(), QUICK.join(" ")));
         let pid = server.wait_serving(1);
         drop(keyboard);
-        // By then the shell and the kernel have said all they have to say.
+        // By then the shell and the kernel have sent all their signals.
         server.first_exit();
         assert_goes_on(&server, pid);
     }
 }
 
 #[test]
-fn a_front_whose_terminal_closes_goes_on_and_restarts_nobody() {
+fn a_supervisor_whose_terminal_closes_goes_on_and_restarts_nothing() {
     let Some((mut server, mut keyboard)) = shell() else { return };
     let program = example("playground");
     typed(&mut keyboard, &format!("{} {} --supervise", program.display(), QUICK.join(" ")));
-    let front = server.log().wait_for("in front of the generations").pid();
+    let front = server.log().wait_for("supervising the generations").pid();
     server.wait_serving(1);
     drop(keyboard);
     server.first_exit();
@@ -109,14 +110,14 @@ fn the_shell_that_started_a_server_may_restart_it_while_its_terminal_is_there() 
     server.wait_state(1, "draining");
 }
 
-/// Here the server is the leader of the session itself, and the kernel tells it.
+/// Here the server itself is the session leader, so the kernel sends it SIGHUP.
 #[test]
-fn a_server_whose_tmux_is_killed_goes_on_and_starts_nobody() {
+fn a_server_whose_tmux_is_killed_goes_on_and_starts_no_successor() {
     if !is_there("tmux", &["-V"]) {
         return skip("no tmux here");
     }
     let dir = tempfile::tempdir().expect("a directory");
-    // What runs in a pane has no other stderr than the terminal.
+    // A program in a pane has the terminal as its stderr unless it is redirected.
     let script = "mkfifo \"$1/stderr\" && tmux -f /dev/null -L test new-session -d \"exec $2 2>$1/stderr\" && \
                   exec cat \"$1/stderr\" >&2";
     let mut tmux = command("sh");
@@ -127,11 +128,11 @@ fn a_server_whose_tmux_is_killed_goes_on_and_starts_nobody() {
     let pid = server.wait_serving(1);
     let mut kill = Command::new("tmux");
     kill.args(["-L", "test", "kill-server"]).env("TMUX_TMPDIR", dir.path()).env_remove("TMUX");
-    assert!(kill.status().expect("it starts").success());
+    assert!(kill.status().expect("tmux starts").success());
     assert_goes_on(&server, pid);
 }
 
-/// A script that never had a terminal leads its session too.
+/// A script that never had a terminal may lead its session too.
 #[test]
 fn the_leader_of_a_session_without_terminal_may_restart_a_server() {
     if !is_there("setsid", &["--wait", "true"]) {
@@ -143,15 +144,15 @@ fn the_leader_of_a_session_without_terminal_may_restart_a_server() {
     script.arg(playground.get_program()).args(playground.get_args()).stdin(Stdio::piped());
     let server = Server::launch(script);
     let pid = server.wait_serving(1);
-    let leader = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it lives");
+    let leader = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it is alive");
     let leader = leader.rsplit_once(')').expect("proc_pid_stat(5)").1.split_whitespace().nth(3);
     assert_eq!(leader, Some(&*server.first_pid().to_string()));
     let mut stdin =
         File::options().write(true).open(format!("/proc/{}/fd/0", server.first_pid())).expect("a pipe");
-    stdin.write_all(b"go\n").expect("it is read");
+    stdin.write_all(b"go\n").expect("sh reads");
     server.wait_serving(2);
     wait_is(&server, pid, "draining");
-    wait_until("nobody spoke of a terminal", &server, || {
+    wait_until("no line mentions a terminal", &server, || {
         !server.log().lines().iter().any(|line| line.message().starts_with(GONE))
     });
 }

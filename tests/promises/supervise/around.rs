@@ -1,4 +1,4 @@
-//! What starts and watches the supervisor: a small init. And what is left when it is killed.
+//! The supervisor under a small init, and the state that a killed supervisor leaves behind.
 
 use std::process::Command;
 
@@ -12,13 +12,13 @@ use crate::faults::wait_said;
 use crate::sandbox::{self, Refused};
 
 #[test]
-fn behind_a_small_init_one_process_stays_in_front_by_default() {
+fn behind_a_small_init_a_supervisor_stays_by_default() {
     let Some(unshare) = as_pid_1() else { return };
-    // As tini does: it waits for the process that it has started, and leaves with its status.
+    // Like tini, this script waits for the process that it has started, and exits with its status.
     assert_stays(unshare, &["sh", "-c", "\"$@\" & trap 'kill $!' TERM; wait $!; wait $!", "sh"]);
 }
 
-/// The real ones, if they are there.
+/// Runs the test under a real init, if it is installed.
 fn behind(init: &[&str]) {
     let Some(unshare) = as_pid_1() else { return };
     let there = command("sh").args(["-c", "command -v \"$0\" >/dev/null", init[0]]).status();
@@ -29,18 +29,18 @@ fn behind(init: &[&str]) {
 }
 
 #[test]
-fn behind_tini_one_process_stays_in_front_by_default() {
+fn behind_tini_a_supervisor_stays_by_default() {
     behind(&["tini", "--"]);
 }
 
 #[test]
-fn behind_dumb_init_one_process_stays_in_front_by_default() {
+fn behind_dumb_init_a_supervisor_stays_by_default() {
     behind(&["dumb-init", "--"]);
 }
 
-/// The namespace has its own init then, and bwrap that starts the server is pid 1 in it.
+/// With `--unshare-pid`, bwrap itself is pid 1 of the namespace and starts the server.
 #[test]
-fn behind_bwrap_one_process_stays_in_front_by_default() {
+fn behind_bwrap_a_supervisor_stays_by_default() {
     let mut bwrap = command("bwrap");
     bwrap.args([
         "--bind",
@@ -62,7 +62,7 @@ fn behind_bwrap_one_process_stays_in_front_by_default() {
     bwrap.arg(HANDOVER);
     let mut server = Server::start(site(bwrap, &dir, &["--stop-idle-grace", "200ms"]));
     wait_in_front(&server);
-    // bwrap outside, its init inside, the supervisor, the generation.
+    // The chain of processes: bwrap outside, its init inside, the supervisor, the generation.
     let inside = children(children(server.first_pid())[0])[0];
     assert_restarts(&server, || inside);
     signal(inside, Signal::SIGTERM);
@@ -70,7 +70,8 @@ fn behind_bwrap_one_process_stays_in_front_by_default() {
     wait_gone(&server);
 }
 
-/// An init as pid 1, told to restart by a signal to its child, and to stop by one to itself.
+/// Starts the server under `init` as pid 1, restarts it by a signal to the child of the init, and stops it by a signal to
+/// the init.
 fn assert_stays(mut unshare: Command, init: &[&str]) {
     unshare.args(init).arg(HANDOVER);
     let dir = tempfile::tempdir().expect("a directory");
@@ -94,12 +95,12 @@ fn assert_restarts(server: &Server, front: impl Fn() -> u32) {
     traffic.stop_lossless(server);
 }
 
-/// What was killed leaves a directory with its socket, which the next one takes away.
+/// A killed supervisor leaves a directory with its socket, which the next supervisor removes.
 #[test]
-fn the_directory_of_a_front_that_was_killed_is_taken_away_by_the_next() {
+fn the_directory_of_a_supervisor_that_was_killed_is_removed_by_the_next() {
     let dir = tempfile::tempdir().expect("a directory");
     let fronts = || {
-        let entries = std::fs::read_dir(dir.path()).expect("ours").flatten();
+        let entries = std::fs::read_dir(dir.path()).expect("readable").flatten();
         entries.filter(|one| one.file_name().to_string_lossy().starts_with("handover-front-")).count()
     };
     let start = || {
@@ -109,7 +110,7 @@ fn the_directory_of_a_front_that_was_killed_is_taken_away_by_the_next() {
     };
     let first = start();
     let second = start();
-    assert_eq!(fronts(), 2, "that of one who lives stays");
+    assert_eq!(fronts(), 2, "the directory of a live supervisor stays");
     drop(first);
     drop(second);
     let _third = start();
@@ -117,7 +118,7 @@ fn the_directory_of_a_front_that_was_killed_is_taken_away_by_the_next() {
 }
 
 #[test]
-fn generations_whose_front_is_killed_finish_their_requests_and_leave() {
+fn generations_whose_supervisor_is_killed_finish_their_requests_and_leave() {
     let server = Server::start(supervised(&["--stop-idle-grace", "200ms"]));
     let front = server.first_pid();
     signal(front, Signal::SIGHUP);
@@ -128,28 +129,28 @@ fn generations_whose_front_is_killed_finish_their_requests_and_leave() {
     wait_until("the request has arrived", &server, || get(server.address(), "/").contains("generation=2"));
     signal(front, Signal::SIGKILL);
     wait_said(&server, second, "the supervisor is gone");
-    // Whoever watches it may start another one before they have left.
+    // A service manager may start another supervisor before the old generations have left.
     wait_until("the address is free", &server, || std::net::TcpStream::connect(server.address()).is_err());
     let mut next = command(example("playground"));
     next.args(["--listen", &server.address().to_string(), "--log-format", "json", "--supervise"]);
     let next = Server::start(next);
     assert_eq!(next.address(), server.address());
-    assert!(client.answer().contains("generation=2 "), "the request under way was cut");
+    assert!(client.answer().contains("generation=2 "), "the request in flight was cut");
     let gone = || server.alive().into_iter().all(|pid| pid == front);
     wait_until("all have left", &server, gone);
 }
 
 #[test]
-fn where_no_process_can_be_held_a_front_does_not_start_and_says_why() {
+fn where_no_process_can_be_held_a_supervisor_does_not_start_and_says_why() {
     let mut server = sandbox::launch(supervised(&[]), Refused::PidfdOpen);
     assert_eq!(server.first_exit().code(), Some(1));
     server.log().wait_for("Pidfd");
     let dir = tempfile::tempdir().expect("a directory");
     let mut server = sandbox::launch(site(command(HANDOVER), &dir, &["--supervise"]), Refused::PidfdOpen);
     assert_eq!(server.first_exit().code(), Some(1));
-    server
-        .log()
-        .wait_for("cannot hold a process by pidfd_open(2): function not implemented; a restart needs it");
+    server.log().wait_for(
+        "cannot hold a process by pidfd_open(2): function not implemented; a restart needs Linux 5.3",
+    );
 }
 
 #[test]

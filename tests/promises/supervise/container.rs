@@ -1,4 +1,4 @@
-//! As pid 1 of a pid namespace, which is what a container is to a process.
+//! The server as pid 1 of a pid namespace, which is how a process in a container runs.
 
 use std::time::{Duration, Instant};
 
@@ -28,7 +28,7 @@ fn pid_1_hands_over_three_times_under_load_and_leaves_with_status_0() {
     }
     let reports = [fresh.stop_lossless(&server), kept.stop_lossless(&server)];
     println!("{} requests, 0 failed, 3 handovers", reports.iter().map(|r| r.samples.len()).sum::<usize>());
-    wait_until("the generations before have left and are reaped", &server, || children(front).len() == 1);
+    wait_until("the earlier generations have left and are reaped", &server, || children(front).len() == 1);
     signal(front, Signal::SIGTERM);
     assert_eq!(server.first_exit().code(), Some(0), "{}", server.log().history());
     wait_gone(&server);
@@ -46,7 +46,7 @@ fn pid_1_reaps_the_orphans_of_others() {
     assert!(get(server.address(), "/").contains("generation=1 "));
 }
 
-/// With the flags of examples/Dockerfile.
+/// The flags are those of examples/Dockerfile.
 #[test]
 fn the_ten_seconds_of_a_container_runtime_are_enough_although_clients_hold_their_connections() {
     let Some(mut unshare) = as_pid_1() else { return };
@@ -74,7 +74,7 @@ fn the_ten_seconds_of_a_container_runtime_are_enough_although_clients_hold_their
 }
 
 #[test]
-fn pid_1_without_a_process_in_front_serves_and_refuses_a_restart() {
+fn pid_1_without_a_supervisor_serves_and_refuses_a_restart() {
     let Some(mut unshare) = as_pid_1() else { return };
     unshare.arg(HANDOVER);
     let dir = tempfile::tempdir().expect("a directory");

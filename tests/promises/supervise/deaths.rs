@@ -1,4 +1,4 @@
-//! A generation dies: the service goes on if another one can, and is over otherwise.
+//! A generation dies: the service continues if another generation can serve, and ends otherwise.
 
 use nix::sys::signal::Signal;
 use support::harness::{Client, Faulty, get, is_alive, wait_until};
@@ -35,7 +35,7 @@ fn a_death_while_the_successor_starts_leaves_the_service_to_it_and_a_hup_meanwhi
     server.log().wait_for(HEALED);
     faulty.next_is("");
     signal(front, Signal::SIGHUP);
-    server.log().wait("it serves at last", |line| {
+    server.log().wait("the successor serves", |line| {
         (line.pid() == successor && line.message().starts_with("serving")).then_some(())
     });
     server.log().wait("the restart comes too", |line| {
@@ -57,8 +57,8 @@ fn a_restart_that_was_passed_to_a_generation_that_dies_comes_from_the_next_one()
         let status = std::fs::read_to_string(format!("/proc/{first}/status")).unwrap_or_default();
         status.lines().any(|line| line.starts_with(what))
     };
-    // A process that has not run since takes the signal with the lower number first.
-    wait_until("it stands still", &server, || says("State:\tT"));
+    // When the process is resumed, the kernel delivers the pending signal with the lowest number first.
+    wait_until("the first generation is suspended", &server, || says("State:\tT"));
     signal(front, Signal::SIGHUP);
     let pending = || says("ShdPnd:\t0000000000000001");
     wait_until("the restart is passed on", &server, pending);
@@ -88,7 +88,7 @@ fn a_death_without_successor_ends_the_service_with_its_status() {
     let mut server = Server::start(supervised(&[]));
     signal(server.wait_serving(1), Signal::SIGKILL);
     assert_eq!(server.first_exit().code(), Some(137));
-    server.log().wait_for("the service has ended; its supervisor may start it again");
+    server.log().wait_for("the service has ended; the supervisor does not restart it");
     wait_gone(&server);
 }
 
@@ -102,7 +102,7 @@ fn a_death_is_not_waited_out_by_the_generation_that_still_drains() {
     let second = server.wait_serving(2);
     server.wait_state(1, "draining");
     signal(second, Signal::SIGKILL);
-    // Its parent is the first generation, which reaps it: nobody else learns how it ended.
+    // The parent of the second generation is the first, which reaps it, so no other process learns its exit status.
     assert_eq!(server.first_exit().code(), Some(1), "{}", server.log().history());
     client.wait_closed();
     wait_gone(&server);
@@ -120,7 +120,7 @@ fn a_later_generation_that_is_adopted_leaves_its_status() {
 }
 
 #[test]
-fn a_start_that_fails_is_the_front_s_failure_and_says_why() {
+fn a_start_that_fails_makes_the_supervisor_fail_and_says_why() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("an address").to_string();
     let dir = tempfile::tempdir().expect("a directory");

@@ -1,4 +1,4 @@
-//! What does not change when the generations do: the pid, the pid file, how to ask.
+//! A change of generation leaves the pid, the pid file and the control commands as they are.
 
 use std::time::Duration;
 
@@ -67,7 +67,7 @@ fn a_hup_while_the_first_generation_starts_is_not_lost() {
 }
 
 #[test]
-fn a_term_stops_who_serves_and_who_drains_and_a_hup_then_is_refused() {
+fn a_term_stops_serving_and_draining_generations_and_a_hup_then_is_refused() {
     let mut server = Server::start(supervised(&["--stop-idle-grace", "200ms"]));
     let front = server.first_pid();
     let mut old = Client::connect(server.address());
@@ -103,9 +103,9 @@ fn a_second_term_stops_at_once() {
     wait_gone(&server);
 }
 
-/// As systemd and timeout(1) tell every process there is.
+/// systemd and timeout(1) send the signal to every process of the service.
 #[test]
-fn a_term_that_comes_both_directly_and_through_the_front_is_one_request_to_stop() {
+fn a_term_that_comes_both_directly_and_through_the_supervisor_is_one_request_to_stop() {
     for directly_first in [true, false] {
         let mut server = Server::start(supervised(&["--stop-timeout", "1h"]));
         let front = server.first_pid();
@@ -120,13 +120,13 @@ fn a_term_that_comes_both_directly_and_through_the_front_is_one_request_to_stop(
         signal(one, Signal::SIGTERM);
         server.wait_state(2, "draining");
         signal(other, Signal::SIGTERM);
-        assert!(client.answer().contains("generation=2 "), "the request under way was cut");
+        assert!(client.answer().contains("generation=2 "), "the request in flight was cut");
         assert_eq!(server.first_exit().code(), Some(0));
     }
 }
 
 #[test]
-fn a_failed_handover_leaves_the_front_and_the_generation_where_they_are() {
+fn a_failed_handover_leaves_the_supervisor_and_the_generation_where_they_are() {
     let faulty = Faulty::start(&["--supervise"]);
     let front = faulty.server.first_pid();
     faulty.next_is("exit-before-ready");
@@ -148,7 +148,7 @@ fn the_flag_may_be_given_twice_and_the_last_one_counts() {
 }
 
 #[test]
-fn the_config_may_say_it_and_a_check_never_stays_in_front() {
+fn the_config_may_set_supervise_and_a_check_never_supervises() {
     let dir = tempfile::tempdir().expect("a directory");
     let config = dir.path().join("config.toml");
     std::fs::write(&config, "supervise = true\n").expect("writable");
@@ -162,7 +162,7 @@ fn the_config_may_say_it_and_a_check_never_stays_in_front() {
 }
 
 #[test]
-fn where_systemd_does_not_listen_one_process_stays_in_front_by_default() {
+fn where_systemd_does_not_listen_a_supervisor_stays_by_default() {
     let dir = tempfile::tempdir().expect("a directory");
     let mut shell = command("sh");
     shell.args(["-c", "SYSTEMD_EXEC_PID=$$ exec \"$0\" \"$@\"", HANDOVER]).env_remove("NOTIFY_SOCKET");
@@ -174,10 +174,10 @@ fn where_systemd_does_not_listen_one_process_stays_in_front_by_default() {
 }
 
 #[test]
-fn a_program_that_a_generation_starts_may_have_a_front_of_its_own() {
+fn a_program_that_a_generation_starts_may_have_its_own_supervisor() {
     let server = Server::start(supervised(&[]));
     let generation = server.wait_serving(1);
-    let environment = std::fs::read(format!("/proc/{generation}/environ")).expect("it lives");
+    let environment = std::fs::read(format!("/proc/{generation}/environ")).expect("it is alive");
     let of_it = |name: &str| {
         let entries =
             environment.split(|byte| *byte == 0).filter_map(|entry| std::str::from_utf8(entry).ok());

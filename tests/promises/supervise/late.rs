@@ -1,4 +1,4 @@
-//! The supervisor does not run for a while, and the generations do not wait for it.
+//! The supervisor is suspended or slow, and the generations do not wait for it.
 
 use std::process::Command;
 
@@ -10,7 +10,7 @@ use super::{as_pid_1, children, front, site, supervised, wait_gone};
 use crate::HANDOVER;
 use crate::faults::{restart, wait_said};
 
-/// Waits until the kernel says so of a process.
+/// Waits until the kernel's status of a process has a line that begins with `line`.
 fn wait_status(server: &Server, pid: u32, line: &str) {
     wait_until(&format!("{pid} is {line:?}"), server, || {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
@@ -23,7 +23,8 @@ fn stop(server: &Server, pid: u32) {
     wait_status(server, pid, "State:\tT");
 }
 
-/// Two handovers while the supervisor stands still; everybody but the last generation has left by then.
+/// Makes two handovers while the supervisor is suspended, and waits until all but the last generation have exited; returns
+/// the pid of the last.
 fn two_handovers_unseen(server: &Server, front: u32, first: u32) -> u32 {
     stop(server, front);
     let second = restart(server, first);
@@ -37,7 +38,7 @@ fn two_handovers_unseen(server: &Server, front: u32, first: u32) -> u32 {
 }
 
 #[test]
-fn a_front_that_sleeps_through_two_handovers_stays_and_passes_on_the_next() {
+fn a_supervisor_that_sleeps_through_two_handovers_stays_and_passes_on_the_next() {
     let mut server = Server::start(supervised(&["--standby", "100ms"]));
     let (front, first) = (server.first_pid(), server.wait_serving(1));
     let traffic = Traffic::fresh(&server);
@@ -53,20 +54,20 @@ fn a_front_that_sleeps_through_two_handovers_stays_and_passes_on_the_next() {
 }
 
 #[test]
-fn a_front_that_sleeps_through_two_handovers_and_a_crash_says_that_it_was_one() {
+fn a_supervisor_that_sleeps_through_two_handovers_and_a_crash_reports_the_crash() {
     let mut server = Server::start(supervised(&["--standby", "100ms"]));
     let (front, first) = (server.first_pid(), server.wait_serving(1));
     let third = two_handovers_unseen(&server, front, first);
     signal(third, Signal::SIGKILL);
-    wait_until("it is dead", &server, || !is_alive(third));
+    wait_until("the third generation is dead", &server, || !is_alive(third));
     signal(front, Signal::SIGCONT);
     assert_eq!(server.first_exit().code(), Some(137), "{}", server.log().history());
     server.log().wait_for("killed by signal 9 without a successor");
 }
 
-/// As the first one was tried: by what an operator does, in a container.
+/// The same as the first test, as an operator would do it in a container.
 #[test]
-fn a_container_whose_front_sleeps_through_two_reloads_goes_on() {
+fn a_container_whose_supervisor_sleeps_through_two_reloads_goes_on() {
     let Some(mut unshare) = as_pid_1() else { return };
     unshare.arg(HANDOVER);
     let dir = tempfile::tempdir().expect("a directory");
@@ -83,18 +84,18 @@ fn a_container_whose_front_sleeps_through_two_reloads_goes_on() {
     }
     let dead = |pid: &u32| !is_alive(*pid);
     let two_are_dead = || children(front).iter().filter(|pid| dead(pid)).count() == 2;
-    wait_until("the generations before have ended", &server, two_are_dead);
+    wait_until("the earlier generations have ended", &server, two_are_dead);
     signal(front, Signal::SIGCONT);
     signal(front, Signal::SIGHUP);
     server.wait_serving(4);
     assert!(get(server.address(), "/").contains("generation=1 "));
     assert!(!server.log().lines().iter().any(|line| line.message().contains("the service has ended")));
-    wait_until("the generations before are reaped", &server, || children(front).len() == 1);
+    wait_until("the earlier generations are reaped", &server, || children(front).len() == 1);
 }
 
-/// The slowest process of a busy machine, beside generations that come faster than it can look.
+/// The supervisor has the lowest priority on a busy machine, and generations change faster than it can follow.
 #[test]
-fn a_front_that_hardly_runs_follows_a_storm_of_handovers() {
+fn a_supervisor_that_hardly_runs_follows_a_storm_of_handovers() {
     let mut niced = supervised(&["--standby", "0s", "--idle-grace", "1s"]);
     let program = niced.get_program().to_owned();
     let args: Vec<_> = niced.get_args().map(ToOwned::to_owned).collect();
@@ -105,7 +106,7 @@ fn a_front_that_hardly_runs_follows_a_storm_of_handovers() {
     let mut busy: Vec<_> = (0..4)
         .map(|_| Command::new("sh").args(["-c", "while :; do :; done"]).spawn().expect("it starts"))
         .collect();
-    // So many that the front must have looked late at some of them.
+    // Enough handovers that the supervisor must have noticed some of them late.
     let stormed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         for generation in 2..=12 {
             let serves = |line: &support::process::Line| {
@@ -119,9 +120,9 @@ fn a_front_that_hardly_runs_follows_a_storm_of_handovers() {
         }
     }));
     for one in &mut busy {
-        one.kill().and_then(|()| one.wait()).expect("ours");
+        one.kill().and_then(|()| one.wait()).expect("a child");
     }
-    stormed.expect("the front stays");
+    stormed.expect("the supervisor stays");
     signal(front, Signal::SIGTERM);
     assert_eq!(server.first_exit().code(), Some(0), "{}", server.log().history());
     wait_gone(&server);

@@ -1,4 +1,4 @@
-//! The supervisor speaks for its generations to a service manager of its own.
+//! The supervisor relays the notifications of its generations to its service manager.
 
 use nix::sys::signal::Signal;
 use support::process::{Server, signal};
@@ -19,7 +19,7 @@ fn a_manager_hears_of_everything_from_the_pid_that_stays() {
         assert!(reload.iter().any(|one| one.says("RELOADING=1")), "{reload:?}");
         assert!(reload.iter().any(|one| one.text.contains("MONOTONIC_USEC=")), "{reload:?}");
         heard.extend(reload);
-        // Until then it does not know that it stands for the service, and says nothing.
+        // Until then the new generation does not know that it stands for the service, and sends nothing.
         let next = format!("STATUS=generation {} serves", generation + 1);
         heard.push(manager.next());
         assert!(heard.last().is_some_and(|last| last.text.starts_with(&next)), "{heard:?}");
@@ -33,7 +33,7 @@ fn a_manager_hears_of_everything_from_the_pid_that_stays() {
 }
 
 #[test]
-fn a_watchdog_of_the_front_is_answered_by_the_generation_that_serves() {
+fn the_watchdog_of_a_supervisor_is_answered_by_the_generation_that_serves() {
     let manager = Manager::new();
     let mut started = manager.told_by(supervised(&[]));
     started.env("WATCHDOG_USEC", "600000");
@@ -50,7 +50,7 @@ fn a_watchdog_of_the_front_is_answered_by_the_generation_that_serves() {
 }
 
 #[test]
-fn a_manager_that_never_reads_holds_nobody_up() {
+fn a_manager_that_never_reads_delays_no_handover() {
     let manager = Manager::new();
     crate::notify::full(&manager);
     let mut server = Server::start(manager.told_by(supervised(&[])));
@@ -62,30 +62,30 @@ fn a_manager_that_never_reads_holds_nobody_up() {
 }
 
 #[test]
-fn nobody_but_the_generation_that_stands_for_the_service_is_believed() {
+fn only_the_generation_that_stands_for_the_service_is_believed() {
     let server = Server::start(supervised(&[]));
     let generation = server.wait_serving(1);
-    let environment = std::fs::read(format!("/proc/{generation}/environ")).expect("it lives");
+    let environment = std::fs::read(format!("/proc/{generation}/environ")).expect("it is alive");
     let environment = String::from_utf8_lossy(&environment).into_owned();
     let path =
         environment.split('\0').find_map(|entry| entry.strip_prefix("NOTIFY_SOCKET=")).expect("a path");
     let mut favourite = support::process::command("sleep").arg("60").spawn().expect("it starts");
     let stranger = std::os::unix::net::UnixDatagram::unbound().expect("a socket");
-    stranger.send_to(format!("MAINPID={}", favourite.id()).as_bytes(), path).expect("it is there");
+    stranger.send_to(format!("MAINPID={}", favourite.id()).as_bytes(), path).expect("the supervisor listens");
     signal(server.first_pid(), Signal::SIGHUP);
     server.wait_serving(2);
     server.wait_state(1, "draining");
-    assert!(favourite.try_wait().expect("ours").is_none(), "a stranger's friend was told to restart");
-    favourite.kill().and_then(|()| favourite.wait()).expect("ours");
+    assert!(favourite.try_wait().expect("a child").is_none(), "a forged MAINPID got SIGHUP");
+    favourite.kill().and_then(|()| favourite.wait()).expect("a child");
 }
 
 #[test]
-fn a_flood_of_messages_keeps_the_front_from_nothing() {
+fn a_flood_of_messages_keeps_the_supervisor_from_nothing() {
     use std::os::linux::net::SocketAddrExt;
     use std::sync::atomic::{AtomicBool, Ordering};
     let mut server = Server::start(supervised(&[]));
     let generation = server.wait_serving(1);
-    let environment = std::fs::read(format!("/proc/{generation}/environ")).expect("it lives");
+    let environment = std::fs::read(format!("/proc/{generation}/environ")).expect("it is alive");
     let environment = String::from_utf8_lossy(&environment).into_owned();
     let name =
         environment.split('\0').find_map(|entry| entry.strip_prefix("NOTIFY_SOCKET=")).expect("a name");
@@ -115,8 +115,8 @@ fn a_flood_of_messages_keeps_the_front_from_nothing() {
             server.log().wait("the last one stops", |line| (line.message() == "stopped").then_some(()));
         }));
         over.store(true, Ordering::Relaxed);
-        let sent = floods.into_iter().map(|flood| flood.join().expect("it ends")).sum::<u64>();
-        heard.expect("the front hears");
+        let sent = floods.into_iter().map(|flood| flood.join().expect("it does not panic")).sum::<u64>();
+        heard.expect("the supervisor reacts");
         sent
     });
     println!("{sent} messages of 16 KiB");
@@ -124,9 +124,9 @@ fn a_flood_of_messages_keeps_the_front_from_nothing() {
 }
 
 #[test]
-fn nobody_else_may_enter_where_the_front_is_told_and_nothing_is_left_of_it() {
+fn the_directory_of_the_supervisor_s_socket_is_private_and_is_removed_at_the_end() {
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
-    // What it is called under a umask that takes everything away.
+    // The directory's mode must not depend on the umask, even on one that removes every permission.
     let mut umask = support::process::command("sh");
     let playground = supervised(&[]);
     umask
@@ -135,12 +135,12 @@ fn nobody_else_may_enter_where_the_front_is_told_and_nothing_is_left_of_it() {
         .args(playground.get_args());
     let mut server = Server::start(umask);
     let generation = server.wait_serving(1);
-    let environment = std::fs::read(format!("/proc/{generation}/environ")).expect("it lives");
+    let environment = std::fs::read(format!("/proc/{generation}/environ")).expect("it is alive");
     let environment = String::from_utf8_lossy(&environment).into_owned();
     let path =
         environment.split('\0').find_map(|entry| entry.strip_prefix("NOTIFY_SOCKET=")).expect("a path");
     let dir = std::path::Path::new(path).parent().expect("a directory").to_owned();
-    let is = std::fs::metadata(&dir).expect("it is there");
+    let is = std::fs::metadata(&dir).expect("it exists");
     assert_eq!((is.permissions().mode() & 0o7777, is.uid()), (0o700, nix::unistd::geteuid().as_raw()));
     signal(server.first_pid(), Signal::SIGTERM);
     assert_eq!(server.first_exit().code(), Some(0), "{}", server.log().history());

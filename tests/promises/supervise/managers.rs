@@ -1,4 +1,4 @@
-//! The supervisor under supervisord, runit and s6, the real ones: started, reloaded, reloaded in vain, killed, stopped.
+//! The supervisor under the real supervisord, runit and s6: a start, a reload, a failed reload, a kill and a stop.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -15,10 +15,10 @@ use support::process::{Line, Server, command, signal};
 use super::{site, wait_gone};
 use crate::HANDOVER;
 
-/// How one of them is told of a service, and how it is asked to do something with it.
+/// A service manager: how to define a service for it, and how to ask it to act on that service.
 struct Kind {
     program: &'static str,
-    /// Writes the definition of a service that runs a command, and gives the command that starts the supervisor.
+    /// Writes the definition of a service that runs a command, and returns the command that starts the service manager.
     define: fn(&Path, &str) -> Command,
     ask: fn(&Path, Wish) -> Command,
 }
@@ -108,10 +108,10 @@ fn script(service: &Path, run: &str) {
     fs::create_dir(service).expect("writable");
     let path = service.join("run");
     fs::write(&path, format!("#!/bin/sh\nexec {run}\n")).expect("writable");
-    fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).expect("ours");
+    fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).expect("writable");
 }
 
-/// The server as a service of a supervisor.
+/// The server as a service of a service manager.
 struct Managed<'a> {
     kind: &'a Kind,
     server: Server,
@@ -157,23 +157,23 @@ fn walk(kind: &Kind) {
     wait_until("the orphan has left", &it.server, || !is_alive(orphan));
     assert_ne!(it.front(), first);
     let begun = it.fronts().len() - 1;
-    it.says(&format!("pid {} is in front, {begun} started until one served", it.front()));
+    it.says(&format!("pid {} is the supervisor; {begun} were started until one served", it.front()));
 
-    // What is under way is finished.
+    // Transfers in flight are finished.
     let mut client = Client::connect(it.address);
     client.write("GET /large HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
     let mut some = [0];
     assert_eq!(client.0.peek(&mut some).expect("it answers"), 1);
     let stop = (kind.ask)(it.dir.path(), Wish::Stop).stderr(Stdio::null()).spawn();
-    it.server.log().wait("it has heard it", |line| {
+    it.server.log().wait("the stop has begun", |line| {
         (line.pid() != orphan && line.json["cause"] == "stop asked").then_some(())
     });
     assert!(client.rest().len() > LARGE);
     assert!(stop.expect("it starts").wait().expect("a child").success());
-    it.says("stopped by its supervisor: a download that was under way is whole");
+    it.says("stopped by its service manager: a download in flight is complete");
     assert!(!is_alive(it.front()));
     let Managed { mut server, .. } = it;
-    wait_until("only the supervisor is left", &server, || server.alive() == [server.first_pid()]);
+    wait_until("only the service manager is left", &server, || server.alive() == [server.first_pid()]);
     signal(server.first_pid(), Signal::SIGTERM);
     server.first_exit();
     wait_gone(&server);
@@ -185,7 +185,7 @@ const LARGE: usize = 32 * 1024 * 1024;
 impl Managed<'_> {
     fn start(kind: &Kind) -> Managed<'_> {
         let dir = tempfile::tempdir().expect("a directory");
-        // The same each time that it is started.
+        // A fixed address: the service is started several times.
         let address =
             std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port");
         let (config, control) = (dir.path().join("config"), dir.path().join("control"));
@@ -196,7 +196,7 @@ impl Managed<'_> {
             site(command(HANDOVER), &dir, &[&listen.each_ref().map(String::as_str)[..], &args].concat());
         fs::write(dir.path().join("root/large"), vec![b'x'; LARGE]).expect("writable");
         let words: Vec<_> = std::iter::once(run.get_program()).chain(run.get_args()).collect();
-        // The address of `QUICK` is not wanted.
+        // Replaces the address of `QUICK`.
         let words = words.iter().map(|word| word.to_str().expect("UTF-8")).collect::<Vec<_>>().join(" ");
         let words = words.replacen("--listen 127.0.0.1:0 ", "", 1);
         let since = Instant::now();
@@ -215,10 +215,10 @@ impl Managed<'_> {
         self.dir.path().join(name)
     }
 
-    /// One line for each process that says that it is in front.
+    /// Returns the pid of each supervisor that has logged its start.
     fn fronts(&self) -> Vec<u32> {
         let lines = self.server.log().lines();
-        lines.iter().filter(|line| line.message().starts_with("in front of the")).map(Line::pid).collect()
+        lines.iter().filter(|line| line.message().starts_with("supervising the")).map(Line::pid).collect()
     }
 
     fn front(&self) -> u32 {
@@ -247,7 +247,7 @@ impl Managed<'_> {
         assert!(asked.status().expect("it starts").success());
     }
 
-    /// A line of the transcript.
+    /// Prints a line of the transcript.
     fn says(&self, what: &str) {
         println!("{:5.1} s  {what}", self.since.elapsed().as_secs_f64());
     }

@@ -1,4 +1,4 @@
-//! In a terminal: a shell with job control, a command typed into it, and Ctrl-C.
+//! The supervisor in a terminal: a shell with job control, a command typed into it, and Ctrl-C.
 
 use std::fs::File;
 use std::io::Write;
@@ -21,7 +21,7 @@ struct Terminal {
 }
 
 impl Terminal {
-    /// A shell in which the playground was typed, with these flags.
+    /// Starts a shell and types the command of the playground with these flags.
     fn start(args: &[&str]) -> Option<Terminal> {
         let pty = openpty(None, None).expect("a pseudo-terminal");
         let screen = || Stdio::from(pty.slave.try_clone().expect("a descriptor"));
@@ -49,16 +49,16 @@ impl Terminal {
     }
 
     fn front(&self) -> u32 {
-        self.server.log().wait_for("in front of the generations").pid()
+        self.server.log().wait_for("supervising the generations").pid()
     }
 
-    /// The lines on which the shell asked for a command.
+    /// Returns the positions of the log lines with the shell's prompt.
     fn prompts(&self) -> Vec<usize> {
         let lines = self.server.log().lines();
         (0..lines.len()).filter(|at| lines[*at].text.contains(PROMPT)).collect()
     }
 
-    /// Waits for the prompt, and asserts that nothing of the server comes after it.
+    /// Waits for the prompt, and asserts that the server prints nothing after it.
     fn assert_prompt_at_the_end(&self) {
         wait_until("the prompt comes back", &self.server, || self.prompts().len() >= 2);
         let lines = self.server.log().lines();
@@ -66,7 +66,7 @@ impl Terminal {
         assert!(self.prompts()[1] > last, "{}", self.server.log().history());
     }
 
-    /// A request that takes this long, under way.
+    /// Sends a request that takes this long, and waits until it has arrived.
     fn ask(&self, ms: u32, generation: u64) -> Client {
         let address = self.server.address();
         let mut client = Client::connect(address);

@@ -15,8 +15,8 @@ fn h2load_loses_nothing_over_tls_in_ten_handovers() {
     let bed = Bed::make();
     let server = bed.start(&[]);
     let url = format!("https://{}/", server.address());
-    // One kept-alive row over HTTP/1, and HTTP/2 by ALPN with many connections that ask all they want at once: h2load fails
-    // requests that it has not sent yet when GOAWAY comes, and says nothing of the server by that.
+    // Keep-alive connections over HTTP/1, and HTTP/2 by ALPN with many connections that send all their requests at once:
+    // h2load counts requests as failed that it has not sent yet when GOAWAY arrives, which says nothing about the server.
     let loads: [&[&str]; 2] =
         [&["--h1", "-n", "20000", "-c", "20"], &["-n", "10000", "-c", "1000", "-r", "250", "-m", "10"]];
     let (mut pid, mut generation) = (server.first_pid(), 1);
@@ -28,7 +28,7 @@ fn h2load_loses_nothing_over_tls_in_ten_handovers() {
                 pid = hand_over(&server, generation, pid);
                 generation += 1;
             }
-            let output = load.join().expect("it was started");
+            let output = load.join().expect("h2load was started");
             let summary = ["succeeded", "failed", "errored", "timeout"].map(|name| requests(&output, name));
             assert_eq!(summary[1..], [0, 0, 0], "{}\n{}", text(&output.stdout), server.log().history());
             assert!(summary[0] >= 10_000, "{}", text(&output.stdout));
@@ -53,7 +53,7 @@ fn curl_gets_every_answer_over_https_without_trying_again() {
             pid = hand_over(&server, generation, pid);
             generation += 1;
         }
-        let output = curl.join().expect("it was started");
+        let output = curl.join().expect("curl was started");
         let (answers, said) = (text(&output.stdout), text(&output.stderr));
         assert_eq!(answers.lines().filter(|line| line.starts_with("generation=")).count(), 800, "{said}");
         assert!(!said.contains("retrying"), "{said}");
@@ -73,12 +73,12 @@ fn openssl_sees_the_new_certificate_after_a_handover() {
         client.args(["s_client", "-connect", &address, "-showcerts"]).stdin(Stdio::null());
         text(&client.stderr(Stdio::null()).output().expect("it is installed").stdout)
     };
-    // A line of the signature. Both write lines of 64 characters, and may end them differently.
+    // Compares one line of the signature: rcgen and openssl both write lines of 64 characters, with different line ends.
     let body = |pem: &str| pem.lines().nth_back(2).map(|line| line.trim().to_owned()).expect("base64");
     let (before, after) = (body(&bed.pair.cert), Pair::new());
     assert!(shown().contains(&before));
     bed.install(&after);
-    assert!(shown().contains(&before), "read when a generation starts, and not later");
+    assert!(shown().contains(&before), "the certificate was read again after the start");
     hand_over(&server, 1, server.first_pid());
     let now = shown();
     assert!(now.contains(&body(&after.cert)) && !now.contains(&before), "{now}");

@@ -1,5 +1,5 @@
-//! How a connection with TLS ends when its generation retires. `wait_closed` asks for close_notify: without it, rustls
-//! reports an error.
+//! The end of TLS connections when their generation retires. `wait_closed` checks for close_notify: rustls reports an end
+//! without it as an error.
 
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -23,7 +23,7 @@ fn an_idle_connection_is_kept_for_its_grace_and_closed_with_close_notify() {
     for mut client in [asked, silent] {
         client.wait_closed();
         assert!(began.elapsed() >= Duration::from_secs(1), "closed after {:?}", began.elapsed());
-        // Who stays open after close_notify sees FIN too, or this would wait.
+        // FIN must follow close_notify, even though the client stays open; otherwise this read would time out.
         client.0.sock.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout");
         assert!(matches!(std::io::Read::read(&mut client.0.sock, &mut [0; 1]), Ok(0)));
     }
@@ -71,7 +71,7 @@ fn a_large_response_to_a_slow_reader_arrives_whole_though_the_grace_is_over() {
     let mut client = bed.connect(server.address());
     client.get("/");
     client.send("/bytes?n=20000000");
-    // It fills every buffer on the way until it is read.
+    // The response fills every buffer on its way until the client reads.
     hand_over(&server, 1, server.first_pid());
     std::thread::sleep(Duration::from_millis(500));
     let answer = client.rest();

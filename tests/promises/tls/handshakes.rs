@@ -1,4 +1,4 @@
-//! Handshakes that are slow, never end, or are none.
+//! Handshakes that are slow, never end, or are not TLS at all.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -11,14 +11,15 @@ use support::process::{PATIENCE, signal};
 
 use super::{Bed, TlsClient, begin, connect, forgetful};
 
-/// Sends ClientHello and nothing more.
+/// Connects and sends only the ClientHello.
 fn hello(bed: &Bed, addr: std::net::SocketAddr) -> TlsClient {
     let mut client = begin(addr, &forgetful(bed.pair.config(&[])));
     client.0.conn.write_tls(&mut client.0.sock).expect("the connection is open");
     client
 }
 
-/// Accepted, because connections are accepted in their order.
+/// Opens a connection that stays silent, and waits until it is accepted: connections are accepted in order, so it is once a
+/// later one is answered.
 fn silent(bed: &Bed, addr: std::net::SocketAddr) -> TcpStream {
     let silent = TcpStream::connect(addr).expect("the server listens");
     silent.set_read_timeout(Some(PATIENCE)).expect("a timeout");
@@ -35,7 +36,7 @@ fn a_handshake_that_began_before_the_flip_is_finished_and_its_request_answered()
     bed.connect(server.address()).get("/");
     signal(server.first_pid(), Signal::SIGHUP);
     server.wait_state(1, "draining");
-    // A handshake is not idle, and the grace begins behind it.
+    // A connection in its handshake is not idle; the idle grace begins after the handshake.
     std::thread::sleep(Duration::from_millis(1200));
     for client in [&mut nothing, &mut half] {
         client.0.conn.complete_io(&mut client.0.sock).expect("a handshake");
@@ -107,7 +108,7 @@ fn a_handshake_that_never_ends_keeps_a_retired_generation_no_longer_than_its_tim
     signal(server.first_pid(), Signal::SIGHUP);
     assert!(server.first_exit().success());
     let took = began.elapsed();
-    assert!(took >= Duration::from_millis(1200), "it was waited for: {took:?}");
+    assert!(took >= Duration::from_millis(1200), "the handshake was cut early: {took:?}");
     assert!(took < Duration::from_secs(4), "{took:?}");
     assert_eq!(server.log().wait_for("retired").json["cut"], 0);
 }
@@ -143,7 +144,7 @@ fn a_client_that_vanishes_within_the_handshake_ends_the_drain_with_it() {
 }
 
 #[test]
-fn plain_http_to_a_tls_port_and_tls_to_a_plain_port_end_at_once_and_harm_nobody() {
+fn plain_http_to_a_tls_port_and_tls_to_a_plain_port_end_at_once_and_harm_no_other() {
     let bed = Bed::make();
     let server = bed.start(&[]);
     let mut plain = Client::connect(server.address());
@@ -155,7 +156,7 @@ fn plain_http_to_a_tls_port_and_tls_to_a_plain_port_end_at_once_and_harm_nobody(
 
     let server = start(&[]);
     let mut client = hello(&bed, server.address());
-    client.0.conn.complete_io(&mut client.0.sock).expect_err("it does not speak TLS");
+    client.0.conn.complete_io(&mut client.0.sock).expect_err("the port is plain");
     assert!(get(server.address(), "/").contains("generation=1 "));
 }
 
@@ -170,14 +171,14 @@ fn a_client_that_can_agree_on_no_protocol_is_told_so() {
 }
 
 #[test]
-fn whoever_agreed_on_http2_and_speaks_something_else_gets_no_http1() {
+fn a_client_that_agreed_on_http2_and_speaks_something_else_gets_no_http1() {
     let bed = Bed::make();
     let server = bed.start(&[]);
     let mut client = connect(server.address(), &Arc::new(bed.pair.config(&["h2"])));
     client.send("/");
     let mut answer = [0; 9];
     client.0.read_exact(&mut answer).expect("a frame");
-    assert_ne!(&answer[..5], b"HTTP/", "not what was agreed on");
+    assert_ne!(&answer[..5], b"HTTP/", "HTTP/1 in spite of ALPN h2");
     let mut client = connect(server.address(), &Arc::new(bed.pair.config(&["http/1.1"])));
     assert!(client.get("/").contains("generation=1 "));
 }

@@ -31,12 +31,12 @@ fn fresh_and_kept_connections_lose_nothing_over_ten_handovers() {
     ten_handovers(&server);
     for traffic in all {
         let report = traffic.stop_lossless(&server);
-        // On a busy machine one may be replaced before anybody asks it.
+        // On a busy machine a generation may be replaced before it gets a request.
         assert!(report.first_answers().len() > 5, "{:?}", report.first_answers().keys());
     }
 }
 
-/// Asks on one HTTP/2 connection until the server says GOAWAY; gives how many requests were answered.
+/// Sends requests on one HTTP/2 connection until GOAWAY arrives; returns how many were answered.
 async fn until_goaway(bed: &Bed, server: &Server, stop: &Arc<AtomicBool>) -> u64 {
     let connector = tokio_rustls::TlsConnector::from(Arc::new(bed.pair.config(&["h2", "http/1.1"])));
     let stream = TcpStream::connect(server.address()).await.expect("the server listens");
@@ -50,16 +50,16 @@ async fn until_goaway(bed: &Bed, server: &Server, stop: &Arc<AtomicBool>) -> u64
         answered += worker.await.expect("every request that was sent is answered");
     }
     drop(requests);
-    // How this client ends its connection is its own affair.
-    let _ = connection.await.expect("it does not panic");
+    // An error at the end of the connection does not matter: every request was answered.
+    let _ = connection.await.expect("h2 does not panic");
     answered
 }
 
-/// One request after the other, until GOAWAY.
+/// Sends one request after the other until GOAWAY; returns how many were answered.
 async fn ask(mut requests: SendRequest<Bytes>, stop: Arc<AtomicBool>) -> u64 {
     let mut answered = 0;
     while !stop.load(Ordering::Relaxed) {
-        // An error means that there was a GOAWAY: nothing can be asked on this connection any more.
+        // An error means that GOAWAY has arrived: this connection takes no more requests.
         let Ok(mut ready) = requests.ready().await else { break };
         let request = hyper::Request::get("https://127.0.0.1/").body(()).expect("a request");
         let Ok((response, _)) = ready.send_request(request, true) else { break };
@@ -78,7 +78,7 @@ async fn ask(mut requests: SendRequest<Bytes>, stop: Arc<AtomicBool>) -> u64 {
 #[test]
 fn every_request_over_http2_by_alpn_is_answered_over_ten_handovers() {
     let bed = Bed::make();
-    // This client never pauses, and each generation is to be done with it before the next one retires.
+    // This client never pauses, and each generation must finish with it before the next one retires.
     let server = bed.start(&["--goaway-delay", "50ms"]);
     let stop = Arc::new(AtomicBool::new(false));
     std::thread::scope(|scope| {

@@ -1,4 +1,4 @@
-//! Each mistake with a certificate or key gives one clear line; what only clients may dislike is a warning.
+//! Each mistake with a certificate or key gives one clear error line; a certificate that only clients reject is a warning.
 
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
@@ -20,7 +20,7 @@ impl Bed {
         finish(self.with_files(command(HANDOVER)).arg("--check"))
     }
 
-    /// A start and a check both fail with one line that has all these words.
+    /// Asserts that a start and a check both fail with one line that has all these words.
     fn assert_refused(&self, words: &[&str]) {
         let mut start = self.with_files(command(HANDOVER));
         for (code, _, error) in [self.check(), finish(start.args(["--listen", "127.0.0.1:0"]))] {
@@ -62,9 +62,9 @@ fn each_unusable_file_is_named_with_what_is_wrong() {
     bed.file("cert.pem", &cert);
     bed.file("key.pem", Pair::new().key);
     bed.assert_refused(&["key.pem", "cert.pem", "does not belong to the first certificate"]);
-    std::fs::remove_file(bed.path("key.pem")).expect("ours");
+    std::fs::remove_file(bed.path("key.pem")).expect("writable");
     bed.assert_refused(&["key.pem", "no such file"]);
-    std::fs::create_dir(bed.path("key.pem")).expect("ours");
+    std::fs::create_dir(bed.path("key.pem")).expect("writable");
     bed.assert_refused(&["key.pem", "no regular file"]);
 }
 
@@ -80,7 +80,7 @@ fn one_file_without_the_other_is_a_mistake_wherever_it_was_named() {
         let (code, _, error) = finish(command(HANDOVER).arg("--config").arg(bed.path("handover.toml")));
         assert!(code == Some(1) && error.contains("handover.toml:1:") && error.contains(other), "{error}");
     }
-    // One in the file and the other as a flag are both there.
+    // The config file may name one of the two, and a flag the other.
     let mut both = command(HANDOVER);
     both.arg("--config").arg(bed.path("handover.toml")).arg("--tls-cert").arg(bed.path("cert.pem"));
     let (code, said, error) = finish(both.arg("--check"));
@@ -104,15 +104,15 @@ fn an_expired_certificate_is_served_with_a_warning_by_a_successor_too() {
     let warning = server.log().wait_for("has expired");
     assert_eq!((&warning.json["level"], warning.generation()), (&"WARN".into(), 2), "{}", warning.text);
     let mut client = begin(server.address(), &expired.config(&[]).into());
-    let refused = client.0.conn.complete_io(&mut client.0.sock).expect_err("clients look at the date");
+    let refused = client.0.conn.complete_io(&mut client.0.sock).expect_err("clients check the date");
     assert!(refused.to_string().contains("expired"), "{refused}");
 }
 
 #[test]
-fn a_key_that_everybody_may_read_is_a_warning_and_one_for_a_group_is_not() {
+fn a_key_that_all_users_may_read_is_a_warning_and_one_for_a_group_is_not() {
     let bed = Bed::make();
     for (mode, warns) in [(0o600, false), (0o640, false), (0o644, true)] {
-        std::fs::set_permissions(bed.path("key.pem"), PermissionsExt::from_mode(mode)).expect("ours");
+        std::fs::set_permissions(bed.path("key.pem"), PermissionsExt::from_mode(mode)).expect("writable");
         let (code, _, said) = bed.check();
         assert_eq!(
             (code, said.contains("WARN") && said.contains("chmod 600")),

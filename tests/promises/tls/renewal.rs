@@ -1,4 +1,4 @@
-//! What a generation has and the next one has not: its certificate, and the key of its tickets.
+//! The state that each generation has for itself: its certificate and the key of its tickets.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ fn a_certificate_that_was_replaced_comes_with_the_next_generation_and_garbage_ch
         bed.file("cert.pem", cert);
         bed.file("key.pem", key);
         signal(server.first_pid(), Signal::SIGHUP);
-        wait_until("the successor says why and the old one serves on", &server, || {
+        wait_until("the successor logs the reason and the old generation serves again", &server, || {
             let lines = server.log().lines();
             let why = lines.iter().filter(|line| line.text.contains("cannot use the TLS "));
             let back =
@@ -42,7 +42,7 @@ fn a_certificate_that_was_replaced_comes_with_the_next_generation_and_garbage_ch
     bed.install(&after);
     let mut kept = bed.connect(addr);
     hand_over(&server, 1, server.first_pid());
-    assert!(kept.get("/").contains("generation=1 "), "who is connected has the old one");
+    assert!(kept.get("/").contains("generation=1 "), "an open connection stays with the old generation");
     let mut new = connect(addr, &Arc::new(after.config(&[])));
     assert!(new.get("/").contains("generation=2 "));
 }
@@ -59,7 +59,7 @@ fn a_ticket_saves_the_handshake_within_a_generation_and_costs_nothing_but_that_i
             assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
             client.0.conn.send_close_notify();
             let _ = client.0.flush();
-            client.0.conn.handshake_kind().expect("it is done")
+            client.0.conn.handshake_kind().expect("it is complete")
         };
         assert_eq!(visit(), HandshakeKind::Full);
         assert_eq!(visit(), HandshakeKind::Resumed, "{version:?}");

@@ -1,5 +1,5 @@
-//! The exchanges that last until somebody ends them: server-sent events and a WebSocket. A drain waits for both, so
-//! each ends by itself once its generation retires. Where no server says so (no [`ConnectInfo`]), none ever does.
+//! Exchanges without a natural end: server-sent events and a WebSocket. A drain waits for both, so the server ends each once
+//! its generation retires. Under a server without [`ConnectInfo`] that signal never comes.
 
 use std::future::pending;
 use std::pin::{Pin, pin};
@@ -25,10 +25,10 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
 
 use super::{Reply, status};
 
-/// How long a WebSocket client may take to read our close and to answer it.
+/// How long a WebSocket client may take to answer our close frame.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Returns when the generation that serves this request retires.
+/// Completes when the generation that serves this request retires.
 fn retiring(request: &Request<Incoming>) -> impl Future<Output = ()> + Send + use<> {
     let retiring = request.extensions().get().map(ConnectInfo::retiring);
     async {
@@ -47,9 +47,9 @@ pub(super) fn events(request: &Request<Incoming>, apart: Duration) -> Response<R
     response
 }
 
-/// The body that counts until its generation retires.
+/// A body of numbered events that ends when its generation retires.
 pub struct Events {
-    /// `None` after the last event.
+    /// The number of the next event; `None` after the last one.
     next: Option<u64>,
     tick: Interval,
     retiring: Pin<Box<dyn Future<Output = ()> + Send>>,
@@ -66,8 +66,8 @@ impl Body for Events {
         let Some(n) = self.next else { return Poll::Ready(None) };
         let event = if self.retiring.as_mut().poll(cx).is_ready() {
             self.next = None;
-            // A browser asks again by itself, but unless it is told otherwise it waits for seconds before that, and sees no
-            // events. The successor serves already.
+            // A browser reconnects by itself, by default only after some seconds in which it would see no events. The
+            // successor serves already, so `retry` shortens that time.
             Bytes::from_static(b"retry: 100\nevent: retiring\ndata: bye\n\n")
         } else {
             ready!(self.tick.poll_tick(cx));
@@ -82,7 +82,7 @@ impl Body for Events {
     }
 }
 
-/// Shakes hands (RFC 6455, section 4.2) and leaves the connection to a task that echoes.
+/// Answers the opening handshake (RFC 6455, section 4.2) and leaves the connection to a task that echoes messages.
 pub(super) fn websocket(request: Request<Incoming>) -> Response<Reply> {
     let headers = request.headers();
     let asks = request.version() == Version::HTTP_11
@@ -100,7 +100,7 @@ pub(super) fn websocket(request: Request<Incoming>) -> Response<Reply> {
     let retiring = retiring(&request);
     let upgraded = hyper::upgrade::on(request);
     tokio::spawn(async move {
-        // An error means that the client has gone before it was answered.
+        // An error means that the client left before the answer.
         if let Ok(upgraded) = upgraded.await {
             let io = TokioIo::new(upgraded);
             converse(WebSocketStream::from_raw_socket(io, Role::Server, None).await, retiring).await;
@@ -127,7 +127,7 @@ fn has_token(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
 type Socket = WebSocketStream<TokioIo<Upgraded>>;
 
 async fn converse(mut socket: Socket, retiring: impl Future<Output = ()>) {
-    // An echo that is abandoned while it is written stays in the socket's buffer, and goes out before the close.
+    // An echo that is cancelled halfway stays in the socket's buffer, and is sent before the close frame.
     tokio::select! {
         () = echo(&mut socket) => return,
         () = pin!(retiring) => {}
@@ -135,14 +135,14 @@ async fn converse(mut socket: Socket, retiring: impl Future<Output = ()>) {
     let away = CloseFrame { code: CloseCode::Away, reason: "retiring".into() };
     let _ = timeout(CLOSE_TIMEOUT, async {
         socket.send(Message::Close(Some(away))).await?;
-        // Ends when the client has answered. Whatever it sent before that was too late.
+        // Ends with the client's close frame. Messages before that came too late.
         while socket.next().await.transpose()?.is_some() {}
         Ok::<(), tokio_tungstenite::tungstenite::Error>(())
     })
     .await;
 }
 
-/// Returns when the client has closed or gone. Pings and closes are answered by the socket itself.
+/// Echoes messages until the client closes or leaves. The socket itself answers pings and close frames.
 async fn echo(socket: &mut Socket) {
     while let Some(Ok(message)) = socket.next().await {
         if (message.is_text() || message.is_binary()) && socket.send(message).await.is_err() {

@@ -1,18 +1,18 @@
-//! What a release may be, and where it is put.
+//! The kinds of releases, and the place where they are installed.
 
 use std::path::{Path, PathBuf};
 
 #[derive(Debug, Clone, Copy)]
 pub enum Release {
     Good,
-    /// It fails in this way, which the playground knows.
+    /// The playground with this fault.
     Faulty(&'static str),
     Missing,
     NotExecutable,
     NotAProgram,
 }
 
-/// Where the service's program lies, and what it may become.
+/// The service's program and the files that may replace it.
 pub(super) struct Files {
     good: PathBuf,
     dir: PathBuf,
@@ -24,7 +24,7 @@ impl Files {
         std::fs::write(files.path("text"), "").expect("writable");
         std::fs::write(files.path("empty-program"), "").expect("writable");
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-        std::fs::set_permissions(files.path("empty-program"), mode).expect("ours");
+        std::fs::set_permissions(files.path("empty-program"), mode).expect("it is our file");
         files
     }
 

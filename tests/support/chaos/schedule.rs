@@ -1,30 +1,30 @@
-//! What chaos does and when: drawn from the seed alone, so the same seed gives the same steps in every run.
+//! The steps of chaos and their times, drawn from the seed alone: the same seed gives the same steps in every run.
 
 use std::time::Duration;
 
 use super::releases::Release;
 use crate::load::Clients;
 
-/// The steps of a run, without an end.
+/// An endless sequence of steps.
 pub struct Schedule(fastrand::Rng);
 
 #[derive(Debug, Clone, Copy)]
 pub struct Step {
-    /// After the step before it.
+    /// The time since the previous step.
     pub after: Duration,
     pub deed: Deed,
-    /// Whom it meets: the place among those it may meet, from 0 to 1.
+    /// The target: a position among the allowed processes, from 0 to 1.
     pub whom: f64,
 }
 
 #[derive(Debug, Clone, Copy)]
 pub enum Deed {
-    /// A release is put in place, and someone is asked to restart.
+    /// Installs a release and asks a process to restart.
     Release(Release),
     Kill,
-    /// SIGSTOP, and after a while SIGCONT.
+    /// Sends SIGSTOP, and SIGCONT after this time.
     Stop(Duration),
-    /// Other clients, and so many.
+    /// Starts other clients, this many of them.
     Load(Clients, usize),
 }
 
@@ -53,7 +53,7 @@ impl Schedule {
         match self.0.u32(0..100) {
             0..45 => Deed::Release(self.release()),
             45..65 => Deed::Kill,
-            // As often a moment as longer than standby and the ready timeout.
+            // Half of the stops are short, the other half may exceed standby and the ready timeout.
             65..75 => Deed::Stop(self.millis(1..200)),
             75..85 => Deed::Stop(self.millis(200..3000)),
             _ => {

@@ -1,15 +1,15 @@
-//! What a run of chaos was.
+//! The result of a run of chaos.
 
 use std::fmt;
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
-/// What happened.
+/// The counts of a run.
 #[derive(Debug, Default, Serialize)]
 pub struct Tally {
     pub requests: usize,
-    /// Requests that were in a process that was killed.
+    /// Requests that were lost inside a killed process.
     #[serde(rename = "lost_inside_of_killed")]
     pub(super) inside: usize,
     #[serde(rename = "slowest_ms", serialize_with = "as_ms")]

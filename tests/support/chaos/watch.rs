@@ -1,5 +1,5 @@
-//! Who lives and in which state, as the generations' own log lines say; and who may be killed or stopped without
-//! taking the service along.
+//! The living processes and their states, according to their log lines; and the choice of processes that may be killed or
+//! stopped without taking the service down.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -16,9 +16,9 @@ use crate::process::{Line, Server, signal};
 pub struct Watch {
     read: usize,
     pub members: BTreeMap<u32, Member>,
-    /// Lines of theirs may still come.
+    /// Dead processes, whose log lines may still arrive.
     dead: BTreeSet<u32>,
-    /// Those that died of their own fault after they had taken over.
+    /// Processes that crashed after they had taken over.
     pub crashed: Vec<Death>,
     pub took_over: u64,
     pub failed: u64,
@@ -28,16 +28,16 @@ pub struct Watch {
 #[derive(Debug, Clone)]
 pub struct Member {
     parent: u32,
-    /// As in the log; before its first line "starting", then "listening" until it is ready.
+    /// The state from the log, but "starting" before the first line, and then "listening" until the process is ready.
     pub state: String,
-    /// When the log said so.
+    /// When the process entered the state, according to the log.
     since: Instant,
-    /// Its release is one that fails.
+    /// Whether the release has a fault.
     faulty: bool,
     pub stopped_until: Option<Instant>,
 }
 
-/// When the requests in a process were lost.
+/// The time in which a process may have lost requests by dying.
 #[derive(Debug, Clone, Copy)]
 pub struct Death {
     pub from: Instant,
@@ -45,7 +45,7 @@ pub struct Death {
 }
 
 impl Watch {
-    /// Reads what was logged since the last time.
+    /// Reads the log lines since the last call.
     pub fn read(&mut self, server: &Server) {
         for line in server.log().since(self.read) {
             self.read += 1;
@@ -58,11 +58,11 @@ impl Watch {
         let other = line.json["successor"].as_u64().and_then(|pid| u32::try_from(pid).ok());
         match (line.message(), other) {
             ("successor started", Some(child)) => {
-                // Its own first lines may be here already.
+                // The successor's own first lines may have been read already.
                 self.change(child, |member| member.parent = pid);
             }
             ("this generation is to fail", _) => self.change(pid, |member| member.faulty = true),
-            // Through its predecessor, so a later line of its own may have come first.
+            // The predecessor relays this line, so the process's own later lines may come first.
             ("listening, not ready yet", _) => self.change(pid, |member| {
                 if member.state == "starting" {
                     (member.state, member.since) = ("listening".to_owned(), line.at);
@@ -74,19 +74,19 @@ impl Watch {
                 self.enter(line, to);
             }
             ("retired" | "stopped", _) => {
-                // A signal to stop that came after its last line would keep it.
+                // A SIGSTOP after the last log line would keep the process from exiting.
                 if self.bury(pid).is_some_and(|member| member.stopped_until.is_some()) {
                     signal(pid, Signal::SIGCONT);
                 }
             }
             (text, Some(child)) if line.json["status"].is_string() => {
                 self.failed += u64::from(text.starts_with("handover failed"));
-                // It may have had no time to say that it would.
+                // An aborting process may not have logged its fault.
                 let aborted = line.json["status"].as_str().is_some_and(|status| status.contains("SIGABRT"));
                 if let Some(Member { since, faulty, .. }) = self.bury(child)
                     && (faulty || aborted)
                 {
-                    // Nor that it had taken over since.
+                    // The log may also lack the line that the process had taken over.
                     self.crashed.push(Death { from: since - Duration::from_secs(1), until: line.at });
                 }
             }
@@ -99,7 +99,7 @@ impl Watch {
 
     fn change(&mut self, pid: u32, change: impl FnOnce(&mut Member)) {
         if !self.dead.contains(&pid) {
-            // The first generation is nobody's successor.
+            // No "successor started" line announces the first generation.
             change(self.members.entry(pid).or_insert_with(Member::new));
         }
     }
@@ -108,7 +108,7 @@ impl Watch {
         self.change(line.pid(), |member| (member.state, member.since) = (state.to_owned(), line.at));
     }
 
-    /// This process is dead, or as good as dead.
+    /// Removes a process that is dead or about to be.
     pub fn bury(&mut self, pid: u32) -> Option<Member> {
         self.dead.insert(pid);
         self.members.remove(&pid)
@@ -122,15 +122,15 @@ impl Watch {
         self.members.get(&pid).is_some_and(|m| m.stopped_until.is_none() && states.contains(&&*m.state))
     }
 
-    /// Whom a signal that asks for a restart may meet: anyone who has taken over once.
+    /// The processes that may be asked to restart: those that have taken over.
     pub fn may_be_asked(&self) -> Vec<u32> {
         let heard = |member: &Member| !["starting", "listening"].contains(&&*member.state);
         self.members.iter().filter(|(_, member)| heard(member)).map(|(pid, _)| *pid).collect()
     }
 
-    /// Whose death leaves someone who serves.
+    /// The processes that can die while another one serves.
     pub fn may_be_killed(&self, standby: Duration) -> Vec<u32> {
-        // What it said before it was ready may still be on its way.
+        // Log lines from before the process was ready may still be in flight.
         let settled = |child: &Member| child.since.elapsed() > Duration::from_millis(100);
         let healthy = |child: &Member| !child.faulty && child.stopped_until.is_none() && settled(child);
         let may = |pid: u32, member: &Member| match &*member.state {
@@ -140,9 +140,9 @@ impl Watch {
             "spawning" => {
                 self.child_of(pid).is_some_and(|child| healthy(child) && child.state == "listening")
             }
-            // Early enough that the one in standby surely notices before its time is over.
+            // Only early in standby, so that the predecessor notices before its standby ends.
             "serving" => {
-                // One that is about to crash may have done so already.
+                // A process with a fault may have crashed already.
                 !member.faulty
                     && self.is(member.parent, &["standby"])
                     && self.members[&member.parent].since.elapsed() < standby / 3
@@ -152,8 +152,8 @@ impl Watch {
         self.members.iter().filter(|(pid, member)| may(**pid, member)).map(|(pid, _)| *pid).collect()
     }
 
-    /// Who may pause while somebody else goes on. One that is about to crash may not: it would do so later, when
-    /// nobody is there any more to help.
+    /// The processes that can be stopped while another one goes on. A process with a fault cannot: it would crash later, when
+    /// its predecessor may be gone.
     pub fn may_be_stopped(&self) -> Vec<u32> {
         let goes_on = |but: u32| {
             let able = ["serving", "spawning", "withdrawing", "standby"];
@@ -174,8 +174,8 @@ impl Member {
     }
 }
 
-/// How many sockets listen on this address (proc_net_tcp(5)). It reads every connection of the machine, so it takes long
-/// while there are many.
+/// The number of sockets that listen on this address (proc_net_tcp(5)). Reads every connection of the machine, so it is slow
+/// when there are many.
 pub fn listeners(addr: SocketAddr) -> usize {
     let local = format!("{:08X}:{:04X}", u32::from_ne_bytes(ipv4(addr)), addr.port());
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap_or_default();
@@ -193,11 +193,11 @@ fn ipv4(addr: SocketAddr) -> [u8; 4] {
     }
 }
 
-/// Sends SIGKILL and waits until the last thread has ended, which is when the sockets are closed. The list of threads in
-/// /proc does not tell: while threads leave, it may miss one that is still there.
+/// Sends SIGKILL and waits until the last thread has ended, because only then are the sockets closed. The list of threads in
+/// /proc is not reliable: while threads exit, it may miss one that is still there.
 pub fn kill(pid: u32) {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a pid");
-    // One that drained may have left by itself, just now.
+    // A draining process may have exited by itself.
     let Ok(pidfd) = pidfd_open(pid, PidfdFlags::empty()) else { return };
     let _ = pidfd_send_signal(&pidfd, rustix::process::Signal::KILL);
     let patience = Timespec { tv_sec: 10, tv_nsec: 0 };

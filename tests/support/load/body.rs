@@ -1,4 +1,4 @@
-//! Bodies that take their time, each on a connection of its own, looked at to the last byte and to the server's FIN.
+//! Slow transfers of bodies, each on a separate connection, checked to the last byte and the server's FIN.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,19 +13,19 @@ use tokio_rustls::TlsConnector;
 use super::exchange::{Head, broken, connect, unconnected};
 
 const PIECES: usize = 16;
-/// What a client takes before it has read it.
+/// The receive buffer of a client.
 const WINDOW: u32 = 64 * 1024;
-/// As over Ethernet. With the segments of loopback a server gets rid of far more than a window at once.
+/// The segment size of Ethernet. With the large segments of loopback a server can send far more than a window at once.
 const SEGMENT: u32 = 1460;
 
-/// Sends a body in pieces and reads it back meanwhile; gives the generation that answered.
+/// Sends a body in pieces while reading it back; returns the generation that answered.
 pub(super) async fn upload(
     tls: Option<&TlsConnector>,
     addr: SocketAddr,
     bytes: usize,
     over: Duration,
 ) -> Result<u64, &'static str> {
-    // No piece looks like another one.
+    // The period is prime, so no piece equals another.
     let body: Vec<u8> = (0..bytes).map(|n| (n % 251) as u8).collect();
     let (mut from, mut to) = tokio::io::split(connect(tls, addr).await?);
     let sending = async {
@@ -45,7 +45,7 @@ pub(super) async fn upload(
     Ok(generation)
 }
 
-/// Reads a body in pieces; gives the generation that answered.
+/// Reads a body in pieces; returns the generation that answered.
 pub(super) async fn download(addr: SocketAddr, bytes: usize, over: Duration) -> Result<u64, &'static str> {
     let mut stream = connect_narrow(addr).await.map_err(|e| unconnected(&e))?;
     let request = format!("GET /bytes?n={bytes} HTTP/1.1\r\nhost: load\r\nconnection: close\r\n\r\n");
@@ -53,7 +53,8 @@ pub(super) async fn download(addr: SocketAddr, bytes: usize, over: Duration) -> 
     whole(&mut stream, &vec![b'x'; bytes], over).await
 }
 
-/// Or the kernels would take most of a body from the server at once. So they take about 1 MiB.
+/// Connects with a small window. The kernels then buffer about 1 MiB; otherwise they would take most of a body from the server
+/// at once.
 async fn connect_narrow(addr: SocketAddr) -> io::Result<TcpStream> {
     let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_recv_buffer_size(WINDOW)?;
@@ -61,7 +62,7 @@ async fn connect_narrow(addr: SocketAddr) -> io::Result<TcpStream> {
     socket.connect(addr).await
 }
 
-/// Reads an answer and the end of its connection, not faster than `body` in this time, and compares.
+/// Reads an answer up to the end of the connection, slowly enough to take `over`, and compares it with `body`.
 async fn whole(
     from: &mut (impl AsyncRead + Unpin),
     body: &[u8],

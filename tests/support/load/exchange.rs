@@ -1,4 +1,4 @@
-//! One request and its answer, and the connection that it goes over.
+//! One request with its answer, and its connection.
 
 use std::future::poll_fn;
 use std::io;
@@ -33,7 +33,7 @@ impl Stream for TlsStream<TcpStream> {
     }
 }
 
-/// One request and its answer; gives the generation that answered.
+/// Sends one request and reads its answer; returns the generation that answered.
 pub(super) async fn exchange(
     tls: Option<&TlsConnector>,
     addr: SocketAddr,
@@ -88,14 +88,14 @@ pub(super) async fn connect(
     Ok(Box::new(stream.map_err(|e| broken(&e, "reset within the handshake"))?))
 }
 
-/// Whether the server has not closed it; what it sent unasked, such as a ticket, is taken note of. It is the kernel that is
-/// asked: tokio knows what its last `epoll_wait` said, which may be from before the server died.
+/// Returns whether the connection is still open, after reading unsolicited data such as a TLS ticket. Asks the kernel: tokio
+/// knows only the result of its last `epoll_wait`, which may be older than the server's death.
 async fn is_open(stream: &mut Box<dyn Stream>) -> bool {
     while has_something_to_read(stream.socket()) {
         let mut byte = [0];
         let mut buf = ReadBuf::new(&mut byte);
         let _ = stream.socket().readable().await;
-        // Unconstrained, because a task that has used up its turn would be told that there is nothing to read.
+        // Unconstrained: with an exhausted budget, tokio would report that there is nothing to read.
         let read = poll_fn(|cx| Poll::Ready(Pin::new(&mut *stream).poll_read(cx, &mut buf)));
         if unconstrained(read).await.is_ready() {
             return false;
@@ -124,7 +124,8 @@ pub(super) fn broken(error: &io::Error, reset: &'static str) -> &'static str {
     }
 }
 
-/// Who says to have answered, in a complete answer, and whether the server closes after it; `None` if more is to come.
+/// The generation in a complete answer, and whether the server closes the connection after it; `None` if the answer is
+/// incomplete.
 fn complete(answer: &[u8]) -> Result<Option<(u64, bool)>, &'static str> {
     let Some((head, rest)) = Head::split(answer)? else { return Ok(None) };
     let length: usize = head.get("content-length").and_then(|v| v.parse().ok()).ok_or("bad answer")?;
@@ -133,11 +134,11 @@ fn complete(answer: &[u8]) -> Result<Option<(u64, bool)>, &'static str> {
     Ok(Some((generation, head.get("connection") == Some("close"))))
 }
 
-/// The head of an answer that is no error.
+/// The head of an answer with status 200.
 pub(super) struct Head<'a>(&'a str);
 
 impl<'a> Head<'a> {
-    /// With what follows it; `None` if more is to come.
+    /// Splits an answer into its head and the rest; `None` if the head is incomplete.
     pub(super) fn split(answer: &'a [u8]) -> Result<Option<(Head<'a>, &'a [u8])>, &'static str> {
         let Some(end) = answer.windows(4).position(|w| w == b"\r\n\r\n") else { return Ok(None) };
         let head = str::from_utf8(&answer[..end]).map_err(|_| "bad answer")?;

@@ -1,5 +1,5 @@
-//! Clients that speak HTTP/2. A request counts from the moment it is handed to the connection: one that was never sent,
-//! because the server had said GOAWAY before, is none.
+//! Clients that speak HTTP/2. A request counts once it is handed to the connection, unless the connection never sends it
+//! because GOAWAY arrived first.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use super::{AFTER_A_FAILURE, PATIENCE, Report, Shared, about, generation};
 
 const NOT_SENT: &str = "not sent";
 
-/// One connection after the other, with so many requests at a time, and such pauses before the next of each.
+/// Opens one connection after another, each with `streams` parallel sequences of requests and pauses.
 pub(super) async fn client(addr: SocketAddr, streams: usize, pause: Duration, shared: Arc<Shared>) -> Report {
     let mut report = Report::default();
     while !shared.stop.load(Ordering::Relaxed) {
@@ -29,14 +29,14 @@ pub(super) async fn client(addr: SocketAddr, streams: usize, pause: Duration, sh
         match connected.await {
             Ok((requests, connection)) => {
                 let connection = tokio::spawn(connection);
-                // Of this client, however many of its streams get one.
+                // Only one stream may count this client as answered.
                 let is_first = report.samples.is_empty();
                 let stream =
                     |n| stream(requests.clone(), addr, pause, Arc::clone(&shared), is_first && n == 0);
                 let all: JoinSet<Report> = (0..streams).map(stream).collect();
                 drop(requests);
                 all.join_all().await.into_iter().for_each(|one| report.add(one));
-                // All its streams have ended, and it has been told so: this is how the client closes.
+                // All streams have ended and all handles are dropped, so the client closes the connection.
                 let _ = timeout(PATIENCE, connection).await;
             }
             Err(kind) => {
@@ -48,7 +48,7 @@ pub(super) async fn client(addr: SocketAddr, streams: usize, pause: Duration, sh
     report
 }
 
-/// `counts`: its first answer is the first of its client.
+/// Sends one request after another. `counts`: the first answer counts the client as answered.
 async fn stream(
     mut requests: SendRequest<Bytes>,
     addr: SocketAddr,
@@ -58,14 +58,14 @@ async fn stream(
 ) -> Report {
     let mut report = Report::default();
     while !shared.stop.load(Ordering::Relaxed) {
-        // Not ready any more: GOAWAY came, before anything was sent.
+        // The server has sent GOAWAY before this request was sent.
         let Ok(mut ready) = requests.ready().await else { break };
         let at = Instant::now();
         let request = hyper::Request::get(format!("http://{addr}/")).body(()).expect("a request");
         let Ok((response, _)) = ready.send_request(request, true) else { break };
         let answered = timeout(PATIENCE, async {
             let response = response.await.map_err(|e| match e.is_go_away() && e.is_remote() {
-                // The connection had it, and had not sent it when GOAWAY came.
+                // GOAWAY arrived before the connection had sent the request.
                 true if e.reason() == Some(h2::Reason::NO_ERROR) => NOT_SENT,
                 _ => "reset before the answer",
             })?;

@@ -1,7 +1,7 @@
 //! Clients that talk over a WebSocket until the server closes it with a close frame, and then open the next.
 //!
-//! A close frame ends what a server may say (RFC 6455, section 5.5.1), so a message that meets it is not answered, and was
-//! not taken: the client owes it to the next WebSocket, and it counts from when it was sent at first.
+//! A server may send nothing after its close frame (RFC 6455, section 5.5.1), so a message that crosses the close frame is
+//! neither answered nor processed: the client repeats it on the next WebSocket, and it counts from when it was first sent.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -68,7 +68,7 @@ async fn within_patience<T>(what: impl Future<Output = Result<T, &'static str>>)
     timeout(PATIENCE, what).await.unwrap_or(Err("timeout"))
 }
 
-/// One message and its echo; gives the generation that answered.
+/// Sends one message and reads its echo; returns the generation that answered.
 async fn exchange(
     tls: Option<&TlsConnector>,
     addr: SocketAddr,
@@ -80,7 +80,7 @@ async fn exchange(
             Some(open) => open,
             None => Open::to(tls, addr).await?,
         };
-        // If it cannot be sent, the reason is to be read.
+        // If sending fails, reading gives the reason.
         let _ = open.socket.send(Message::text(said)).await;
         match open.socket.next().await {
             Some(Ok(Message::Close(why))) => open.closed(why).await?,
@@ -94,13 +94,13 @@ async fn exchange(
     }
 }
 
-/// Says nothing for a while. Only a close frame may come.
+/// Pauses. During the pause only a close frame may arrive.
 async fn listen(kept: &mut Option<Open>, time: Duration) -> Result<(), &'static str> {
     let Some(open) = kept else { return Ok(()) };
     match timeout(time, open.socket.next()).await {
         Err(_) => Ok(()),
         Ok(Some(Ok(Message::Close(why)))) => {
-            let open = kept.take().expect("it is open");
+            let open = kept.take().expect("it was checked above");
             within_patience(open.closed(why)).await
         }
         Ok(other) => Err(unexpected(other)),
@@ -123,12 +123,12 @@ impl Open {
     /// Answers the server's close frame.
     async fn closed(mut self, why: Option<CloseFrame>) -> Result<(), &'static str> {
         if why.is_none_or(|why| why.code != CloseCode::Away) {
-            return Err("closed for another reason than to go away");
+            return Err("closed with a code other than 1001");
         }
         self.ended().await
     }
 
-    /// After both close frames the server closes the connection.
+    /// Waits until the server closes the connection, after both close frames.
     async fn ended(&mut self) -> Result<(), &'static str> {
         while let Some(last) = self.socket.next().await {
             last.map_err(|_| "not closed properly after the close frame")?;

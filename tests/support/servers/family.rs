@@ -1,6 +1,6 @@
-//! The processes of a server, whoever started them: those that work in its directory.
+//! All processes of a server, found by their working directory.
 //!
-//! A mark in the environment, as in `process.rs`, would not do: nginx writes its title over it.
+//! A mark in the environment, as in `process.rs`, does not work here: nginx overwrites it with its process title.
 
 use std::fs::{File, OpenOptions, read_dir, read_link, read_to_string};
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ const LOG: &str = "log";
 
 pub struct Family {
     dir: PathBuf,
-    /// Those that we started, to be waited for.
+    /// The direct children, which must be reaped.
     children: Vec<Child>,
     _owned: tempfile::TempDir,
 }
@@ -34,7 +34,7 @@ impl Family {
         std::fs::write(self.dir.join(name), text).map_err(|error| format!("cannot write {name}: {error}"))
     }
 
-    /// Starts it in the directory of the family, and gives its pid.
+    /// Starts a process in the family's directory, and returns its pid.
     pub fn spawn(&mut self, command: &mut Command) -> Result<u32, String> {
         let program = command.get_program().to_owned();
         let log = self.log().map_err(|error| format!("cannot write a log: {error}"))?;
@@ -56,7 +56,7 @@ impl Family {
         lines[lines.len().saturating_sub(4)..].join(" / ")
     }
 
-    /// The pid in a file of its directory.
+    /// The pid in a file of the family's directory.
     pub fn pid_in(&self, name: &str) -> Option<u32> {
         read_to_string(self.dir.join(name)).ok()?.trim().parse().ok()
     }
@@ -64,12 +64,12 @@ impl Family {
     pub fn pids(&self) -> Vec<u32> {
         let processes = read_dir("/proc").into_iter().flatten().flatten();
         let pids = processes.filter_map(|process| process.file_name().to_str()?.parse().ok());
-        // A zombie works nowhere.
+        // A zombie has no working directory.
         pids.filter(|pid: &u32| read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == self.dir))
             .collect()
     }
 
-    /// Waits until a process that we started has ended.
+    /// Waits until a direct child has ended.
     pub fn wait_end(&mut self, pid: u32) -> Result<(), String> {
         let Some(child) = self.children.iter_mut().find(|child| child.id() == pid) else { return Ok(()) };
         wait_for("the old process to end", || child.try_wait().ok().flatten().map(drop))
@@ -77,7 +77,7 @@ impl Family {
 }
 
 impl Drop for Family {
-    /// Also ends what another one starts meanwhile.
+    /// Kills every process, including those that start meanwhile.
     fn drop(&mut self) {
         loop {
             let alive = self.pids();
@@ -85,7 +85,7 @@ impl Drop for Family {
                 break;
             }
             for pid in alive {
-                // One that has ended by now is what is wanted.
+                // An error means that the process has ended already.
                 let _ = tell(pid, Signal::SIGKILL);
             }
             self.children.iter_mut().for_each(|child| drop(child.try_wait()));

@@ -1,17 +1,17 @@
-//! Programs of the distribution, from PATH or as `bench/peers/fetch` has unpacked them.
+//! Programs of the distribution, from PATH or from the packages that `bench/peers/fetch` has unpacked.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Below the folder of the target directory that this executable is in.
+/// The folder for the peers, inside the target directory.
 pub fn peers() -> PathBuf {
     crate::target_dir().join("peers")
 }
 
-/// A command that starts the program, or what to do about it.
+/// A command that starts the program, or how to install it.
 pub fn command(program: &str) -> Result<Command, String> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    // Not everybody has those of the administrator in their PATH.
+    // A user's PATH often lacks the directory of the administrator's programs.
     let folders = std::env::split_paths(&path).chain(["/usr/sbin".into()]);
     if let Some(installed) = in_folders(program, folders) {
         return Ok(Command::new(installed));
@@ -25,7 +25,7 @@ pub fn command(program: &str) -> Result<Command, String> {
     Ok(command)
 }
 
-/// What a program says about its version: what follows `prefix` in the first line that has it.
+/// The version that `program -v` prints: the word after the first `prefix`.
 pub fn version(program: &str, prefix: &str) -> Result<String, String> {
     let output = command(program)?.arg("-v").output().map_err(|error| format!("does not start: {error}"))?;
     let said = [output.stdout, output.stderr].concat();
@@ -39,7 +39,7 @@ fn in_folders(program: &str, folders: impl IntoIterator<Item = PathBuf>) -> Opti
     folders.into_iter().map(|folder| folder.join(program)).find(|path| path.is_file())
 }
 
-/// Debian keeps them in a folder that is named after the architecture.
+/// The folder with the libraries, which Debian names after the architecture.
 fn libraries(lib: &Path) -> PathBuf {
     let folders = lib.read_dir().into_iter().flatten().flatten().map(|folder| folder.path());
     let named = |folder: &PathBuf| folder.to_str().is_some_and(|name| name.ends_with("-linux-gnu"));

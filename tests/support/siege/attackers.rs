@@ -1,4 +1,4 @@
-//! Everybody who attacks, and what the server did about each kind.
+//! All attackers, and the server's reaction to each kind.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,23 +13,23 @@ use super::attacks::{self, Attack};
 use super::sockets::Sockets;
 use super::wage::{Deed, wage};
 
-/// Before a connection that was ended is made anew.
+/// The pause before an attacker reconnects.
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// One kind of attack.
+/// The result of one kind of attack.
 #[derive(Debug, Serialize)]
 pub struct Waged {
     pub(super) attack: &'static str,
-    /// At a time.
+    /// The number of connections at a time.
     pub(super) connections: usize,
-    /// In all.
+    /// The number of connections in all.
     pub(super) opened: u64,
     pub(super) closed_by_server: u64,
-    /// The server ended every stream, and the client closed.
+    /// Connections on which the server ended every stream, and the client closed.
     pub(super) ended_streams: u64,
-    /// Nobody took the connection.
+    /// Connections that could not be opened.
     pub(super) refused: u64,
-    /// The longest that was ended.
+    /// The longest time until the server ended a connection or its streams.
     pub(super) longest_s: f64,
 }
 
@@ -42,7 +42,7 @@ struct Counts {
     longest_ms: AtomicU64,
 }
 
-/// All connections of all kinds, until [`Attackers::stop`].
+/// The connections of all kinds of attacks, until [`Attackers::stop`].
 #[derive(Debug)]
 pub(super) struct Attackers {
     all: Vec<(Attack, Arc<Counts>)>,
@@ -85,7 +85,7 @@ async fn attack_again_and_again(
     sockets: Arc<Sockets>,
     counts: Arc<Counts>,
 ) {
-    // Not all at the same moment.
+    // Spreads the first connections over a second.
     sleep(PAUSE.mul_f64(4.0 * fastrand::f64())).await;
     loop {
         counts.opened.fetch_add(1, Ordering::Relaxed);

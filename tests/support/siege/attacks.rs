@@ -1,4 +1,4 @@
-//! The ways to keep a connection open for nothing, or to make a server work for nothing, each as what its client sends.
+//! The ways to hold a connection open for nothing, or to make a server work for nothing, each as the bytes its client sends.
 
 use std::time::Duration;
 
@@ -6,50 +6,50 @@ use super::floods::{self, request};
 use super::site::{LARGE, NAMES};
 use crate::frames::{CONTINUATION, END_HEADERS, END_STREAM, HEADERS, PREFACE, SETTINGS, frame, get};
 
-/// What one connection does.
+/// The behaviour of one attacking connection.
 #[derive(Debug, Clone, Copy)]
 pub struct Attack {
     pub name: &'static str,
-    /// So many of them at a time in the siege.
+    /// The number of such connections at a time in the siege.
     pub connections: usize,
-    /// What it sends first.
+    /// The bytes it sends first.
     pub opening: fn() -> Vec<u8>,
-    /// What it sends then, if anything.
+    /// The bytes it keeps sending, if any.
     pub more: Option<More>,
     pub reads: Reads,
 }
 
-/// What is sent again and again.
+/// The bytes that are sent periodically.
 #[derive(Debug, Clone, Copy)]
 pub struct More {
     pub apart: Duration,
-    /// So many at once.
+    /// The number of messages in each batch.
     pub batch: u32,
-    /// By their number, from 0.
+    /// Makes the message with this number, from 0.
     pub next: fn(u32) -> Vec<u8>,
 }
 
-/// What a client does with what comes.
+/// How a client reads the server's answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reads {
     All,
-    /// All, and answers PING. It is over when the server has ended each of these streams, from 1 on.
+    /// Reads everything and answers PING. The attack is over when the server has ended each of this many streams.
     Streams(u32),
-    /// It takes as little as its kernel lets it.
+    /// Reads nothing and has the smallest receive buffer that its kernel allows.
     Nothing,
 }
 
-/// What a stubborn client sends once in a while.
+/// The pause of a client that drips bytes.
 const SECOND: Duration = Duration::from_secs(1);
-/// Between two batches of 100 frames of a flood: 5,000 frames a second, which is what an honest client has to live beside and not as
-/// many as two cores can make.
+/// The pause between two batches of 100 frames of a flood: 5,000 frames a second, a load that honest clients must survive, but
+/// not the maximum that two cores can send.
 const BATCH: Duration = Duration::from_millis(20);
-/// As many as the server allows on a connection.
+/// The server's limit of streams on a connection.
 pub const STREAMS: u32 = 100;
 const RANGES: usize = 25_000;
 pub const CONTINUATIONS: &str = "CONTINUATION once in a while";
 
-/// Connections on which nothing is ever asked to the end.
+/// Connections that never complete a request.
 pub const WITHOUT_REQUEST: &[Attack] = &[
     quiet("silent", 50, Vec::new),
     drip("CRLF only", 20, Vec::new, |_| b"\r\n".to_vec()),
@@ -72,7 +72,7 @@ pub const WITHOUT_REQUEST: &[Attack] = &[
     quiet("half of a frame", 20, || hello(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &get("/"))[..12])),
 ];
 
-/// Connections whose requests are answered, and which stay.
+/// Connections that stay open after their requests are answered.
 pub const IDLE: &[Attack] = &[
     quiet("idle after a request", 40, || plain("/", "")),
     drip("CRLF after a request", 5, || plain("/", ""), |_| b"\r\n".to_vec()),
@@ -81,7 +81,7 @@ pub const IDLE: &[Attack] = &[
     drip("HTTP/2, PING once in a while", 5, || hello(&request(1, "/")), floods::ping),
 ];
 
-/// Connections that ask for much and do not take it.
+/// Connections that request large answers and do not read them.
 pub const TAKING_NOTHING: &[Attack] = &[
     Attack {
         name: "a large file, not read",
@@ -107,7 +107,7 @@ pub const TAKING_NOTHING: &[Attack] = &[
     },
 ];
 
-/// Connections that make work.
+/// Connections that cause work.
 pub const FLOODS: &[Attack] = &[
     Attack {
         name: "20 listings of 10,000 names at a time",
@@ -161,7 +161,7 @@ pub fn hello(behind: &[u8]) -> Vec<u8> {
     [PREFACE, &frame(SETTINGS, 0, 0, &[]), behind].concat()
 }
 
-/// Requests on so many streams, with one more header, each of which may be sent one byte (SETTINGS_INITIAL_WINDOW_SIZE).
+/// Requests on [`STREAMS`] streams with one more header, each with a window of one byte (SETTINGS_INITIAL_WINDOW_SIZE).
 fn stalled(header: &[u8]) -> Vec<u8> {
     let narrow = frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 1]);
     let block = [&get(LARGE), header].concat();

@@ -1,4 +1,4 @@
-//! Who must not notice the siege: clients that ask for a small file, and those who look after the server.
+//! The clients that must not notice the siege: honest clients that request a small file, and operators of the server.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -17,17 +17,17 @@ use tokio::time::{sleep, timeout};
 
 use crate::load::{Clients, Load, Report};
 
-/// The mean of pauses that are evenly spread, so none is longer than a second.
+/// The mean pause. Pauses are evenly spread up to twice the mean, so none exceeds a second.
 const PAUSE: Duration = Duration::from_millis(500);
-/// The clients come one after the other, and a server that was just started has not done anything yet.
+/// The first part of a load, left out of the latencies: clients are still connecting, and a new server is cold.
 const WARM_UP: Duration = Duration::from_secs(1);
-/// How long who asks a question waits for its answer.
+/// How long an operator waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The load generator's clients, by kind.
+/// The clients of the load generator, by kind.
 pub(super) struct Honest(Vec<(&'static str, Load)>);
 
-/// What came of the requests of one kind.
+/// The outcome of the requests of one kind of client.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Answers {
     pub(super) requests: u64,
@@ -49,7 +49,7 @@ impl Honest {
         Honest(kinds.into_iter().map(|(name, kind, n)| (name, Load::start(addr, kind, n))).collect())
     }
 
-    /// Of each kind, and of all together.
+    /// Stops the clients; returns the outcome of each kind, and of all kinds together.
     pub(super) async fn stop(self) -> BTreeMap<&'static str, Answers> {
         let stop = |(name, load): (_, Load)| (name, tokio::spawn(load.stop()));
         let stopping: Vec<_> = self.0.into_iter().map(stop).collect();
@@ -85,7 +85,7 @@ impl Answers {
     }
 }
 
-/// What came of a question that was asked again and again.
+/// The outcome of a question that was asked repeatedly.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Asked {
     pub(super) asked: u64,
@@ -93,7 +93,7 @@ pub struct Asked {
     pub(super) slowest_ms: f64,
 }
 
-/// Who asks for the probe, the admin address and the status.
+/// Operators that poll the probe, the admin address and the status.
 pub(super) struct Operators {
     stop: Arc<AtomicBool>,
     asking: Vec<(&'static str, JoinHandle<Asked>)>,
@@ -117,7 +117,7 @@ impl Operators {
         self.stop.store(true, Ordering::SeqCst);
         let mut all = BTreeMap::new();
         for (name, asking) in self.asking {
-            all.insert(name, asking.await.expect("it does not panic"));
+            all.insert(name, asking.await.expect("operators do not panic"));
         }
         all
     }
@@ -164,7 +164,7 @@ async fn get(addr: SocketAddr, target: &str) -> Result<(), String> {
 async fn status(mut command: Command) -> Result<(), String> {
     let output = command.stdin(Stdio::null()).output().await.map_err(|error| error.to_string())?;
     let all: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).unwrap_or_default();
-    // It may be asked in the middle of a handover.
+    // In the middle of a handover one process may have no phase yet.
     if all.iter().any(|one| one["phase"].is_string()) {
         return Ok(());
     }

@@ -1,17 +1,17 @@
-//! What the server under siege serves.
+//! The files that the besieged server serves.
 
 use std::path::Path;
 
-/// Text that does not become small when it is compressed.
+/// A text that compresses badly.
 pub const LARGE: &str = "/large.txt";
 /// A directory with as many names as a listing shows.
 pub const NAMES: &str = "/names/";
 
 const MIB: usize = 1 << 20;
 
-/// Makes it in `dir`.
+/// Creates the files in `dir`.
 pub fn make(dir: &Path) {
-    // What the load generator expects of `/`.
+    // The answer that the load generator expects from `/`.
     std::fs::write(dir.join("index.html"), "generation=0 ROOT\n").expect("writable");
     let mut random = fastrand::Rng::with_seed(15);
     let mut piece = vec![0; MIB];

@@ -1,5 +1,5 @@
-//! Whether the server holds its end of a connection, as the kernel tells it (proc_net_tcp(5)). A client that reads nothing
-//! learns it in no other way: the server's FIN waits behind what is not read.
+//! The server's end of each connection, from the kernel (proc_net_tcp(5)). A client that reads nothing has no other way to
+//! learn that the server has closed: the FIN waits behind the unread bytes.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -9,12 +9,12 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-/// How often it is looked. It reads every connection of the machine.
+/// The time between two looks, each of which reads every connection of the machine.
 const LOOK: Duration = Duration::from_millis(200);
-/// ESTABLISHED, SYN_RECV and CLOSE_WAIT: the server has neither closed it nor said that it will.
+/// ESTABLISHED, SYN_RECV and CLOSE_WAIT: the states in which the server has not closed its end.
 const OPEN: [&str; 3] = ["01", "03", "08"];
 
-/// The ports of the clients whose connections the server holds, again and again.
+/// The client ports of all connections that the server holds, updated periodically.
 #[derive(Debug)]
 pub struct Sockets {
     held: watch::Receiver<HashSet<u16>>,
@@ -34,10 +34,10 @@ impl Sockets {
         Sockets { held, look }
     }
 
-    /// Returns when the server has given up the connection of the client with this port.
+    /// Completes when the server has closed the connection of the client with this port.
     pub async fn given_up(&self, port: u16) {
         let mut held = self.held.clone();
-        // The look that runs now may have begun before there was a connection.
+        // The look in progress may have begun before the connection existed, so the second one counts.
         for _ in 0..2 {
             held.mark_unchanged();
             let _ = held.changed().await;
@@ -52,12 +52,13 @@ impl Drop for Sockets {
     }
 }
 
-/// The ports of the clients that have a connection to `addr` which its server has not closed.
+/// The client ports of all connections to `addr` that the server has not closed.
 pub fn held_by(addr: SocketAddr) -> HashSet<u16> {
     table(addr, |port, _| Some(port))
 }
 
-/// The same of those that the server has accepted: the others belong to no process yet.
+/// The client ports of all connections to `addr` that the server has accepted and not closed. A connection in the backlog
+/// belongs to no process, and has the inode 0.
 pub fn accepted_by(addr: SocketAddr) -> HashSet<u16> {
     table(addr, |port, inode| (inode != "0").then_some(port))
 }

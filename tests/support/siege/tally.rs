@@ -1,4 +1,4 @@
-//! What came of a siege, and which promises it broke.
+//! The outcome of a siege, and the promises that it broke.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,9 +8,9 @@ use serde::Serialize;
 use super::attackers::Waged;
 use super::honest::{Answers, Asked};
 
-/// How many times as long as otherwise one answer in a hundred may take.
+/// The highest p99 allowed in a siege, as a multiple of the steady one.
 const RATIO: f64 = 10.0;
-/// What a generation may take, whatever its clients do.
+/// The highest memory of a generation under any attack.
 const MEMORY_MIB: f64 = 300.0;
 
 #[derive(Debug, Serialize)]
@@ -22,16 +22,16 @@ pub struct Tally {
     /// By kind of client, without attacks.
     pub(super) steady: BTreeMap<&'static str, Answers>,
     pub(super) besieged: BTreeMap<&'static str, Answers>,
-    /// Of all kinds together.
+    /// The besieged p99 over the steady one, for all kinds of clients together.
     pub(super) p99_ratio: f64,
     pub(super) asked: BTreeMap<&'static str, Asked>,
-    /// Of the generation that serves.
+    /// The memory of the serving generation.
     pub(super) rss_mib: Course,
     pub(super) descriptors: Course,
     pub(super) attacks: Vec<Waged>,
 }
 
-/// How something went over time.
+/// The course of a quantity over time.
 #[derive(Debug, Default, Serialize)]
 pub struct Course {
     /// Before the attacks.
@@ -39,7 +39,7 @@ pub struct Course {
     pub(super) first: f64,
     pub(super) highest: f64,
     pub(super) last: f64,
-    /// The highest in the first third of the time and in the last.
+    /// The highest value in the first third of the time, and in the last third.
     pub(super) thirds: [f64; 2],
     /// Some seconds after the attackers have left.
     pub(super) after: f64,
@@ -59,7 +59,7 @@ impl Course {
         }
     }
 
-    /// Whether it stayed as it was, but for what one generation differs from another.
+    /// Returns whether the value did not grow, apart from the differences between generations.
     fn is_flat(&self, slack: f64) -> bool {
         let [first, last] = self.thirds;
         last <= 1.3 * first + slack
@@ -67,7 +67,7 @@ impl Course {
 }
 
 impl Tally {
-    /// The requests and questions of honest clients that were not answered.
+    /// The number of unanswered requests of honest clients and operators.
     pub fn failed(&self) -> u64 {
         let asked = self.asked.values().flat_map(|asked| asked.failures.values());
         self.of(&self.steady).failed + self.of(&self.besieged).failed + asked.sum::<u64>()
@@ -77,7 +77,7 @@ impl Tally {
         &answers["all"]
     }
 
-    /// Every promise that was broken. A steady p99 below `floor_ms` counts as that.
+    /// The broken promises. A steady p99 below `floor_ms` counts as `floor_ms`.
     pub fn broken(&self, floor_ms: f64) -> Vec<String> {
         let mut broken = self.not_handed_over.clone();
         if self.failed() > 0 {
@@ -85,7 +85,7 @@ impl Tally {
         }
         let (steady, besieged) = (self.of(&self.steady).p99_ms, self.of(&self.besieged).p99_ms);
         let most = RATIO * steady.max(floor_ms);
-        // Also if there is no number.
+        // A p99 of NaN breaks the promise too.
         if besieged.partial_cmp(&most).is_none_or(std::cmp::Ordering::is_gt) {
             broken.push(format!("p99 is {besieged:.1} ms, and {steady:.1} ms without the siege"));
         }
@@ -97,7 +97,7 @@ impl Tally {
             }
         }
         if self.rss_mib.highest > MEMORY_MIB {
-            broken.push(format!("it took {:.0} MiB", self.rss_mib.highest));
+            broken.push(format!("the server used {:.0} MiB of memory", self.rss_mib.highest));
         }
         broken
     }

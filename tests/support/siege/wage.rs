@@ -1,4 +1,4 @@
-//! One connection of an attack, from its connect to its end.
+//! One connection of an attack, from the connect to the end.
 
 use std::collections::BTreeSet;
 use std::future::pending;
@@ -13,16 +13,16 @@ use super::attacks::{Attack, More, Reads};
 use super::sockets::Sockets;
 use crate::frames::{ACK, Frame, PING, RST_STREAM, SETTINGS, frame};
 
-/// What the server did about it.
+/// The server's reaction to an attack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Deed {
-    /// It closed the connection, or reset it.
+    /// The server closed or reset the connection.
     Closed,
-    /// It ended every stream, and keeps the connection.
+    /// The server ended every stream, and keeps the connection.
     EndedStreams,
 }
 
-/// Attacks over one connection until the server does something about it. Returns how long it was open.
+/// Attacks over one connection until the server reacts. Returns the reaction and the time until then.
 pub async fn wage(attack: &Attack, addr: SocketAddr, sockets: &Sockets) -> io::Result<(Deed, Duration)> {
     let stream = connect(addr, attack.reads).await?;
     let (port, began) = (stream.local_addr()?.port(), Instant::now());
@@ -38,7 +38,7 @@ pub async fn wage(attack: &Attack, addr: SocketAddr, sockets: &Sockets) -> io::R
     };
     let deed = tokio::select! {
         deed = listening => deed,
-        () = send(&stream, attack) => unreachable!("it never returns"),
+        () = send(&stream, attack) => unreachable!("sending never returns"),
     };
     Ok((deed, began.elapsed()))
 }
@@ -53,7 +53,7 @@ async fn connect(addr: SocketAddr, reads: Reads) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// Sends all that the attack sends, and then waits: who listens learns how it ends.
+/// Sends all bytes of the attack, and then waits for ever: the reading side notices the end.
 async fn send(stream: &TcpStream, attack: &Attack) {
     let mut sent = write_all(stream, &(attack.opening)()).await;
     let mut number = 0;
@@ -64,7 +64,7 @@ async fn send(stream: &TcpStream, attack: &Attack) {
         let all: Vec<u8> = (number..number + batch).flat_map(next).collect();
         sent = write_all(stream, &all).await;
         number += batch;
-        // A server that did not read for a while is not sent all that was due meanwhile.
+        // Batches that were missed while the server did not read are not made up for.
         due = due.max(Due::now() - apart);
     }
     pending::<()>().await;
@@ -82,7 +82,7 @@ async fn write_all(stream: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// Reads something, or learns that the server has ended the connection.
+/// Reads some bytes; `None` when the server has ended the connection.
 async fn read<'a>(stream: &TcpStream, chunk: &'a mut [u8]) -> Option<&'a [u8]> {
     loop {
         stream.readable().await.ok()?;

@@ -1,5 +1,5 @@
-//! What the peers on hyper share: the answer, the settings, and connections as hyper-util's documentation serves and ends
-//! them (its example `server_graceful`).
+//! Code shared by the peers on hyper: the answer, the settings, and connections that are served and ended as in hyper-util's
+//! example `server_graceful`.
 
 use std::convert::Infallible;
 use std::io;
@@ -18,12 +18,12 @@ use hyper_util::server::graceful::{GracefulConnection, GracefulShutdown};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::timeout;
 
-/// Where the process that serves says so, in the working directory.
+/// The file in the working directory in which the serving process writes its pid.
 pub const PID_FILE: &str = "pid";
 
 pub const BACKLOG: u32 = 4096;
 
-/// How long connections may take to end, as in that example.
+/// How long connections may take to end, as in `server_graceful`.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
 static BODY: LazyLock<Bytes> = LazyLock::new(|| {
@@ -31,13 +31,13 @@ static BODY: LazyLock<Bytes> = LazyLock::new(|| {
     format!("generation={pid} pid={pid}\n").into()
 });
 
-/// The first argument.
+/// The first argument, as an address.
 pub fn address() -> SocketAddr {
     let address = std::env::args().nth(1).and_then(|address| address.parse().ok());
     address.expect("the first argument is IP:PORT")
 }
 
-/// Listens beside whoever else does.
+/// Listens with SO_REUSEPORT, so that other processes can listen on the same address.
 pub fn listen_beside(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_reuseaddr(true)?;
@@ -46,14 +46,14 @@ pub fn listen_beside(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Whoever reads the file finds a whole number in it.
+/// Writes the pid file by rename, so that a reader never finds a part of the number.
 pub fn write_pid_file() -> io::Result<()> {
     let draft = Path::new("pid.draft");
     std::fs::write(draft, std::process::id().to_string())?;
     std::fs::rename(draft, PID_FILE)
 }
 
-/// HTTP/1 or HTTP/2 on a connection. Nobody is closed for being quiet.
+/// Serves HTTP/1 or HTTP/2 on a connection. Idle connections are not closed.
 pub fn connection(stream: TcpStream) -> impl GracefulConnection<Error: Send> + Send + 'static {
     let _ = stream.set_nodelay(true);
     let service =
@@ -72,7 +72,7 @@ impl Connections {
         tokio::spawn(self.0.watch(connection(stream)));
     }
 
-    /// Close the listener first.
+    /// Ends all connections gracefully. The caller must close the listener first.
     pub async fn end(self) {
         let _ = timeout(PATIENCE, self.0.shutdown()).await;
     }

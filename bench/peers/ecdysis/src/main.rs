@@ -1,5 +1,5 @@
-//! A server on ecdysis, as its example `tokio_echo` does it: HUP makes it start a successor, which inherits the listener;
-//! when that one is ready this one accepts no more and ends its connections.
+//! A server on ecdysis, after its example `tokio_echo`: on HUP it starts a successor, which inherits the listener; when the
+//! successor is ready, the old process stops accepting and ends its connections.
 
 use ecdysis::tokio_ecdysis::{SignalKind, StopOnShutdown, TokioEcdysisBuilder};
 use futures_util::StreamExt;

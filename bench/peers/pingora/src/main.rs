@@ -1,5 +1,5 @@
-//! A server on pingora. Restarted as its user guide says (graceful.md): start a new one with `--upgrade`, then QUIT the old
-//! one, which passes its listener on.
+//! A server on pingora, restarted as its user guide (graceful.md) describes: start a new process with `--upgrade`, then send QUIT
+//! to the old one, which passes its listener on.
 
 use async_trait::async_trait;
 use http::Response;
@@ -28,7 +28,7 @@ fn main() {
     let conf = ServerConf {
         upgrade_sock: "upgrade.sock".into(),
         threads: std::thread::available_parallelism().map_or(1, usize::from),
-        // Five minutes otherwise, which it always waits.
+        // pingora always waits for the whole grace period, five minutes by default.
         grace_period_seconds: Some(2),
         ..ServerConf::default()
     };
@@ -36,7 +36,7 @@ fn main() {
     server.bootstrap();
     let pid = std::process::id();
     let mut answer = HttpServer::new_app(Answer(format!("generation={pid} pid={pid}\n").into_bytes()));
-    // HTTP/1 still for whoever begins with it.
+    // Adds HTTP/2; clients that begin with HTTP/1 still get HTTP/1.
     let mut http = HttpServerOptions::default();
     http.h2c = true;
     answer.server_options = Some(http);

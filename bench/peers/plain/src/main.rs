@@ -1,6 +1,6 @@
-//! Bare hyper that ends its connections on TERM, and lets another process listen beside it.
+//! Bare hyper that ends its connections on TERM, and allows another process to listen beside it.
 //!
-//! Restarted by starting a new one and then ending the old one, or the other way round.
+//! A restart starts a new process and then ends the old one, or the other way round.
 
 use peer_common::{Connections, address, listen_beside, write_pid_file};
 use tokio::signal::unix::{SignalKind, signal};

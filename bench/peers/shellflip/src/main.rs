@@ -1,6 +1,6 @@
-//! A server on shellflip, as its example `restarter` does it: `restart` as second argument asks the running one, which
-//! starts a successor and, when that one is ready, closes its listener and ends its connections. Listeners are not
-//! inherited, so each listens beside the other.
+//! A server on shellflip, after its example `restarter`: with `restart` as second argument it asks the running process to start
+//! a successor. When the successor is ready, the old process closes its listener and ends its connections. Listeners are not
+//! inherited, so both listen side by side.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -43,7 +43,7 @@ async fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The handle is held until the connection ends, which is what the coordinator waits for.
+/// Serves a connection, and holds the handle until it ends: the coordinator waits for all handles.
 async fn serve(stream: TcpStream, handle: Arc<ShutdownHandle>) {
     let mut shutdown = ShutdownSignal::from(&*handle);
     let mut connection = pin!(connection(stream));

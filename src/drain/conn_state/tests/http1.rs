@@ -1,9 +1,9 @@
-//! Clients of HTTP/1.
+//! HTTP/1 clients.
 
 use super::*;
 
 #[test]
-fn a_client_of_http1_has_its_time_for_each_step_and_no_longer() {
+fn an_http1_client_has_a_timeout_for_each_step() {
     type Steps = fn(&mut Rig);
     let table: [(&str, Steps, f64, Close); 13] = [
         ("silent", |_| {}, 30.0, Close::End),
@@ -61,7 +61,7 @@ fn a_client_of_http1_has_its_time_for_each_step_and_no_longer() {
             Close::Fail(Failure::Late),
         ),
         (
-            "a body whose answer has begun",
+            "a body after the response has begun",
             |rig| {
                 rig.request(1.0, POST);
                 rig.state.requests().set_answered();
@@ -80,7 +80,7 @@ fn a_client_of_http1_has_its_time_for_each_step_and_no_longer() {
             Close::Wait(None),
         ),
         (
-            "an answer that is not written",
+            "a response that is not written",
             |rig| {
                 rig.request(1.0, GET);
                 rig.in_flight.clear();
@@ -134,7 +134,7 @@ fn zero_is_no_limit_for_any_step() {
 }
 
 #[test]
-fn what_has_arrived_is_served_before_a_connection_is_closed() {
+fn pending_input_is_served_before_a_connection_is_closed() {
     for (arrived, close) in [
         (Pending::Nothing, Close::End),
         (Pending::Something, Close::Wait(None)),
@@ -146,7 +146,7 @@ fn what_has_arrived_is_served_before_a_connection_is_closed() {
         rig.arrived = arrived;
         assert_eq!(rig.ask(75.0), close);
     }
-    // A part of a record is the beginning of a head, which has its own time.
+    // A part of a TLS record is the beginning of a head, which has its own timeout.
     let mut rig = Rig::http1();
     rig.request(0.0, GET);
     rig.answer(0.0);
@@ -168,9 +168,9 @@ fn a_lame_duck_is_closed_once_it_has_been_quiet_for_its_grace() {
     let mut rig = Rig::http1();
     assert_eq!(rig.waits(0.0), Some(30.0));
     rig.drain.lame_duck(secs(5.0));
-    assert_eq!(rig.waits(10.0), Some(15.0), "it learns it when it is asked");
+    assert_eq!(rig.waits(10.0), Some(15.0), "the grace begins when the connection learns of it");
     rig.drain.lame_duck(secs(3.0));
-    assert_eq!(rig.waits(11.0), Some(13.0), "another grace, the same beginning");
+    assert_eq!(rig.waits(11.0), Some(13.0), "a new grace, the same beginning");
     rig.request(12.0, GET);
     assert_eq!(rig.waits(12.0), None);
     assert!(rig.state.requests().is_last());
@@ -178,9 +178,9 @@ fn a_lame_duck_is_closed_once_it_has_been_quiet_for_its_grace() {
     let last_end = rig.state.requests().last_end().expect("a request of a lame duck has ended");
     assert_eq!(rig.waits(14.0), Some(17.0_f64.max(rig.seconds(last_end) + 3.0)));
     assert_eq!(rig.ask(17.0), Close::End);
-    assert!(!rig.state.has_left(), "it does not leave, it is drained");
+    assert!(!rig.state.has_left(), "drained, not closed in normal mode");
     rig.drain.normal();
-    assert_eq!(rig.waits(18.0), Some(89.0), "it is as before: idle since 14");
+    assert_eq!(rig.waits(18.0), Some(89.0), "as before: idle since 14 s");
     rig.drain.lame_duck(secs(5.0));
     assert_eq!(rig.waits(20.0), Some(25.0));
     rig.drain.cut_now();
@@ -188,7 +188,7 @@ fn a_lame_duck_is_closed_once_it_has_been_quiet_for_its_grace() {
 }
 
 #[test]
-fn a_head_that_has_begun_has_its_time_on_a_lame_duck_too() {
+fn the_header_timeout_applies_on_a_lame_duck_too() {
     let mut rig = Rig::http1();
     rig.request(0.0, GET);
     rig.answer(0.0);
@@ -201,7 +201,7 @@ fn a_head_that_has_begun_has_its_time_on_a_lame_duck_too() {
 }
 
 #[test]
-fn what_arrives_behind_a_request_of_a_lame_duck_is_another_request_unless_it_is_its_body() {
+fn input_behind_a_request_on_a_lame_duck_is_another_request_unless_it_is_its_body() {
     let mut rig = Rig::http1();
     rig.drain.lame_duck(secs(5.0));
     rig.request(1.0, GET);
@@ -223,27 +223,27 @@ fn what_arrives_behind_a_request_of_a_lame_duck_is_another_request_unless_it_is_
 }
 
 #[test]
-fn the_end_of_a_client_waits_for_the_answer() {
+fn a_half_close_waits_for_the_response() {
     let mut rig = Rig::http1();
     assert!(!rig.state.on_end(&rig.now(1.0)), "nothing is in flight");
     rig.request(1.0, GET);
     assert!(rig.state.on_end(&rig.now(2.0)) && rig.state.on_end(&rig.now(3.0)));
     assert_eq!(rig.waits(3.0), Some(4.0));
     assert_eq!(rig.send(20.0, b"a part"), Ask::WhenSomethingHappens);
-    assert_eq!(rig.waits(20.0), Some(22.0), "it gets on");
-    assert_eq!(rig.answer(25.0), Ask::Now, "all is written, and hyper may know it");
+    assert_eq!(rig.waits(20.0), Some(22.0), "the response makes progress");
+    assert_eq!(rig.answer(25.0), Ask::Now, "all output is written, and hyper may read the end");
     assert_eq!(rig.waits(25.0), Some(100.0));
 
     rig.request(30.0, GET);
     assert!(rig.state.on_end(&rig.now(30.0)));
-    assert_eq!(rig.ask(32.0), Close::End, "it gets nowhere");
+    assert_eq!(rig.ask(32.0), Close::End, "the response makes no progress");
     assert!(rig.state.on_end(&rig.now(32.0)));
     assert_eq!(rig.waits(50.0), Some(52.0), "the process did not run for 16 s");
-    assert!(!rig.state.must_linger(Pending::Nothing), "it has ended");
+    assert!(!rig.state.must_linger(Pending::Nothing), "the client has ended");
 
     let mut blocked = Rig::http1();
     blocked.state.poll_blocked(&blocked.now(0.0), &Seen::default());
-    assert!(blocked.state.on_end(&blocked.now(1.0)), "the rest of an answer is not written");
+    assert!(blocked.state.on_end(&blocked.now(1.0)), "the rest of a response is not written");
     let mut upload = Rig::http1();
     upload.request(0.0, POST);
     assert!(!upload.state.on_end(&upload.now(1.0)), "the reader of a body has to learn of it");
@@ -253,11 +253,11 @@ fn the_end_of_a_client_waits_for_the_answer() {
     assert!(!at_once.state.on_end(&at_once.now(1.0)));
     let mut http2 = Rig::http2();
     http2.stream(0.0, 1);
-    assert!(!http2.state.on_end(&http2.now(1.0)), "there it is the end");
+    assert!(!http2.state.on_end(&http2.now(1.0)), "HTTP/2 has no half-close of the connection");
 }
 
 #[test]
-fn a_client_that_takes_nothing_is_given_up_when_the_kernel_sends_nothing_either() {
+fn a_client_that_reads_nothing_is_given_up_when_the_kernel_sends_nothing_either() {
     let mut rig = Rig::http1();
     rig.request(0.0, GET);
     let blocked = |rig: &mut Rig, at: f64, kernel| {
@@ -275,21 +275,21 @@ fn a_client_that_takes_nothing_is_given_up_when_the_kernel_sends_nothing_either(
     assert_eq!(blocked(&mut rig, 113.0, None), until(&rig, 173.0), "the process did not run");
     rig.send(170.0, b"a part");
     assert!(!rig.state.write_blocked);
-    assert_eq!(blocked(&mut rig, 171.0, None), until(&rig, 231.0), "it got on");
+    assert_eq!(blocked(&mut rig, 171.0, None), until(&rig, 231.0), "the client made progress");
     assert!(!rig.state.has_left());
     assert_eq!(blocked(&mut rig, 231.0, sent(60.0)), Close::Fail(Failure::Stalled));
     assert!(rig.state.has_left());
     assert_eq!(
         blocked(&mut rig, 231.0, Some(None)),
         Close::Fail(Failure::Stalled),
-        "the kernel does not say"
+        "the kernel has no answer"
     );
     rig.state.requests().set_protocol(Protocol::Other);
     assert_eq!(blocked(&mut rig, 500.0, None), Close::Wait(None));
 }
 
 #[test]
-fn empty_lines_are_kept_from_hyper_and_what_is_upgraded_is_not() {
+fn empty_lines_are_hidden_from_hyper_but_not_on_an_upgraded_connection() {
     let mut rig = Rig::http1();
     assert_eq!(rig.receive(0.0, b"GET / HTTP/1.1\r\n\r\n\r\n"), 18);
     assert_eq!(rig.receive(0.0, b"\r\n"), 0);

@@ -1,32 +1,32 @@
-//! Clients of HTTP/2.
+//! HTTP/2 clients.
 
 use super::*;
 
 #[test]
-fn an_idle_client_of_http2_is_told_and_one_that_is_gone_is_found_out() {
+fn an_idle_http2_client_gets_goaway_and_one_that_is_gone_is_detected() {
     let mut idle = Rig::http2();
     assert_eq!(idle.waits(0.0), Some(30.0), "without a request");
     idle.stream(1.0, 1);
     idle.answer_stream(2.0, 1);
     assert_eq!(idle.waits(2.0), Some(77.0));
-    // It is probed first.
-    let at = idle.waits(77.0).expect("it goes on");
+    // The client is probed first.
+    let at = idle.waits(77.0).expect("GOAWAY is due");
     assert!((77.0..=78.0).contains(&at) && !idle.is_told(), "{at}");
     assert_eq!(idle.output(), frame(PING, 0, 0, b"handover"));
     idle.receive(77.01, &frame(PING, ACK, 0, b"handover"));
-    let at = idle.waits(77.01).expect("it goes on");
-    assert_eq!(idle.waits(at), Some(82.0), "told, it has 5 s");
+    let at = idle.waits(77.01).expect("GOAWAY is due");
+    assert_eq!(idle.waits(at), Some(82.0), "5 s after GOAWAY");
     assert!(idle.is_told());
 
     let mut gone = Rig::http2();
     gone.stream(1.0, 1);
     assert_eq!(gone.waits(1.0), Some(61.0));
     gone.receive(30.0, &frame(8, 0, 0, &[0, 0, 1, 0]));
-    assert_eq!(gone.waits(30.0), Some(90.0), "something came");
+    assert_eq!(gone.waits(30.0), Some(90.0), "data arrived");
     assert_eq!(gone.waits(90.0), Some(110.0));
     assert_eq!(gone.output(), frame(PING, 0, 0, b"anybody?"));
     gone.receive(100.0, &frame(PING, ACK, 0, b"anybody?"));
-    assert_eq!(gone.waits(100.0), Some(160.0), "it is there");
+    assert_eq!(gone.waits(100.0), Some(160.0), "the client answered");
     assert_eq!(gone.waits(160.0), Some(180.0));
     gone.arrived = Pending::Something;
     assert_eq!(gone.ask(180.0), Close::Wait(None));
@@ -45,23 +45,23 @@ fn an_idle_client_of_http2_is_told_and_one_that_is_gone_is_found_out() {
     tunnel.stream(1.0, 1);
     tunnel.in_flight.clear();
     tunnel.state.requests().set_tunnel();
-    assert_eq!(tunnel.waits(2.0), Some(62.0), "it is asked whether it is there, not given up");
+    assert_eq!(tunnel.waits(2.0), Some(62.0), "the client gets a PING and is not given up");
 }
 
 #[test]
-fn a_lame_duck_of_http2_is_told_in_a_pause_and_gets_the_answer_to_its_ping_later() {
+fn a_lame_duck_http2_client_gets_goaway_in_a_pause_and_hyper_gets_the_answer_to_its_ping_later() {
     let mut rig = Rig::http2();
     rig.stream(0.0, 1);
     rig.drain.lame_duck(secs(5.0));
-    assert_eq!(rig.waits(1.0), Some(6.0), "something is under way: at the latest");
+    assert_eq!(rig.waits(1.0), Some(6.0), "a request is in flight: at the latest");
     drop(rig.in_flight.pop());
     let end = frame(HEADERS, END_STREAM, 1, b"!");
-    assert!(rig.write(&end, &rig.now(2.0)), "it has to be asked again");
+    assert!(rig.write(&end, &rig.now(2.0)), "hyper has to read again");
     rig.kernel = Some(Connection { round_trip: secs(0.1), ..NEAR.expect("literal") });
     let at = rig.waits(2.0).expect("a pause");
-    assert!((2.0..2.25).contains(&at) && rig.output().is_empty(), "too far away to be probed: {at}");
+    assert!((2.0..2.25).contains(&at) && rig.output().is_empty(), "too far away for a probe: {at}");
     assert!(!rig.is_told());
-    let close_at = rig.waits(at).expect("it has 5 s to acknowledge");
+    let close_at = rig.waits(at).expect("the client has 5 s to acknowledge");
     assert!(rig.is_told() && close_at >= at);
     let answer = frame(PING, ACK, 0, b"by hyper");
     assert_eq!(rig.receive(3.0, &answer), 0, "hyper does not get it yet");
@@ -73,16 +73,16 @@ fn a_lame_duck_of_http2_is_told_in_a_pause_and_gets_the_answer_to_its_ping_later
 }
 
 #[test]
-fn a_client_that_reads_only_with_its_requests_is_told_the_last_stream_at_once() {
+fn a_client_that_does_not_read_while_idle_gets_the_last_stream_at_once() {
     let mut rig = Rig::http2();
     rig.stream(0.0, 1);
     rig.answer_stream(0.0, 1);
     rig.drain.lame_duck(secs(5.0));
-    let mut at = rig.waits(1.0).expect("probed");
+    let mut at = rig.waits(1.0).expect("the client is probed");
     assert_eq!(rig.output(), frame(PING, 0, 0, b"handover"));
-    // It is quiet, and does not answer.
+    // The client is quiet, and does not answer.
     while !matches!(rig.ask(at), Close::End) {
-        at = rig.waits(at).expect("it goes on");
+        at = rig.waits(at).expect("GOAWAY is due");
         assert!(at < 6.0 && !rig.is_told(), "{at}");
     }
     assert_eq!(at, 2.0);
@@ -93,11 +93,11 @@ fn a_client_that_reads_only_with_its_requests_is_told_the_last_stream_at_once() 
 }
 
 #[test]
-fn told_and_not_acknowledged_it_is_closed_between_two_streams() {
+fn a_connection_that_does_not_acknowledge_goaway_is_closed_between_two_streams() {
     let mut rig = Rig::http2();
     rig.drain.lame_duck(Duration::ZERO);
     rig.kernel = None;
-    let at = rig.waits(1.0).expect("told at once");
+    let at = rig.waits(1.0).expect("the close is due");
     assert!(rig.is_told());
     assert_eq!(at, 6.0);
     rig.stream(5.0, 1);
@@ -105,6 +105,6 @@ fn told_and_not_acknowledged_it_is_closed_between_two_streams() {
     rig.answer_stream(5.0, 1);
     assert_eq!(rig.waits(5.0), Some(10.0));
     rig.arrived = Pending::Part;
-    assert_eq!(rig.ask(10.0), Close::End, "half a frame is no request");
+    assert_eq!(rig.ask(10.0), Close::End, "half a frame is not a request");
     assert!(!rig.state.has_left());
 }

@@ -1,4 +1,4 @@
-//! Handshakes, and the same over TLS.
+//! TLS handshakes, and connected pairs over TLS.
 
 use std::io::ErrorKind;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, Server
 use super::{Pair, connect, secs};
 use crate::{Drain, Drained};
 
-/// A server, and a client that trusts it.
+/// Returns the configurations of a server and of a client that trusts it.
 fn configs() -> (Arc<ServerConfig>, Arc<ClientConfig>) {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("random numbers");
     let certificate = made.cert.der();
@@ -52,7 +52,7 @@ pub(super) async fn pair() -> Pair {
 }
 
 #[tokio::test]
-async fn a_handshake_under_way_at_the_deadline_is_cut_and_counted_and_keeps_nobody() {
+async fn a_handshake_in_progress_at_the_deadline_is_cut_and_counted() {
     for has_begun in [false, true] {
         let drain = Drain::new();
         let (mut client, conn, socket) = connect(&drain).await;
@@ -63,14 +63,14 @@ async fn a_handshake_under_way_at_the_deadline_is_cut_and_counted_and_keeps_nobo
             let mut hello = Vec::new();
             let mut session = ClientConnection::new(client_config, localhost()).expect("a config");
             session.write_tls(&mut hello).expect("in memory");
-            client.write_all(&hello).await.expect("it is open");
+            client.write_all(&hello).await.expect("still open");
             client.readable().await.expect("the server's part");
         }
         yield_now().await;
         drain.lame_duck(secs(3600));
         let Drained { finished, cut, requests_cut, .. } = drain.clone().finish(Duration::ZERO).await;
         assert_eq!((finished, cut, requests_cut), (0, 1, 0), "begun: {has_begun}");
-        assert_eq!(drain.open(), 0, "it is still there, begun: {has_begun}");
+        assert_eq!(drain.open(), 0, "the connection is still open, begun: {has_begun}");
         let error = handshake.await.expect("it does not panic").expect_err("it is cut");
         assert_eq!(error.kind(), ErrorKind::ConnectionAborted, "{error}");
         client.read_to_end(&mut Vec::new()).await.expect("closed properly");

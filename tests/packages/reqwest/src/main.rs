@@ -1,5 +1,5 @@
-//! Serves HTTPS with handover and asks itself with reqwest, each as its own documentation says and without a word about crypto
-//! providers. Usage: beside-reqwest CERT KEY, both PEM, the certificate for localhost. Prints the answer.
+//! Serves HTTPS with handover and sends itself a request with reqwest, each used as documented and without any mention of a
+//! crypto provider. Usage: beside-reqwest CERT KEY, both PEM, the certificate for localhost. Prints the response.
 
 use std::convert::Infallible;
 use std::error::Error;

@@ -1,9 +1,8 @@
-//! reqwest. Usage: reqwest-client KIND URL PAUSE_MS WORKERS SECONDS, where KIND is http1, http2, or http2-once: without the
-//! second try that reqwest gives, by default, to what a server says it has not looked at.
+//! A client of reqwest. Usage: reqwest-client KIND URL PAUSE_MS WORKERS SECONDS, where KIND is http1, http2, or http2-once:
+//! without reqwest's default retry of requests that the server says it has not processed.
 //!
-//! Each worker asks with GET and POST in turn and pauses; nothing is asked twice by this program. At the end one line of JSON
-//! says how many were answered, what the others died of, and the first and last generation that answered. A wrong answer is
-//! a failure.
+//! Each worker sends GET and POST in turn, with pauses; this program never retries. At the end, one line of JSON has the number
+//! of answered requests, the failures by text, and the first and last generation that answered. A wrong response is a failure.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -39,7 +38,7 @@ impl Tally {
     }
 }
 
-/// An error and its causes.
+/// The text of an error and its causes.
 fn text(failure: &(dyn Error + 'static)) -> String {
     let mut text = failure.to_string();
     let mut cause = failure.source();
@@ -50,20 +49,20 @@ fn text(failure: &(dyn Error + 'static)) -> String {
     text.chars().take(160).collect()
 }
 
-/// What the lock file says.
+/// The version of reqwest in the lock file.
 fn version() -> String {
     let lock = include_str!("../Cargo.lock");
     let (_, version) = lock.split_once("name = \"reqwest\"\nversion = \"").expect("we depend on it");
     format!("reqwest {}", version.split('"').next().unwrap_or_default())
 }
 
-/// Gives the generation, where the body says it.
+/// Sends one request and returns the generation if the body names it.
 async fn ask(client: &Client, url: &str, sent: Option<String>) -> Result<Option<u64>, Failure> {
     let request = match &sent {
         None => client.get(format!("{url}/")),
         Some(body) => client.post(format!("{url}/echo")).body(body.clone()),
     };
-    // Addresses differ from one to the next.
+    // Without the URL, so that failures at different ports count as the same failure.
     let answer = request.send().await.map_err(reqwest::Error::without_url)?;
     let status = answer.status();
     let body = answer.text().await.map_err(reqwest::Error::without_url)?;
@@ -104,7 +103,7 @@ async fn main() -> Result<(), Failure> {
                 }
                 let sent = (n % 2 == 1).then(|| format!("{worker}-{n} ").repeat(300));
                 let result = ask(&client, &url, sent).await;
-                tally.lock().expect("nobody panics with it").add(result);
+                tally.lock().expect("no holder of the lock panics").add(result);
                 sleep(pause).await;
             }
         });
@@ -112,7 +111,7 @@ async fn main() -> Result<(), Failure> {
     while let Some(worker) = all.join_next().await {
         worker?;
     }
-    let tally = tally.lock().expect("nobody panics with it");
+    let tally = tally.lock().expect("no holder of the lock panics");
     let (first, last) = tally.generations.unwrap_or_default();
     let failed: u64 = tally.failures.values().sum();
     let report = json!({
