@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::super::frames::{ACK, END_STREAM, HEADERS, PING, PREFACE};
+use super::super::frames::{ACK, END_STREAM, HEADERS, PING, PREFACE, RST_STREAM};
 use super::super::registry::Registration;
 use super::super::requests::InFlight;
 use super::super::slots::Pool;

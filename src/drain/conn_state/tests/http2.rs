@@ -108,3 +108,39 @@ fn told_and_not_acknowledged_it_is_closed_between_two_streams() {
     assert_eq!(rig.ask(10.0), Close::End, "half a frame is no request");
     assert!(!rig.state.has_left());
 }
+
+#[test]
+fn a_request_that_is_taken_back_at_once_interrupts_the_pause_too() {
+    let far = Some(Connection { round_trip: secs(0.1), ..NEAR.expect("literal") });
+    let taken_back = [frame(HEADERS, END_STREAM, 1, b"?"), frame(RST_STREAM, 0, 1, &[0; 4])].concat();
+    let mut rig = Rig::http2();
+    rig.kernel = far;
+    rig.drain.lame_duck(secs(5.0));
+    assert!(rig.waits(1.0).is_some_and(|at| at < 1.25));
+    rig.receive(3.0, &taken_back);
+    assert!(rig.waits(3.0).is_some_and(|at| at > 3.0), "it was quiet until now");
+
+    let mut early = Rig::new(DrainOptions::default());
+    early.kernel = far;
+    early.drain.lame_duck(secs(5.0));
+    early.ask(1.0);
+    let preface = [PREFACE, &frame(4, 0, 0, &[]), &taken_back].concat();
+    early.state.on_protocol(Protocol::Http2, preface, &early.now(3.0));
+    early.send(3.0, &frame(4, 0, 0, &[]));
+    assert!(early.waits(3.0).is_some_and(|at| at > 3.0), "it was quiet until now");
+}
+
+#[test]
+fn how_far_away_a_client_is_is_asked_once() {
+    let mut rig = Rig::http2();
+    rig.drain.lame_duck(secs(5.0));
+    let ping = frame(PING, 0, 0, b"handover");
+    rig.waits(1.0);
+    assert_eq!(rig.output(), ping);
+    rig.stream(1.1, 1);
+    rig.receive(1.2, &frame(PING, ACK, 0, b"handover"));
+    rig.answer_stream(1.2, 1);
+    let now = rig.now(1.2);
+    assert!(matches!(rig.state.poll_close(&now, &Seen::default()), Close::Wait(Some(_))));
+    assert_eq!(rig.output(), ping, "its answer was overtaken, so it is probed again");
+}
