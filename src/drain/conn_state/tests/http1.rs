@@ -324,3 +324,16 @@ fn a_lame_duck_is_not_closed_before_its_answer_is_written() {
     rig.send(7.0, b"the rest");
     assert_eq!((rig.waits(7.0), rig.ask(12.0)), (Some(12.0), Close::End));
 }
+
+#[test]
+fn each_head_has_a_time_of_its_own() {
+    let mut rig = Rig::http1();
+    rig.request(0.0, GET);
+    rig.answer(0.0);
+    rig.receive(10.0, b"GET /");
+    assert_eq!((rig.waits(10.0), rig.waits(15.0)), (Some(40.0), Some(40.0)));
+    rig.request(20.0, " HTTP/1.1\r\n\r\n");
+    rig.answer(20.0);
+    rig.receive(50.0, b"GET /");
+    assert_eq!(rig.waits(50.0), Some(80.0));
+}

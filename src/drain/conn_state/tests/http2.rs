@@ -66,6 +66,11 @@ fn a_lame_duck_of_http2_is_told_in_a_pause_and_gets_the_answer_to_its_ping_later
     let answer = frame(PING, ACK, 0, b"by hyper");
     assert_eq!(rig.receive(3.0, &answer), 0, "hyper does not get it yet");
     assert_eq!(rig.waits(3.0), Some(3.25));
+    for arrived in [Pending::Something, Pending::Part] {
+        rig.arrived = arrived;
+        assert_eq!(rig.ask(3.25), Close::Wait(None), "a request behind the answer would be refused");
+    }
+    rig.arrived = Pending::Nothing;
     assert_eq!((rig.ask(3.25), &answer), (Close::Read, &*rig.state.rewind()));
     assert_eq!(rig.waits(3.25), None, "h2 closes it");
     rig.drain.normal();
