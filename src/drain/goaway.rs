@@ -59,6 +59,8 @@ pub(super) struct Goaway {
     told: bool,
     /// A response, or a part of one, was written, or a request came.
     gets_on: bool,
+    /// The beginning of what may be an answer to a PING: without the rest it cannot be told whether hyper may have it.
+    partial: Vec<u8>,
     /// The answer to that PING, which hyper has not got yet, and when it came.
     withheld: Option<(Vec<u8>, Instant)>,
     acknowledged: bool,
@@ -117,6 +119,7 @@ impl Goaway {
             client: Client::Unknown(0),
             told: false,
             gets_on: false,
+            partial: Vec::new(),
             withheld: None,
             acknowledged: false,
         }
@@ -138,7 +141,7 @@ impl Goaway {
 
     /// When hyper may have the answer to its PING.
     pub(super) fn withheld_until(&self) -> Option<Instant> {
-        let (_, came) = self.withheld.as_ref().filter(|_| self.received.is_between())?;
+        let (_, came) = self.withheld.as_ref().filter(|_| self.is_between_requests())?;
         Some(*came + QUIET)
     }
 
@@ -146,6 +149,11 @@ impl Goaway {
     pub(super) fn acknowledge(&mut self) -> Vec<u8> {
         self.acknowledged = true;
         self.withheld.take().map(|(answer, _)| answer).unwrap_or_default()
+    }
+
+    /// The bytes that were kept back by the last [`received`](Goaway::received), to be received again with those behind them.
+    pub(super) fn take_partial(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.partial)
     }
 
     /// Returns how many of the bytes are left when what hyper must not know, or not yet, is taken out: the answers to PINGs.
@@ -164,6 +172,11 @@ impl Goaway {
             PING if flags & ACK != 0 => answer = Some((whole, requested)),
             _ => {}
         });
+        let awaits_answer = self.probe.is_some() || self.told && !self.acknowledged;
+        let begun = if awaits_answer { received.forget_partial_ping(bytes.len()) } else { 0 };
+        let (bytes, partial) = bytes.split_at_mut(bytes.len() - begun);
+        self.partial.extend_from_slice(partial);
+        let answer = answer.filter(|(whole, _)| begun == 0 || whole.is_some());
         self.gets_on |= requested;
         if requested && is_lame_duck {
             self.last_activity = clock.now();
@@ -182,7 +195,7 @@ impl Goaway {
                 self.withheld = Some((bytes[whole.clone()].to_vec(), clock.now()));
                 take_out(bytes, whole)
             }
-            // In two parts, hyper has one already.
+            // One whose beginning came before it was asked for.
             Some(_) => {
                 self.acknowledged |= self.told;
                 bytes.len()
@@ -238,8 +251,12 @@ impl Goaway {
         (self.has_begun && self.sent.is_between()).then(|| ping(ALIVE))
     }
 
+    fn is_between_requests(&self) -> bool {
+        self.partial.is_empty() && self.received.is_between()
+    }
+
     fn is_idle(&self) -> bool {
-        self.open.is_empty() && self.received.is_between() && self.sent.is_between()
+        self.open.is_empty() && self.is_between_requests() && self.sent.is_between()
     }
 
     /// What comes next, and when, if nothing happens until then. It is a lame duck since `since`, and is to be told by

@@ -59,6 +59,7 @@ impl Rig {
     fn http2() -> Rig {
         let mut rig = Rig::new(DrainOptions::default());
         rig.state.on_protocol(Protocol::Http2, PREFACE.to_vec(), &Clock::new(rig.began));
+        rig.state.rewind().clear();
         rig.receive(0.0, &frame(4, 0, 0, &[]));
         rig.send(0.0, &frame(4, 0, 0, &[]));
         rig

@@ -149,3 +149,51 @@ fn how_far_away_a_client_is_is_asked_once() {
     assert!(matches!(rig.state.poll_close(&now, &Seen::default()), Close::Wait(Some(_))));
     assert_eq!(rig.output(), ping, "its answer was overtaken, so it is probed again");
 }
+
+/// What hyper gets of these bytes.
+fn read(rig: &mut Rig, at: f64, bytes: &[u8]) -> Vec<u8> {
+    let (now, mut bytes) = (rig.now(at), bytes.to_vec());
+    let left = rig.state.on_read(&mut bytes, &now);
+    bytes.truncate(left);
+    bytes.extend(std::mem::take(rig.state.rewind()));
+    bytes
+}
+
+#[test]
+fn an_answer_in_two_parts_is_kept_back_too() {
+    let answer = frame(PING, ACK, 0, b"by hyper");
+    let request = frame(HEADERS, END_STREAM, 3, b"a request");
+    let wire = [&request[..], &answer, &frame(8, 0, 0, &[0, 0, 1, 0]), &request].concat();
+    for first in 0..=wire.len() {
+        let mut rig = Rig::http2();
+        rig.kernel = None;
+        rig.drain.lame_duck(Duration::ZERO);
+        rig.waits(1.0);
+        assert!(rig.is_told());
+        let mut got = read(&mut rig, 2.0, &wire[..first]);
+        got.extend(read(&mut rig, 2.0, &wire[first..]));
+        let rest = [&request[..], &frame(8, 0, 0, &[0, 0, 1, 0]), &request].concat();
+        assert_eq!(got, rest, "{first} bytes, then the others");
+        rig.begin();
+        rig.answer_stream(2.0, 3);
+        assert_eq!(rig.waits(2.0), Some(2.25));
+        assert_eq!((rig.ask(2.25), &answer), (Close::Read, &*rig.state.rewind()));
+    }
+}
+
+#[test]
+fn the_beginning_of_a_frame_is_given_to_hyper_with_its_rest() {
+    let mut rig = Rig::http2();
+    rig.kernel = None;
+    rig.drain.lame_duck(Duration::ZERO);
+    rig.waits(1.0);
+    let request = frame(HEADERS, END_STREAM, 3, b"a request");
+    let mut got = vec![];
+    for byte in &request {
+        got.extend(read(&mut rig, 2.0, &[*byte]));
+    }
+    assert_eq!(got, request);
+    // A PING of a wrong length is an error, and nothing of it is kept.
+    let wrong = [&[0, 1, 0, PING, ACK][..], &[0; 64]].concat();
+    assert_eq!(read(&mut rig, 2.0, &wrong), wrong);
+}
