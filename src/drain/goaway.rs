@@ -26,6 +26,9 @@ const QUIET: Duration = Duration::from_millis(250);
 const NEAR: Duration = Duration::from_millis(10);
 /// A PING that is not answered for so long is not read, whatever gets lost on the way.
 const UNREAD: Duration = Duration::from_secs(1);
+/// A client that reads all the time, on a busy machine, needs so long to answer a PING. One that never pauses sends its next
+/// request sooner, and that says nothing.
+const TURNAROUND: Duration = Duration::from_millis(1);
 /// How often a PING must be overtaken by a request before the client is taken for one that does not read: requests that were
 /// on their way already, and answers that are late on a busy machine, do that too. A PING that is not answered for as long as
 /// the connection is quiet counts as [`LONG`] of them.
@@ -207,7 +210,7 @@ impl Goaway {
     fn answered(&mut self) {
         let Some(Probe { sent, overtaken }) = self.probe.take() else { return };
         // A request that came sooner was on its way when the PING was sent.
-        let soonest = 2 * self.round_trip.unwrap_or(NEAR);
+        let soonest = TURNAROUND.max(2 * self.round_trip.unwrap_or(NEAR));
         self.client = match (self.client, overtaken) {
             (Client::Reads, _) | (_, None) => Client::Reads,
             (Client::Unknown(times), Some(at)) if at - sent >= QUIET => Client::Unknown(times + LONG),
