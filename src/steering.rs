@@ -33,3 +33,47 @@ impl Steering {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{SocketAddr, TcpListener, TcpStream};
+
+    use socket2::{Domain, Socket, Type};
+
+    use super::*;
+
+    fn listener(address: SocketAddr) -> TcpListener {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        socket.set_reuse_port(true).expect("a new socket");
+        socket.bind(&address.into()).expect("the port is free, or ours");
+        socket.listen(64).expect("it is bound");
+        socket.set_nonblocking(true).expect("it is open");
+        socket.into()
+    }
+
+    fn accepted(listener: &TcpListener) -> usize {
+        std::iter::from_fn(|| listener.accept().ok()).count()
+    }
+
+    #[test]
+    fn hold_gives_all_connections_to_the_older_listener_and_flip_to_the_newer_until_it_closes() {
+        let older = listener(SocketAddr::from(([127, 0, 0, 1], 0)));
+        let address = older.local_addr().expect("it is bound");
+        let newer = listener(address);
+        let connect =
+            || (0..32).map(|_| TcpStream::connect(address).expect("they listen")).collect::<Vec<_>>();
+        for (steering, through, expected) in [
+            (Steering::Hold, &older, (32, 0)),
+            (Steering::Flip, &newer, (0, 32)),
+            (Steering::Hold, &newer, (32, 0)),
+            (Steering::Flip, &older, (0, 32)),
+        ] {
+            steering.attach(through).expect("the kernel can steer");
+            let _clients = connect();
+            assert_eq!((accepted(&older), accepted(&newer)), expected, "{steering:?}");
+        }
+        drop(newer);
+        let _clients = connect();
+        assert_eq!(accepted(&older), 32, "the index of the newer is out of range");
+    }
+}

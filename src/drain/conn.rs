@@ -247,21 +247,21 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for Conn<T> {
     ) -> Poll<io::Result<()>> {
         let this = self.open_mut();
         this.clock.next_call();
-        let rewind = this.state.rewind();
-        if !rewind.is_empty() {
-            let n = rewind.len().min(buf.remaining());
-            buf.put_slice(&rewind[..n]);
-            rewind.drain(..n);
-            if rewind.is_empty() {
-                *rewind = Vec::new();
-            }
-            return Poll::Ready(Ok(()));
-        }
         // Nothing is read any more from a connection that is closed from our side.
-        if buf.remaining() == 0 || this.state.has_left() {
+        if buf.remaining() == 0 || this.state.has_left() && this.state.rewind().is_empty() {
             return Poll::Ready(Ok(()));
         }
         loop {
+            let rewind = this.state.rewind();
+            if !rewind.is_empty() {
+                let n = rewind.len().min(buf.remaining());
+                buf.put_slice(&rewind[..n]);
+                rewind.drain(..n);
+                if rewind.is_empty() {
+                    *rewind = Vec::new();
+                }
+                return Poll::Ready(Ok(()));
+            }
             let before = buf.filled().len();
             match this.socket.pin().poll_read(cx, buf) {
                 Poll::Pending => return this.poll_close(cx),

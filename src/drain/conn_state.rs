@@ -158,12 +158,22 @@ impl ConnState {
         self.rewind = bytes;
     }
 
-    /// Takes out the bytes that hyper is not to see. Returns how many are left.
+    /// Takes out the bytes that hyper is not to see. Returns how many are left: none if hyper is to read
+    /// [`rewind`](ConnState::rewind) instead.
     pub(super) fn on_read(&mut self, bytes: &mut [u8], clock: &Clock) -> usize {
         self.note_byte(clock);
         self.progress.received = true;
         if let Some(goaway) = &mut self.goaway {
-            return goaway.received(bytes, !self.requests.is_normal(), clock);
+            let is_lame_duck = !self.requests.is_normal();
+            let mut partial = goaway.take_partial();
+            if partial.is_empty() {
+                return goaway.received(bytes, is_lame_duck, clock);
+            }
+            partial.extend_from_slice(bytes);
+            let left = goaway.received(&mut partial, is_lame_duck, clock);
+            partial.truncate(left);
+            self.rewind = partial;
+            return 0;
         }
         if self.requests.protocol() == Protocol::Other {
             return bytes.len();

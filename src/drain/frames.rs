@@ -16,6 +16,7 @@ pub(super) const ACK: u8 = 1;
 pub(super) const END_STREAM: u8 = 1;
 
 const HEADER: usize = 9;
+const PING_LENGTH: usize = 8;
 
 /// The header of a frame, and the range of the whole frame in the bytes that were read, if all of it is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,20 +34,39 @@ pub(super) struct Frames {
     header: Vec<u8>,
     /// Bytes until the next header.
     skip: usize,
+    /// The frame that they belong to is a PING of the right length.
+    is_ping: bool,
 }
 
 impl Frames {
     pub(super) fn of_client() -> Frames {
-        Frames { header: Vec::new(), skip: PREFACE.len() }
+        Frames { header: Vec::new(), skip: PREFACE.len(), is_ping: false }
     }
 
     pub(super) fn of_server() -> Frames {
-        Frames { header: Vec::new(), skip: 0 }
+        Frames { header: Vec::new(), skip: 0, is_ping: false }
     }
 
     /// Returns whether no frame, and no preface, is incomplete.
     pub(super) fn is_between(&self) -> bool {
         self.header.is_empty() && self.skip == 0
+    }
+
+    /// Forgets the frame that began in the last `read` bytes and is not complete, if it is a PING or may become one. Returns how
+    /// many bytes of it there are: they have to be read again, with the rest.
+    pub(super) fn forget_partial_ping(&mut self, read: usize) -> usize {
+        let begun = match self.header.len() {
+            0 if self.is_ping && self.skip > 0 => HEADER + PING_LENGTH - self.skip,
+            header => header,
+        };
+        if begun > read {
+            return 0;
+        }
+        self.header.clear();
+        if begun > 0 {
+            self.skip = 0;
+        }
+        begun
     }
 
     pub(super) fn read(&mut self, bytes: &[u8], mut each: impl FnMut(Frame)) {
@@ -62,6 +82,7 @@ impl Frames {
                 && let Ok(stream) = <[u8; 4]>::try_from(stream)
             {
                 self.skip = u32::from_be_bytes([0, *a, *b, *c]) as usize;
+                self.is_ping = *kind == PING && self.skip == PING_LENGTH;
                 let end = at + self.skip;
                 let whole = (missing == HEADER && end <= bytes.len()).then(|| at - HEADER..end);
                 // The first bit is reserved and must be ignored.

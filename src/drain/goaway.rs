@@ -26,6 +26,9 @@ const QUIET: Duration = Duration::from_millis(250);
 const NEAR: Duration = Duration::from_millis(10);
 /// A client that has not answered a PING for this long does not read, even if packets get lost.
 const UNREAD: Duration = Duration::from_secs(1);
+/// How long a client that reads all the time may take to answer a PING on a busy machine. A client that never pauses sends its next
+/// request sooner, which says nothing about whether it reads.
+const TURNAROUND: Duration = Duration::from_millis(1);
 /// How many times a request must overtake the answer to a PING before the client is considered not to read while idle: a request
 /// that was already on its way, or an answer that is late on a busy machine, does that too.
 const OVERTAKEN: u32 = 16;
@@ -59,6 +62,8 @@ pub(super) struct Goaway {
     told: bool,
     /// A part of a response was written, or a request came, since [`Goaway::has_got_on`] was last called.
     gets_on: bool,
+    /// The beginning of a frame that may be an answer to a PING. Without the rest it is unknown whether hyper may get it.
+    partial: Vec<u8>,
     /// The answer to hyper's PING, which is withheld from hyper, and when it came.
     withheld: Option<(Vec<u8>, Instant)>,
     acknowledged: bool,
@@ -118,6 +123,7 @@ impl Goaway {
             client: Client::Unknown(0),
             told: false,
             gets_on: false,
+            partial: Vec::new(),
             withheld: None,
             acknowledged: false,
         }
@@ -139,7 +145,7 @@ impl Goaway {
 
     /// Returns when hyper may get the answer to its PING.
     pub(super) fn withheld_until(&self) -> Option<Instant> {
-        let (_, came) = self.withheld.as_ref().filter(|_| self.received.is_between())?;
+        let (_, came) = self.withheld.as_ref().filter(|_| self.is_between_requests())?;
         Some(*came + QUIET)
     }
 
@@ -147,6 +153,12 @@ impl Goaway {
     pub(super) fn acknowledge(&mut self) -> Vec<u8> {
         self.acknowledged = true;
         self.withheld.take().map(|(answer, _)| answer).unwrap_or_default()
+    }
+
+    /// Takes the bytes that the last call of [`received`](Goaway::received) kept back. They have to be received again, together
+    /// with the bytes that follow.
+    pub(super) fn take_partial(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.partial)
     }
 
     /// Takes out the answers to our PINGs, and the answer to hyper's PING, which hyper gets later. Returns how many bytes are left.
@@ -165,6 +177,11 @@ impl Goaway {
             PING if flags & ACK != 0 => answer = Some((whole, requested)),
             _ => {}
         });
+        let awaits_answer = self.probe.is_some() || self.told && !self.acknowledged;
+        let begun = if awaits_answer { received.forget_partial_ping(bytes.len()) } else { 0 };
+        let (bytes, partial) = bytes.split_at_mut(bytes.len() - begun);
+        self.partial.extend_from_slice(partial);
+        let answer = answer.filter(|(whole, _)| begun == 0 || whole.is_some());
         self.gets_on |= requested;
         if requested && is_lame_duck {
             self.last_activity = clock.now();
@@ -183,7 +200,7 @@ impl Goaway {
                 self.withheld = Some((bytes[whole.clone()].to_vec(), clock.now()));
                 take_out(bytes, whole)
             }
-            // An answer in two parts cannot be withheld, because hyper already has the first part.
+            // An answer whose beginning came before it was awaited.
             Some(_) => {
                 self.acknowledged |= self.told;
                 bytes.len()
@@ -195,7 +212,7 @@ impl Goaway {
     fn answered(&mut self) {
         let Some(Probe { sent, overtaken }) = self.probe.take() else { return };
         // A request that arrived sooner than this was already on its way when the PING was sent.
-        let soonest = 2 * self.round_trip.unwrap_or(NEAR);
+        let soonest = TURNAROUND.max(2 * self.round_trip.unwrap_or(NEAR));
         self.client = match (self.client, overtaken) {
             (Client::Reads, _) | (_, None) => Client::Reads,
             (Client::Unknown(times), Some(at)) if at - sent >= QUIET => Client::Unknown(times + LONG),
@@ -239,8 +256,12 @@ impl Goaway {
         (self.has_begun && self.sent.is_between()).then(|| ping(ALIVE))
     }
 
+    fn is_between_requests(&self) -> bool {
+        self.partial.is_empty() && self.received.is_between()
+    }
+
     fn is_idle(&self) -> bool {
-        self.open.is_empty() && self.received.is_between() && self.sent.is_between()
+        self.open.is_empty() && self.is_between_requests() && self.sent.is_between()
     }
 
     /// Returns the next step if nothing happens, and when it is due. The connection has been a lame duck since `since`, and must

@@ -161,12 +161,13 @@ impl ConnState {
                 let round_trip = kernel.flatten().map(|kernel| kernel.round_trip);
                 self.output.extend(goaway.probe(round_trip, clock.now()).unwrap_or_default());
             }
+            (Step::Acknowledge | Step::AtOnce, Seen { arrived: None, .. }) => return Close::Look,
+            (Step::Acknowledge | Step::AtOnce, Seen { arrived: Some(Pending::Something), .. })
+            | (Step::Acknowledge, Seen { arrived: Some(Pending::Part), .. }) => return Close::Wait(None),
             (Step::Acknowledge, _) => {
                 self.rewind = goaway.acknowledge();
                 return Close::Read;
             }
-            (Step::AtOnce, Seen { arrived: None, .. }) => return Close::Look,
-            (Step::AtOnce, Seen { arrived: Some(Pending::Something), .. }) => return Close::Wait(None),
             (Step::AtOnce, _) => {
                 self.output.extend(goaway.last());
                 return Close::End;

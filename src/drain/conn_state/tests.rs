@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::super::frames::{ACK, END_STREAM, HEADERS, PING, PREFACE};
+use super::super::frames::{ACK, END_STREAM, HEADERS, PING, PREFACE, RST_STREAM};
 use super::super::registry::Registration;
 use super::super::requests::InFlight;
 use super::super::slots::Pool;
@@ -59,6 +59,7 @@ impl Rig {
     fn http2() -> Rig {
         let mut rig = Rig::new(DrainOptions::default());
         rig.state.on_protocol(Protocol::Http2, PREFACE.to_vec(), &Clock::new(rig.began));
+        rig.state.rewind().clear();
         rig.receive(0.0, &frame(4, 0, 0, &[]));
         rig.send(0.0, &frame(4, 0, 0, &[]));
         rig

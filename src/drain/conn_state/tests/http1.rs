@@ -296,3 +296,44 @@ fn empty_lines_are_hidden_from_hyper_but_not_on_an_upgraded_connection() {
     rig.state.requests().set_protocol(Protocol::Other);
     assert_eq!(rig.receive(0.0, b"\r\n"), 2);
 }
+
+#[test]
+fn the_socket_is_looked_at_only_where_the_answer_matters() {
+    let mut rig = Rig::http1();
+    rig.request(0.0, GET);
+    let unasked = |rig: &mut Rig, at: f64| {
+        let now = rig.now(at);
+        rig.state.poll_close(&now, &Seen::default())
+    };
+    assert_eq!(unasked(&mut rig, 1.0), Close::Wait(None), "in flight in normal times");
+    rig.drain.lame_duck(secs(5.0));
+    assert_eq!(unasked(&mut rig, 2.0), Close::Look, "another request may be behind it");
+    rig.answer(3.0);
+    assert!(matches!(unasked(&mut rig, 3.0), Close::Wait(Some(_))), "idle, and its grace is not over");
+}
+
+#[test]
+fn a_lame_duck_is_not_closed_before_its_answer_is_written() {
+    let mut rig = Rig::http1();
+    rig.request(0.0, GET);
+    rig.answer(0.0);
+    rig.drain.lame_duck(secs(5.0));
+    assert_eq!(rig.waits(1.0), Some(6.0));
+    rig.state.poll_blocked(&rig.now(2.0), &Seen::default());
+    assert_eq!(rig.ask(6.0), Close::Wait(None));
+    rig.send(7.0, b"the rest");
+    assert_eq!((rig.waits(7.0), rig.ask(12.0)), (Some(12.0), Close::End));
+}
+
+#[test]
+fn each_head_has_a_time_of_its_own() {
+    let mut rig = Rig::http1();
+    rig.request(0.0, GET);
+    rig.answer(0.0);
+    rig.receive(10.0, b"GET /");
+    assert_eq!((rig.waits(10.0), rig.waits(15.0)), (Some(40.0), Some(40.0)));
+    rig.request(20.0, " HTTP/1.1\r\n\r\n");
+    rig.answer(20.0);
+    rig.receive(50.0, b"GET /");
+    assert_eq!(rig.waits(50.0), Some(80.0));
+}

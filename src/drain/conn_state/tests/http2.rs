@@ -66,6 +66,11 @@ fn a_lame_duck_http2_client_gets_goaway_in_a_pause_and_hyper_gets_the_answer_to_
     let answer = frame(PING, ACK, 0, b"by hyper");
     assert_eq!(rig.receive(3.0, &answer), 0, "hyper does not get it yet");
     assert_eq!(rig.waits(3.0), Some(3.25));
+    for arrived in [Pending::Something, Pending::Part] {
+        rig.arrived = arrived;
+        assert_eq!(rig.ask(3.25), Close::Wait(None), "a request behind the answer would be refused");
+    }
+    rig.arrived = Pending::Nothing;
     assert_eq!((rig.ask(3.25), &answer), (Close::Read, &*rig.state.rewind()));
     assert_eq!(rig.waits(3.25), None, "h2 closes it");
     rig.drain.normal();
@@ -107,4 +112,88 @@ fn a_connection_that_does_not_acknowledge_goaway_is_closed_between_two_streams()
     rig.arrived = Pending::Part;
     assert_eq!(rig.ask(10.0), Close::End, "half a frame is not a request");
     assert!(!rig.state.has_left());
+}
+
+#[test]
+fn a_request_that_is_taken_back_at_once_interrupts_the_pause_too() {
+    let far = Some(Connection { round_trip: secs(0.1), ..NEAR.expect("literal") });
+    let taken_back = [frame(HEADERS, END_STREAM, 1, b"?"), frame(RST_STREAM, 0, 1, &[0; 4])].concat();
+    let mut rig = Rig::http2();
+    rig.kernel = far;
+    rig.drain.lame_duck(secs(5.0));
+    assert!(rig.waits(1.0).is_some_and(|at| at < 1.25));
+    rig.receive(3.0, &taken_back);
+    assert!(rig.waits(3.0).is_some_and(|at| at > 3.0), "it was quiet until now");
+
+    let mut early = Rig::new(DrainOptions::default());
+    early.kernel = far;
+    early.drain.lame_duck(secs(5.0));
+    early.ask(1.0);
+    let preface = [PREFACE, &frame(4, 0, 0, &[]), &taken_back].concat();
+    early.state.on_protocol(Protocol::Http2, preface, &early.now(3.0));
+    early.send(3.0, &frame(4, 0, 0, &[]));
+    assert!(early.waits(3.0).is_some_and(|at| at > 3.0), "it was quiet until now");
+}
+
+#[test]
+fn how_far_away_a_client_is_is_asked_once() {
+    let mut rig = Rig::http2();
+    rig.drain.lame_duck(secs(5.0));
+    let ping = frame(PING, 0, 0, b"handover");
+    rig.waits(1.0);
+    assert_eq!(rig.output(), ping);
+    rig.stream(1.1, 1);
+    rig.receive(1.2, &frame(PING, ACK, 0, b"handover"));
+    rig.answer_stream(1.2, 1);
+    let now = rig.now(1.2);
+    assert!(matches!(rig.state.poll_close(&now, &Seen::default()), Close::Wait(Some(_))));
+    assert_eq!(rig.output(), ping, "its answer was overtaken, so it is probed again");
+}
+
+/// What hyper gets of these bytes.
+fn read(rig: &mut Rig, at: f64, bytes: &[u8]) -> Vec<u8> {
+    let (now, mut bytes) = (rig.now(at), bytes.to_vec());
+    let left = rig.state.on_read(&mut bytes, &now);
+    bytes.truncate(left);
+    bytes.extend(std::mem::take(rig.state.rewind()));
+    bytes
+}
+
+#[test]
+fn an_answer_in_two_parts_is_kept_back_too() {
+    let answer = frame(PING, ACK, 0, b"by hyper");
+    let request = frame(HEADERS, END_STREAM, 3, b"a request");
+    let wire = [&request[..], &answer, &frame(8, 0, 0, &[0, 0, 1, 0]), &request].concat();
+    for first in 0..=wire.len() {
+        let mut rig = Rig::http2();
+        rig.kernel = None;
+        rig.drain.lame_duck(Duration::ZERO);
+        rig.waits(1.0);
+        assert!(rig.is_told());
+        let mut got = read(&mut rig, 2.0, &wire[..first]);
+        got.extend(read(&mut rig, 2.0, &wire[first..]));
+        let rest = [&request[..], &frame(8, 0, 0, &[0, 0, 1, 0]), &request].concat();
+        assert_eq!(got, rest, "{first} bytes, then the others");
+        rig.begin();
+        rig.answer_stream(2.0, 3);
+        assert_eq!(rig.waits(2.0), Some(2.25));
+        assert_eq!((rig.ask(2.25), &answer), (Close::Read, &*rig.state.rewind()));
+    }
+}
+
+#[test]
+fn the_beginning_of_a_frame_is_given_to_hyper_with_its_rest() {
+    let mut rig = Rig::http2();
+    rig.kernel = None;
+    rig.drain.lame_duck(Duration::ZERO);
+    rig.waits(1.0);
+    let request = frame(HEADERS, END_STREAM, 3, b"a request");
+    let mut got = vec![];
+    for byte in &request {
+        got.extend(read(&mut rig, 2.0, &[*byte]));
+    }
+    assert_eq!(got, request);
+    // A PING of a wrong length is an error, and nothing of it is kept.
+    let wrong = [&[0, 1, 0, PING, ACK][..], &[0; 64]].concat();
+    assert_eq!(read(&mut rig, 2.0, &wrong), wrong);
 }
