@@ -274,6 +274,21 @@ impl Drain {
 /// It comes from [`Listener::retiring`](crate::Listener::retiring), from [`Drain::retiring`], or, within a request, from
 /// its [`ConnectInfo`]. If the successor crashes while this generation is in standby, this generation serves again and
 /// [`is_retiring`](Retiring::is_retiring) is false again.
+///
+/// # Examples
+///
+/// ```no_run
+/// # async fn next_message() -> String { String::new() }
+/// # async fn run(mut retiring: handover::Retiring) {
+/// loop {
+///     tokio::select! {
+///         message = next_message() => println!("{message}"),
+///         // The client reconnects, and gets to the successor.
+///         () = retiring.wait() => break,
+///     }
+/// }
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Retiring(watch::Receiver<VersionedMode>);
 

@@ -13,6 +13,20 @@ pub(crate) const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 ///
 /// The message is one line: what was tried, on which address, path or pid, why it failed, and what to do about it.
 /// When a successor fails with this error, its predecessor keeps serving.
+///
+/// # Examples
+///
+/// ```no_run
+/// # use {hyper::{Request, Response, body::Incoming, service::service_fn}, std::convert::Infallible};
+/// # async fn hello(_: Request<Incoming>) -> Result<Response<String>, Infallible> { Ok(Response::new("".into())) }
+/// # async fn run() {
+/// match handover::Server::bind("0.0.0.0:8080").serve(service_fn(hello)).await {
+///     Err(error) if error.is_address_in_use() => eprintln!("is another server running? {error}"),
+///     Err(error) => eprintln!("{error}"),
+///     Ok(outcome) => println!("{:?}", outcome.end),
+/// }
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Error(Kind);
 

@@ -83,6 +83,21 @@ impl Handle {
     /// # Errors
     ///
     /// When this generation cannot hand over, because it is still starting, has already handed over, is stopping or has left.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # async fn run() -> () {
+    /// # let handle = handover::Server::bind("0.0.0.0:8080").handle();
+    /// match handle.hand_over().await {
+    ///     Ok(mut under_way) => match under_way.events.outcome().await {
+    ///         Ok(handover) => println!("pid {} serves after {:?}", handover.successor, handover.took),
+    ///         Err(failure) => println!("{}: {:?}", failure.reason, failure.stderr),
+    ///     },
+    ///     Err(refused) => println!("{}", refused.reason),
+    /// }
+    /// # }
+    /// ```
     pub async fn hand_over(&self) -> Result<Underway, Failure> {
         let (answer, told) = oneshot::channel();
         let _ = self.commands.send(Command::HandOver(answer));
@@ -122,6 +137,20 @@ impl Handle {
     }
 
     /// Returns the events of this generation from now on.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # async fn run() -> () {
+    /// # let handle = handover::Server::bind("0.0.0.0:8080").handle();
+    /// let mut events = handle.events();
+    /// while let Some(event) = events.next().await {
+    ///     if let handover::Event::HandoverFailed(failure) = event {
+    ///         eprintln!("the old generation goes on serving: {}", failure.reason);
+    ///     }
+    /// }
+    /// # }
+    /// ```
     pub fn events(&self) -> Events {
         let ended = || broadcast::Sender::new(1).subscribe();
         Events(self.events.upgrade().map_or_else(ended, |events| events.subscribe()))
@@ -129,6 +158,17 @@ impl Handle {
 
     /// Returns the current status of this generation and its connections, or `None` once it has left. Before the generation
     /// listens, this waits until it does.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # async fn run() -> () {
+    /// # let handle = handover::Server::bind("0.0.0.0:8080").handle();
+    /// if let Some(status) = handle.status().await {
+    ///     println!("generation {}: {} connections open", status.generation, status.connections.open);
+    /// }
+    /// # }
+    /// ```
     pub async fn status(&self) -> Option<Status> {
         let (answer, told) = oneshot::channel();
         self.commands.send(Command::Status(answer)).ok()?;

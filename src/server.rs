@@ -136,6 +136,18 @@ impl Server {
 
     /// Listens on `address`, or on every address it resolves to, once [`serve`](Server::serve) or
     /// [`listen`](Server::listen) is called. For port 0 the kernel picks a port, which stays the same across generations.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # use {hyper::{Request, Response, body::Incoming, service::service_fn}, std::convert::Infallible};
+    /// # async fn hello(_: Request<Incoming>) -> Result<Response<String>, Infallible> { Ok(Response::new("".into())) }
+    /// # async fn run() -> Result<(), handover::Error> {
+    /// handover::Server::bind("0.0.0.0:8080").serve(service_fn(hello)).await?;
+    /// // A port that the kernel picks, and that stays the same over generations.
+    /// handover::Server::bind(("127.0.0.1", 0)).serve(service_fn(hello)).await?;
+    /// # Ok(()) }
+    /// ```
     pub fn bind(address: impl ToSocketAddrs) -> Server {
         let (handle, remote) = Handle::new();
         Server {
@@ -340,6 +352,18 @@ impl Server {
 
     /// Sets a check that must succeed before this generation takes over. Until then a predecessor keeps all connections; if
     /// the check fails, the predecessor keeps serving. The check runs once the server listens. Default: ready at once.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # use {hyper::{Request, Response, body::Incoming, service::service_fn}, std::convert::Infallible};
+    /// # async fn hello(_: Request<Incoming>) -> Result<Response<String>, Infallible> { Ok(Response::new("".into())) }
+    /// # async fn run() -> Result<(), handover::Error> {
+    /// # async fn connect_to_database() -> Result<(), std::io::Error> { Ok(()) }
+    /// let server = handover::Server::bind("0.0.0.0:8080").ready_when(connect_to_database());
+    /// server.serve(service_fn(hello)).await?;
+    /// # Ok(()) }
+    /// ```
     pub fn ready_when<F, E>(mut self, check: F) -> Server
     where
         F: Future<Output = Result<(), E>> + Send + 'static,
@@ -357,11 +381,36 @@ impl Server {
     /// - One address takes the connections of another, as `0.0.0.0:80` takes those of `127.0.0.1:80`. (`0.0.0.0:80` and
     ///   `[::]:80` may be named together.)
     /// - The path of the pid file is a directory, or its parent is not an accessible directory.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # async fn run() -> () {
+    /// let error = handover::Server::bind("0.0.0.0:80").also_bind("127.0.0.1:80").check().expect_err("they overlap");
+    /// assert!(error.is_invalid_setting());
+    /// # }
+    /// ```
     pub fn check(&self) -> Result<(), Error> {
         self.config.check()
     }
 
     /// Returns a handle to restart, stop and observe this generation from within the program.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # use {hyper::{Request, Response, body::Incoming, service::service_fn}, std::convert::Infallible};
+    /// # async fn hello(_: Request<Incoming>) -> Result<Response<String>, Infallible> { Ok(Response::new("".into())) }
+    /// # async fn run() -> Result<(), handover::Error> {
+    /// let server = handover::Server::bind("0.0.0.0:8080");
+    /// let handle = server.handle();
+    /// tokio::spawn(async move {
+    ///     tokio::time::sleep(std::time::Duration::from_secs(86_400)).await;
+    ///     handle.restart();
+    /// });
+    /// server.serve(service_fn(hello)).await?;
+    /// # Ok(()) }
+    /// ```
     pub fn handle(&self) -> Handle {
         self.handle.clone()
     }
@@ -375,6 +424,17 @@ impl Server {
     ///
     /// When a setting is invalid (see [`check`](Server::check)), an address cannot be listened on, the pid file cannot be
     /// written, or the readiness check fails. In each case the predecessor, if there is one, keeps serving.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # use {hyper::{Request, Response, body::Incoming, service::service_fn}, std::convert::Infallible};
+    /// # async fn hello(_: Request<Incoming>) -> Result<Response<String>, Infallible> { Ok(Response::new("".into())) }
+    /// # async fn run() -> Result<(), handover::Error> {
+    /// let outcome = handover::Server::bind("0.0.0.0:8080").serve(service_fn(hello)).await?;
+    /// println!("{:?}: {} connections finished, {} cut", outcome.end, outcome.drained.finished, outcome.drained.cut);
+    /// # Ok(()) }
+    /// ```
     pub async fn serve<S, B>(self, service: S) -> Result<Outcome, Error>
     where
         S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + Sync + 'static,

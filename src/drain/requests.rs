@@ -20,6 +20,16 @@ use crate::sock_diag;
 ///
 /// [`Server::serve`]: crate::Server::serve
 /// [`Conn::serve`]: crate::Conn::serve
+///
+/// # Examples
+///
+/// ```no_run
+/// # use {hyper::{Request, Response, body::Incoming}, std::convert::Infallible};
+/// async fn hello(request: Request<Incoming>) -> Result<Response<String>, Infallible> {
+///     let client = request.extensions().get::<handover::ConnectInfo>().map(|info| info.remote());
+///     Ok(Response::new(format!("hello {client:?}\n")))
+/// }
+/// ```
 #[derive(Debug, Clone)]
 pub struct ConnectInfo(pub(super) Arc<Requests>);
 

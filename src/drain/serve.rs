@@ -28,6 +28,21 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Conn<T> {
     /// # Errors
     ///
     /// Fails if the client violates the protocol or goes away in the middle of an exchange.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # use {hyper::{Request, Response, body::Incoming, service::service_fn}, std::convert::Infallible};
+    /// # async fn hello(_: Request<Incoming>) -> Result<Response<String>, Infallible> { Ok(Response::new("".into())) }
+    /// # async fn run() -> Result<(), handover::Error> {
+    /// let mut listener = handover::Server::bind("0.0.0.0:8080").listen().await?;
+    /// listener.ready();
+    /// while let Some(conn) = listener.accept().await {
+    ///     tokio::spawn(conn.serve(service_fn(hello)));
+    /// }
+    /// listener.finish().await?;
+    /// # Ok(()) }
+    /// ```
     pub fn serve<S, B>(self, service: S) -> impl Future<Output = Result<(), BoxError>>
     where
         S: Service<Request<Incoming>, Response = Response<B>> + Send + 'static,

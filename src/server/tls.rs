@@ -32,6 +32,18 @@ impl Server {
     /// A generation keeps the certificate given here; to change it, restart. A client's session ticket is accepted by the
     /// next generation only if `config` has a ticketer with keys that both generations share. Otherwise the client's next
     /// connection takes a full handshake, and no request is lost.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # use {hyper::{Request, Response, body::Incoming, service::service_fn}, std::convert::Infallible};
+    /// # async fn hello(_: Request<Incoming>) -> Result<Response<String>, Infallible> { Ok(Response::new("".into())) }
+    /// # async fn run() -> Result<(), handover::Error> {
+    /// # fn from_files() -> handover::rustls::ServerConfig { unimplemented!() }
+    /// let config: handover::rustls::ServerConfig = from_files();
+    /// handover::Server::bind("0.0.0.0:8443").tls(config).serve(service_fn(hello)).await?;
+    /// # Ok(()) }
+    /// ```
     pub fn tls(mut self, config: impl Into<Arc<ServerConfig>>) -> Server {
         let mut config = config.into();
         if config.alpn_protocols.is_empty() {
