@@ -92,7 +92,7 @@ impl Api {
     /// of their service.
     async fn join(&self, dir: PathBuf, predecessor: Option<u32>) {
         let service = match predecessor {
-            None => Some(format!("{}-{}", std::process::id(), runtime_dir::secret())),
+            None => Some(format!("{}-{}", std::process::id(), runtime_dir::random_suffix())),
             Some(pid) => siblings::of(&dir, pid).await.and_then(|ledger| ledger.service),
         };
         if let Some(service) = service {

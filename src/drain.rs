@@ -39,7 +39,7 @@ pub use conn::Conn;
 pub use conn::TlsStream;
 use mode::{Mode, VersionedMode};
 pub use options::DrainOptions;
-use registry::{FEW, Registry};
+use registry::{Registry, TELL_AT_ONCE};
 pub use requests::ConnectInfo;
 use slots::Pools;
 pub(crate) use slots::{Pool, Slot};
@@ -85,7 +85,7 @@ pub struct Drain(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     /// The mode of all connections. Each connection acts on the mode that it was last told.
-    turn: watch::Sender<VersionedMode>,
+    mode: watch::Sender<VersionedMode>,
     registry: Registry,
     open: AtomicUsize,
     closed: AtomicU64,
@@ -93,12 +93,12 @@ struct Shared {
     closed_before: AtomicU64,
     requests_cut: AtomicU64,
     /// Notified when the last connection is gone, when a slot may be free, and when the mode changes.
-    gone: Notify,
+    changed: Notify,
     pools: Pools,
     /// The start of the clock, in milliseconds, in which the idle times of connections are stored.
     epoch: Instant,
     /// Permits for clients that keep sending after the server's FIN.
-    senders: Semaphore,
+    linger_permits: Semaphore,
     /// Whether the warning about server names that rustls refuses has already been logged.
     #[cfg(feature = "tls")]
     told_of_names: AtomicBool,
@@ -124,16 +124,16 @@ impl Drain {
 
     pub(crate) fn with_limit(limit: usize, options: DrainOptions) -> Drain {
         Drain(Arc::new(Shared {
-            turn: watch::Sender::new(VersionedMode::first()),
+            mode: watch::Sender::new(VersionedMode::first()),
             registry: Registry::new(),
             open: AtomicUsize::new(0),
             closed: AtomicU64::new(0),
             closed_before: AtomicU64::new(0),
             requests_cut: AtomicU64::new(0),
-            gone: Notify::new(),
+            changed: Notify::new(),
             pools: Pools::new(limit),
             epoch: Instant::now(),
-            senders: Semaphore::new(conn::SENDERS),
+            linger_permits: Semaphore::new(conn::LINGER_PERMITS),
             #[cfg(feature = "tls")]
             told_of_names: AtomicBool::new(false),
             options: options.bounded(),
@@ -164,13 +164,13 @@ impl Drain {
             self.0.closed_before.store(self.0.closed.load(Ordering::SeqCst), Ordering::SeqCst);
         }
         let since = before.lame_duck_since().unwrap_or_else(Instant::now);
-        self.turn(Mode::LameDuck { since, idle_grace: idle_grace.min(LONGEST) });
+        self.set_mode(Mode::LameDuck { since, idle_grace: idle_grace.min(LONGEST) });
     }
 
     /// Returns to keep-alive, because no successor took over after all. Connections stay open unless their clients have
     /// already been told to close.
     pub fn normal(&self) {
-        self.turn(Mode::Normal);
+        self.set_mode(Mode::Normal);
     }
 
     /// Waits until every connection is gone, and cuts the rest after `deadline`. Returns how many finished and how many were
@@ -191,27 +191,27 @@ impl Drain {
     }
 
     pub(crate) fn cut_now(&self) {
-        self.turn(Mode::Cut);
+        self.set_mode(Mode::Cut);
     }
 
-    fn turn(&self, mode: Mode) {
-        self.0.turn.send_modify(|turn| *turn = turn.next(mode));
-        let turn = *self.0.turn.borrow();
-        self.0.gone.notify_waiters();
+    fn set_mode(&self, mode: Mode) {
+        self.0.mode.send_modify(|current| *current = current.next(mode));
+        let current = *self.0.mode.borrow();
+        self.0.changed.notify_waiters();
         match (Handle::try_current(), mode) {
-            (Ok(runtime), Mode::LameDuck { .. }) if self.open() > FEW => {
+            (Ok(runtime), Mode::LameDuck { .. }) if self.open() > TELL_AT_ONCE => {
                 let drain = self.clone();
                 runtime.spawn(async move {
-                    let is_current = || *drain.0.turn.borrow() == turn;
-                    drain.0.registry.tell_slowly(turn, drain.open(), is_current).await;
+                    let is_current = || *drain.0.mode.borrow() == current;
+                    drain.0.registry.tell_slowly(current, drain.open(), is_current).await;
                 });
             }
-            _ => self.0.registry.tell_all(turn),
+            _ => self.0.registry.tell_all(current),
         }
     }
 
     fn mode(&self) -> Mode {
-        self.0.turn.borrow().mode
+        self.0.mode.borrow().mode
     }
 
     /// Returns how many connections are open now.
@@ -243,17 +243,17 @@ impl Drain {
 
     async fn wait_until(&self, done: impl Fn() -> bool) {
         while !done() {
-            let gone = self.0.gone.notified();
+            let changed = self.0.changed.notified();
             if done() {
                 return;
             }
-            gone.await;
+            changed.await;
         }
     }
 
     /// Returns a handle that tells the application when this server retires.
     pub fn retiring(&self) -> Retiring {
-        Retiring(self.0.turn.subscribe())
+        Retiring(self.0.mode.subscribe())
     }
 
     /// Returns `time` in milliseconds since this drain was created.
@@ -301,7 +301,7 @@ impl Retiring {
     /// Waits until this generation begins to retire or stop, and returns at once if it already has. Cancel safe.
     pub async fn wait(&mut self) {
         // An error means that the drain is gone, so this generation has retired.
-        let _ = self.0.wait_for(|turn| turn.mode != Mode::Normal).await;
+        let _ = self.0.wait_for(|current| current.mode != Mode::Normal).await;
     }
 }
 

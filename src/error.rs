@@ -61,7 +61,7 @@ pub(crate) enum Kind {
         users: Vec<u32>,
     },
     /// The predecessor is not seen to listen on an address that this generation joined.
-    Alone {
+    PredecessorNotSeen {
         addr: SocketAddr,
         predecessor: u32,
     },
@@ -116,8 +116,8 @@ impl Error {
 
 impl Error {
     /// Returns whether the predecessor is not seen to listen on an address that this generation joined.
-    pub(crate) fn is_alone(&self) -> bool {
-        matches!(self.0, Kind::Alone { .. })
+    pub(crate) fn is_predecessor_not_seen(&self) -> bool {
+        matches!(self.0, Kind::PredecessorNotSeen { .. })
     }
 }
 
@@ -164,7 +164,7 @@ impl fmt::Display for Error {
                     difference(*addr, source, users)
                 )
             }
-            Kind::Alone { addr, predecessor } => write!(
+            Kind::PredecessorNotSeen { addr, predecessor } => write!(
                 f,
                 "cannot take over {addr}: this process does not see its predecessor, pid {predecessor}, listen there, so it is \
                  in another network namespace, where no connection would arrive; start it in the predecessor's"
@@ -219,7 +219,7 @@ impl std::error::Error for Error {
             Kind::TooLong { .. }
             | Kind::Conflict { .. }
             | Kind::InUse { .. }
-            | Kind::Alone { .. }
+            | Kind::PredecessorNotSeen { .. }
             | Kind::ForeignListener { .. }
             | Kind::FirstGeneration(_)
             | Kind::ReadyTimeout(_) => None,

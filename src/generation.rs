@@ -74,10 +74,10 @@ pub(crate) struct Address {
 impl Generation {
     /// Reads the environment. Fails if there is a predecessor but no pidfd for it.
     pub(crate) fn from_env() -> io::Result<Generation> {
-        Generation::told_by(|name| std::env::var(name).ok())
+        Generation::from_vars(|name| std::env::var(name).ok())
     }
 
-    fn told_by(var: impl Fn(&str) -> Option<String>) -> io::Result<Generation> {
+    fn from_vars(var: impl Fn(&str) -> Option<String>) -> io::Result<Generation> {
         let mut generation = Generation { number: 1, predecessor: None, supervisor: None };
         if let Some(Claim { pid, started, number, addresses, protocol }) = Claim::read(&var)
             && let Some(parent) = Parent::verified(pid, started)?
@@ -95,7 +95,7 @@ impl Generation {
     }
 
     pub(crate) fn environment(&self, addresses: &[Address]) -> Vec<(&'static str, String)> {
-        let me = described(std::process::id());
+        let me = format_parent(std::process::id());
         vec![
             // Names its author too, because a generation that speaks version 1 passes on an inherited variable unchanged.
             (PROTOCOL, format!("{SPOKEN} {me}")),
@@ -104,14 +104,14 @@ impl Generation {
             (LISTEN, format_addresses(addresses)),
             // Empty without a supervisor, because a program that was started by a generation of another server inherits the
             // name of that server's supervisor.
-            (SUPERVISOR, self.supervisor.map(described).unwrap_or_default()),
+            (SUPERVISOR, self.supervisor.map(format_parent).unwrap_or_default()),
         ]
     }
 }
 
 /// Returns the environment for the first generation under this supervisor.
 pub(crate) fn supervisor_environment() -> Vec<(&'static str, String)> {
-    vec![(SUPERVISOR, described(std::process::id()))]
+    vec![(SUPERVISOR, format_parent(std::process::id()))]
 }
 
 /// Returns whether this process is a generation under a supervisor (see [`supervise`](crate::supervise)), or the successor
@@ -131,7 +131,7 @@ fn supervisor(named: Option<String>, by_predecessor: bool) -> Option<u32> {
 }
 
 /// Formats `PID@START`, for [`parse_parent`].
-fn described(pid: u32) -> String {
+fn format_parent(pid: u32) -> String {
     match process::started(pid) {
         Some(at) => format!("{pid}@{at}"),
         None => pid.to_string(),
@@ -277,7 +277,7 @@ mod tests {
             let parent = nearly(&mut random, &format!("{pid}@{started}"));
             let generation = nearly(&mut random, "41");
             let listen = nearly(&mut random, "127.0.0.1:0=8080,[::1]:9090");
-            let told = Generation::told_by(|name| match name {
+            let told = Generation::from_vars(|name| match name {
                 PARENT => Some(parent.clone()),
                 GENERATION => Some(generation.clone()),
                 _ => Some(listen.clone()),

@@ -22,7 +22,7 @@ pub(crate) enum Command {
 
 /// The facts about a generation that a handle can read without asking the engine.
 #[derive(Debug, Clone)]
-pub(crate) struct Seen {
+pub(crate) struct Published {
     pub(crate) phase: Phase,
     pub(crate) stopping: bool,
     pub(crate) generation: u64,
@@ -44,22 +44,22 @@ pub struct Underway {
 #[derive(Debug, Clone)]
 pub struct Handle {
     commands: mpsc::UnboundedSender<Command>,
-    seen: watch::Receiver<Seen>,
+    seen: watch::Receiver<Published>,
     events: broadcast::WeakSender<Event>,
 }
 
 /// The engine's ends of a handle.
 #[derive(Debug)]
-pub(crate) struct Remote {
+pub(crate) struct EngineSide {
     pub(crate) commands: mpsc::UnboundedReceiver<Command>,
-    pub(crate) seen: watch::Sender<Seen>,
+    pub(crate) seen: watch::Sender<Published>,
     pub(crate) events: broadcast::Sender<Event>,
 }
 
 impl Handle {
-    pub(crate) fn new() -> (Handle, Remote) {
+    pub(crate) fn new() -> (Handle, EngineSide) {
         let (sender, commands) = mpsc::unbounded_channel();
-        let seen = watch::Sender::new(Seen {
+        let seen = watch::Sender::new(Published {
             phase: Phase::Starting,
             stopping: false,
             generation: 0,
@@ -67,7 +67,7 @@ impl Handle {
         });
         let events = broadcast::Sender::new(BACKLOG);
         let handle = Handle { commands: sender, seen: seen.subscribe(), events: events.downgrade() };
-        (handle, Remote { commands, seen, events })
+        (handle, EngineSide { commands, seen, events })
     }
 
     /// Asks for a successor, as SIGHUP does. If a handover is already under way, one further restart is queued, however many

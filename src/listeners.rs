@@ -147,7 +147,7 @@ impl Listeners {
                 // Checked after the listing: a predecessor that has died may have closed its socket before the listing.
                 Ok(others) if others.is_empty() && listener.joined => {
                     if let Some(parent) = predecessor.map(|p| &p.parent).filter(|parent| !parent.is_dead()) {
-                        return Err(Kind::Alone { addr, predecessor: parent.pid() }.into());
+                        return Err(Kind::PredecessorNotSeen { addr, predecessor: parent.pid() }.into());
                     }
                 }
                 Ok(_) => {}
@@ -158,7 +158,7 @@ impl Listeners {
     }
 
     /// Returns whether there are joined addresses and it is certain that no other socket listens on any of them.
-    pub(crate) fn is_left_alone(&self) -> bool {
+    pub(crate) fn no_other_listener(&self) -> bool {
         let mut joined = self.listeners.iter().filter(|listener| listener.joined).peekable();
         joined.peek().is_some()
             && joined.all(|listener| listener.others().is_ok_and(|others| others.is_empty()))

@@ -15,7 +15,7 @@ use tracing::Instrument;
 use crate::defaults;
 use crate::drain::{Conn, Drain, DrainOptions};
 use crate::error::{Error, Kind, LONGEST};
-use crate::handle::{Handle, Remote};
+use crate::handle::{EngineSide, Handle};
 use crate::lifecycle::Timings;
 use crate::listeners::{Listeners, Serve};
 use crate::pid_file::PidFile;
@@ -61,7 +61,7 @@ type Check = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
 pub struct Server {
     config: Config,
     check: Option<Check>,
-    remote: Remote,
+    remote: EngineSide,
     handle: Handle,
 }
 

@@ -56,7 +56,7 @@ struct Manager {
 impl ServiceManager {
     /// Reads the environment. `is_first` means that the service manager started this process, and not a predecessor.
     pub(crate) fn from_env(is_first: bool) -> ServiceManager {
-        ServiceManager::told_by(is_first, |name| std::env::var(name).ok())
+        ServiceManager::from_vars(is_first, |name| std::env::var(name).ok())
     }
 
     /// Returns the service manager of the supervisor, which forwards the generations' messages, including their watchdog
@@ -65,7 +65,7 @@ impl ServiceManager {
         ServiceManager { watchdog: None, ..ServiceManager::from_env(true) }
     }
 
-    fn told_by(is_first: bool, var: impl Fn(&str) -> Option<String>) -> ServiceManager {
+    fn from_vars(is_first: bool, var: impl Fn(&str) -> Option<String>) -> ServiceManager {
         let manager = var(SOCKET).filter(|path| !path.is_empty()).and_then(|path| match connect(&path) {
             Ok(socket) => Some(Manager { path, socket, waiting: VecDeque::new() }),
             Err(error) => {
@@ -214,7 +214,7 @@ pub(crate) fn successor(pid: u32) -> String {
 
 /// Returns why a successor could not outlive this process, or `None` if it could. Either this process is pid 1 of a pid
 /// namespace, or systemd started it without `NOTIFY_SOCKET`: in both cases its exit kills every other process of the service.
-pub(crate) fn is_held() -> Option<&'static str> {
+pub(crate) fn why_no_successor_can_survive() -> Option<&'static str> {
     if std::process::id() == 1 {
         return Some(
             "this is pid 1, and the container would end with this process: keep a supervisor with --supervise \

@@ -46,14 +46,14 @@ pub(crate) fn asks_for_restart(signal: i32) -> bool {
 
 /// The signal that arrived, before its sender is identified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Heard {
+pub(crate) enum SignalKind {
     Restart,
     /// SIGTERM or SIGINT: stop. From a child that speaks version 1 of the protocol: ready.
     Term,
     /// SIGURG. From the child: ready. From the predecessor: its listener is closed.
     Urgent,
     /// SIGHUP because the terminal of this session is gone: not a request to restart.
-    HungUp,
+    TerminalClosed,
 }
 
 /// A signal that arrived at the supervisor.
@@ -62,7 +62,7 @@ pub(crate) enum SupervisorSignal {
     Restart(rustix::process::Signal),
     Stop(rustix::process::Signal),
     /// The kernel signalled every process of the terminal: this one, and each generation.
-    ToldAll {
+    SentToTerminalGroup {
         stop: bool,
     },
     /// A child has ended.
@@ -71,7 +71,7 @@ pub(crate) enum SupervisorSignal {
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Signal {
-    pub(crate) heard: Heard,
+    pub(crate) heard: SignalKind,
     /// `None` when the kernel sent it (Ctrl-C), the sender is in another pid namespace, or the kernel does not vouch for it.
     pub(crate) sender: Option<u32>,
 }
@@ -79,12 +79,12 @@ pub(crate) struct Signal {
 /// Counts the requests to stop. systemd and timeout(1) send a signal to every process of the service, so a generation gets
 /// the same request twice: directly and passed on by the supervisor. That does not count as a second request.
 #[derive(Debug, Default)]
-pub(crate) struct Stops {
+pub(crate) struct StopRequests {
     passed_on: u32,
     direct: u32,
 }
 
-impl Stops {
+impl StopRequests {
     /// Counts a request, and returns whether it is a new one.
     pub(crate) fn is_new(&mut self, passed_on: bool) -> bool {
         let before = self.passed_on.max(self.direct);
@@ -190,9 +190,9 @@ impl Signals {
                 return match (origin.signal, origin.cause) {
                     (SIGURG, _) => continue,
                     (SIGCHLD, _) => SupervisorSignal::Child,
-                    (_, Cause::Kernel) => SupervisorSignal::ToldAll { stop: is_stop },
+                    (_, Cause::Kernel) => SupervisorSignal::SentToTerminalGroup { stop: is_stop },
                     (SIGHUP, _) if self.is_of_the_terminal(&origin) => {
-                        SupervisorSignal::ToldAll { stop: false }
+                        SupervisorSignal::SentToTerminalGroup { stop: false }
                     }
                     (SIGHUP, _) => SupervisorSignal::Restart(Signal::HUP),
                     (SIGUSR2, _) => SupervisorSignal::Restart(Signal::USR2),
@@ -217,10 +217,10 @@ impl Signals {
     pub(crate) fn delivered(&mut self) -> Option<Signal> {
         let origin = self.take()?;
         let heard = match origin.signal {
-            SIGHUP if self.is_of_the_terminal(&origin) => Heard::HungUp,
-            SIGHUP | SIGUSR2 => Heard::Restart,
-            SIGURG => Heard::Urgent,
-            _ => Heard::Term,
+            SIGHUP if self.is_of_the_terminal(&origin) => SignalKind::TerminalClosed,
+            SIGHUP | SIGUSR2 => SignalKind::Restart,
+            SIGURG => SignalKind::Urgent,
+            _ => SignalKind::Term,
         };
         Some(Signal { heard, sender: sender(&origin) })
     }

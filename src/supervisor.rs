@@ -89,7 +89,7 @@ pub fn supervise_with(signals: &mut Signals) -> Result<Option<ExitCode>, Error> 
 ///
 /// Call this when the program starts, because pid 1 also adopts orphans later.
 pub fn needs_supervisor() -> bool {
-    service_manager::is_held().is_some() || is_child_of_a_small_init()
+    service_manager::why_no_successor_can_survive().is_some() || is_child_of_a_small_init()
 }
 
 /// Returns whether the parent is a small init. If this process may not read the name of pid 1, the directory
@@ -137,7 +137,7 @@ impl Supervisor<'_> {
     }
 
     async fn run(mut self) -> ExitCode {
-        let mut has_read_all = self.look();
+        let mut has_read_all = self.process_messages_and_deaths();
         while !self.service.has_left() {
             let Supervisor { signals, notify_socket, service, manager } = &mut self;
             let signal = tokio::select! {
@@ -148,7 +148,7 @@ impl Supervisor<'_> {
                 () = service.any_death() => None,
                 () = manager.keep_telling() => None,
             };
-            has_read_all = self.look();
+            has_read_all = self.process_messages_and_deaths();
             if let Some(signal) = signal {
                 self.service.on_signal(signal);
             }
@@ -159,7 +159,7 @@ impl Supervisor<'_> {
     }
 
     /// Reads messages and removes dead generations, in the order of events. Returns whether everything has been read.
-    fn look(&mut self) -> bool {
+    fn process_messages_and_deaths(&mut self) -> bool {
         let mut batch = 0..BATCH;
         loop {
             // Both before the messages are read: then the last messages of a dead process are among them, and a process that is
@@ -191,7 +191,7 @@ impl Supervisor<'_> {
 
     fn reap(&mut self) {
         while let Some((pid, ended)) = pidfd::reap() {
-            self.service.note(pid, ended);
+            self.service.record_exit(pid, ended);
         }
     }
 }

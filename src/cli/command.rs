@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use super::options::Named;
+use super::options::HostPort;
 
 pub(crate) mod client;
 mod discover;
@@ -27,7 +27,7 @@ pub(crate) enum Command {
     /// Restart, and wait until the new generation serves or has failed
     Reload {
         #[command(flatten)]
-        which: Which,
+        which: ServerSelector,
         /// Wait until the old generation has left
         #[arg(long)]
         wait_drained: bool,
@@ -35,7 +35,7 @@ pub(crate) enum Command {
     /// Show every generation that is alive
     Status {
         #[command(flatten)]
-        which: Which,
+        which: ServerSelector,
         /// Print JSON, for programs
         #[arg(long)]
         json: bool,
@@ -43,7 +43,7 @@ pub(crate) enum Command {
     /// Stop, and wait until every generation has left
     Stop {
         #[command(flatten)]
-        which: Which,
+        which: ServerSelector,
         /// Stop at once and cut all connections
         #[arg(long)]
         now: bool,
@@ -51,12 +51,12 @@ pub(crate) enum Command {
     /// Reopen the log files in every generation, after a rotation has renamed them; nothing is restarted
     Reopen {
         #[command(flatten)]
-        which: Which,
+        which: ServerSelector,
     },
     /// Replace the program by another file and hand over to it; if that fails, restore the old file
     Upgrade {
         #[command(flatten)]
-        which: Which,
+        which: ServerSelector,
         /// The new program; the old one is kept as PROGRAM.old
         new_binary: PathBuf,
     },
@@ -71,13 +71,13 @@ pub(crate) enum Command {
 
 /// Selects a server. Without either flag it is the only running server of this user.
 #[derive(Debug, Args)]
-pub(crate) struct Which {
+pub(crate) struct ServerSelector {
     /// Select the server that was started with this --control
     #[arg(long, value_name = "DIR", conflicts_with = "listen")]
     control: Option<PathBuf>,
     /// Select the server that listens on this address
-    #[arg(long, short, value_name = "IP:PORT", value_parser = Named::parse)]
-    listen: Option<Named>,
+    #[arg(long, short, value_name = "IP:PORT", value_parser = HostPort::parse)]
+    listen: Option<HostPort>,
 }
 
 /// A subcommand that waits longer than this prints the reason.
@@ -85,15 +85,15 @@ const SILENCE: Duration = Duration::from_secs(1);
 
 /// The reason why a subcommand failed.
 #[derive(Debug)]
-enum Trouble {
+enum CommandError {
     /// Exit status 3.
     NotRunning(String),
     /// Exit status 1.
     Failed(String),
 }
 
-fn failed(reason: impl Into<String>) -> Trouble {
-    Trouble::Failed(reason.into())
+fn failed(reason: impl Into<String>) -> CommandError {
+    CommandError::Failed(reason.into())
 }
 
 impl Command {
@@ -110,8 +110,8 @@ impl Command {
         };
         let (text, code) = match done {
             Ok(()) => return ExitCode::SUCCESS,
-            Err(Trouble::NotRunning(text)) => (text, ExitCode::from(3)),
-            Err(Trouble::Failed(text)) => (text, ExitCode::FAILURE),
+            Err(CommandError::NotRunning(text)) => (text, ExitCode::from(3)),
+            Err(CommandError::Failed(text)) => (text, ExitCode::FAILURE),
         };
         // In a single write, because a server may write its lines to the same file. `eprintln!` would panic if the reader of
         // stderr is gone.

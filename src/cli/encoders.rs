@@ -17,18 +17,18 @@ use tower_http::compression::predicate::Predicate;
 
 /// Limit of encoders in the process. A brotli encoder takes 2 MiB with its input (measured, at the level used here), a gzip
 /// encoder an eighth of that.
-const MOST: usize = 48;
+const MAX_PER_PROCESS: usize = 48;
 /// Limit of encoders for a connection. A page rarely loads more long texts than this at the same time.
-const FOR_EACH: usize = 8;
+const MAX_PER_CONNECTION: usize = 8;
 /// Shortest length in bytes to compress; a shorter response fits into one packet uncompressed.
 const WORTH_IT: u64 = 1024;
 
 /// The count of encoders in use.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Encoders(Arc<Mutex<Taken>>);
+pub(crate) struct Encoders(Arc<Mutex<InUse>>);
 
 #[derive(Debug, Default)]
-struct Taken {
+struct InUse {
     all: usize,
     by: HashMap<Option<SocketAddr>, usize>,
 }
@@ -36,11 +36,11 @@ struct Taken {
 /// A permit to compress one response. It is an extension of the response first, and moves into its body later.
 #[derive(Debug, Clone)]
 pub(crate) struct Permit {
-    _taken: Arc<One>,
+    _taken: Arc<PermitGuard>,
 }
 
 #[derive(Debug)]
-struct One {
+struct PermitGuard {
     encoders: Encoders,
     client: Option<SocketAddr>,
 }
@@ -49,20 +49,22 @@ impl Encoders {
     /// Returns a permit for a response on the connection with this client address, unless a limit is reached.
     pub(crate) fn permit(&self, client: Option<SocketAddr>) -> Option<Permit> {
         let mut taken = self.lock();
-        if taken.all >= MOST || taken.by.get(&client).is_some_and(|number| *number >= FOR_EACH) {
+        if taken.all >= MAX_PER_PROCESS
+            || taken.by.get(&client).is_some_and(|number| *number >= MAX_PER_CONNECTION)
+        {
             return None;
         }
         taken.all += 1;
         *taken.by.entry(client).or_default() += 1;
-        Some(Permit { _taken: Arc::new(One { encoders: self.clone(), client }) })
+        Some(Permit { _taken: Arc::new(PermitGuard { encoders: self.clone(), client }) })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Taken> {
+    fn lock(&self) -> MutexGuard<'_, InUse> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Drop for One {
+impl Drop for PermitGuard {
     fn drop(&mut self) {
         let mut taken = self.encoders.lock();
         taken.all -= 1;

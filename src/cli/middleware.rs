@@ -49,8 +49,8 @@ type Answer<B> = Pin<Box<dyn Future<Output = Result<Response<B>, Infallible>> + 
 
 #[derive(Clone)]
 pub(crate) struct Middleware {
-    found: Found,
-    compressed: Option<Compression<Found, IsPermitted>>,
+    found: FilesWithListings,
+    compressed: Option<Compression<FilesWithListings, IsPermitted>>,
     headers: Arc<HeaderMap>,
     access: Option<Arc<AccessLog>>,
 }
@@ -70,10 +70,11 @@ impl Middleware {
             return None;
         }
         let listings = listed.map(Listings::of);
-        let found = Found { site: site.clone(), listings, mime: Arc::new(tables.mime), encoders: None };
+        let found =
+            FilesWithListings { site: site.clone(), listings, mime: Arc::new(tables.mime), encoders: None };
         let encoders = Some(Encoders::default());
         let compressed = options.compression.then(|| {
-            let found = Found { encoders, ..found.clone() };
+            let found = FilesWithListings { encoders, ..found.clone() };
             Compression::new(found).quality(LEVEL).compress_when(IsPermitted)
         });
         Some(Middleware { found, compressed, headers: Arc::new(tables.headers), access })
@@ -135,14 +136,14 @@ fn weakly_tagged<B>(mut response: Response<B>) -> Response<B> {
 
 /// The site with listings and media types, and with permits for compression if that is on.
 #[derive(Debug, Clone)]
-struct Found {
+struct FilesWithListings {
     site: FileServer,
     listings: Option<Listings>,
     mime: Arc<HashMap<String, HeaderValue>>,
     encoders: Option<Encoders>,
 }
 
-impl Found {
+impl FilesWithListings {
     fn answer(&self, request: Request<Incoming>) -> Answer<Body> {
         let path = request.uri().path().to_owned();
         let reads = matches!(*request.method(), Method::GET | Method::HEAD);
@@ -184,7 +185,7 @@ fn extension(path: &str) -> Option<String> {
     name.rsplit_once('.').map(|(_, extension)| extension.to_ascii_lowercase())
 }
 
-impl tower_service::Service<Request<Incoming>> for Found {
+impl tower_service::Service<Request<Incoming>> for FilesWithListings {
     type Response = Response<Body>;
     type Error = Infallible;
     type Future = Answer<Body>;

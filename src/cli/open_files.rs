@@ -15,7 +15,7 @@ use tower_http::services::fs::{Backend, File};
 
 mod table;
 
-use table::{Held, Table};
+use table::{OpenedFile, Table};
 
 /// The open files; regular files only. Opening a FIFO would block a thread until a writer comes, possibly for ever.
 #[derive(Debug, Clone, Default)]
@@ -67,7 +67,7 @@ impl Backend for Files {
 /// A file that is being served, up to the length that it had when it was first opened, which is the announced Content-Length.
 #[derive(Debug)]
 pub(crate) struct OpenFile {
-    held: Arc<Held>,
+    held: Arc<OpenedFile>,
     table: Arc<Table>,
     position: u64,
     reading: Option<JoinHandle<io::Result<Vec<u8>>>>,

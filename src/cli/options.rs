@@ -26,8 +26,8 @@ pub(crate) struct ControlOptions {
 pub struct ServerOptions {
     /// Listen on this address, or on all addresses of a HOST:PORT; may be repeated. For port 0 a free port is picked once and
     /// kept over generations
-    #[arg(long, short, value_name = "IP:PORT", default_value = "127.0.0.1:8080", value_parser = Named::parse)]
-    listen: Vec<Named>,
+    #[arg(long, short, value_name = "IP:PORT", default_value = "127.0.0.1:8080", value_parser = HostPort::parse)]
+    listen: Vec<HostPort>,
     /// How long a successor may take until it is ready
     #[arg(long, value_name = "TIME", default_value = time(defaults::READY_TIMEOUT), value_parser = duration)]
     ready_timeout: Duration,
@@ -88,7 +88,7 @@ pub struct ServerOptions {
 impl ServerOptions {
     /// Returns the addresses to listen on, with host names resolved.
     pub fn listen(&self) -> Result<Vec<SocketAddr>, String> {
-        let addresses = self.listen.iter().map(Named::resolve).collect::<Result<Vec<_>, _>>()?;
+        let addresses = self.listen.iter().map(HostPort::resolve).collect::<Result<Vec<_>, _>>()?;
         Ok(addresses.into_iter().flatten().collect())
     }
 
@@ -141,12 +141,12 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
 
 /// `IP:PORT` or `HOST:PORT`. A name is resolved when the server starts, not when the flags are parsed.
 #[derive(Debug, Clone)]
-pub(crate) struct Named {
+pub(crate) struct HostPort {
     host: String,
     port: u16,
 }
 
-impl fmt::Display for Named {
+impl fmt::Display for HostPort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.host.contains(':') {
             write!(f, "[{}]:{}", self.host, self.port)
@@ -156,8 +156,8 @@ impl fmt::Display for Named {
     }
 }
 
-impl Named {
-    pub(crate) fn parse(text: &str) -> Result<Named, String> {
+impl HostPort {
+    pub(crate) fn parse(text: &str) -> Result<HostPort, String> {
         let expected = "expected IP:PORT, such as 127.0.0.1:8080, 0.0.0.0:80 or [::1]:8080, or HOST:PORT, such as \
                         localhost:8080";
         let parts = || {
@@ -175,7 +175,7 @@ impl Named {
                     host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)).then_some(host)?
                 }
             };
-            Some(Named { host: host.to_owned(), port })
+            Some(HostPort { host: host.to_owned(), port })
         };
         parts().ok_or_else(|| expected.to_owned())
     }
@@ -183,7 +183,7 @@ impl Named {
     /// Resolves the host. If it has several addresses, only those that this machine can bind count: `localhost` is also `::1`
     /// where there is no IPv6. If it can bind none of them, all are returned.
     pub(crate) fn resolve(&self) -> Result<Vec<SocketAddr>, String> {
-        let Named { host, port } = self;
+        let HostPort { host, port } = self;
         let cannot = |why: &str| {
             format!(
                 "cannot find the address of {host}: {why}; use a name that this machine knows, or IP:PORT"

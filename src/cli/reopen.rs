@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use handover::control::listening::sockets;
-use handover::control::runtime_dir::{bases, homes};
+use handover::control::runtime_dir::{bases, control_dirs};
 use handover::control::{self, Api, LogFiles as _};
 use hyper::Method;
 use nix::libc::{SIGUSR1, SIGXFSZ};
@@ -92,7 +92,7 @@ impl ReopenSignal {
             while let Ok(1..) = io::Read::read(&mut &self.0, &mut [0; 64]) {
                 let dirs = match &control.control {
                     Some(dir) => vec![dir.clone()],
-                    None => bases().iter().flat_map(|base| homes(base)).collect(),
+                    None => bases().iter().flat_map(|base| control_dirs(base)).collect(),
                 };
                 let all = dirs.iter().flat_map(|dir| sockets(dir));
                 let told = all

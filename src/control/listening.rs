@@ -20,20 +20,20 @@ const MAX_PATH: usize = 107;
 
 /// A listening socket and its file.
 #[derive(Debug)]
-pub(super) struct Bound {
+pub(super) struct BoundSocket {
     pub(super) listener: net::UnixListener,
-    pub(super) at: At,
+    pub(super) at: SocketFile,
 }
 
 /// The socket file: its path and its inode, which shows whether the path still leads to our socket.
 #[derive(Debug, Clone)]
-pub(super) struct At {
+pub(super) struct SocketFile {
     pub(super) dir: RuntimeDir,
     pub(super) path: PathBuf,
     inode: u64,
 }
 
-impl At {
+impl SocketFile {
     /// Returns whether the socket is still at its path. Its directory may have been removed, as $XDG_RUNTIME_DIR is at logout.
     pub(super) fn is_there(&self) -> bool {
         fs::symlink_metadata(&self.path).is_ok_and(|about| about.ino() == self.inode)
@@ -48,7 +48,7 @@ impl At {
 }
 
 /// Listens in the first directory that can be used. If there is none, returns the problem of the first one.
-pub(super) fn listen_in(dirs: &[RuntimeDir]) -> Result<Bound, Problem> {
+pub(super) fn listen_in(dirs: &[RuntimeDir]) -> Result<BoundSocket, Problem> {
     let mut first = None;
     for dir in dirs {
         match listen(dir) {
@@ -59,7 +59,7 @@ pub(super) fn listen_in(dirs: &[RuntimeDir]) -> Result<Bound, Problem> {
     Err(first.unwrap_or_else(|| Problem::with(Path::new("/"), "there is none")))
 }
 
-fn listen(dir: &RuntimeDir) -> Result<Bound, Problem> {
+fn listen(dir: &RuntimeDir) -> Result<BoundSocket, Problem> {
     let path = dir.path.join(format!("{}.sock", std::process::id()));
     check_length(dir, &path)?;
     let bound = || {
@@ -76,7 +76,7 @@ fn listen(dir: &RuntimeDir) -> Result<Bound, Problem> {
     };
     let listener = bound()?;
     let inode = fs::symlink_metadata(&path).map_err(|error| Problem::new("find", &path, &error))?.ino();
-    Ok(Bound { listener, at: At { dir: dir.clone(), path, inode } })
+    Ok(BoundSocket { listener, at: SocketFile { dir: dir.clone(), path, inode } })
 }
 
 fn check_length(dir: &RuntimeDir, path: &Path) -> Result<(), Problem> {

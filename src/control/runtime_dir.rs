@@ -31,11 +31,11 @@ impl RuntimeDir {
 
     /// The candidates for a server with this key and without `--control`, the best one first. A successor uses the directory of
     /// its predecessor, even if its first address differs.
-    pub(crate) fn usual(key: &OsStr, predecessor: Option<u32>) -> Vec<RuntimeDir> {
+    pub(crate) fn candidates(key: &OsStr, predecessor: Option<u32>) -> Vec<RuntimeDir> {
         let bases = bases();
-        let of_predecessor = predecessor.and_then(|pid| home_of(&bases, pid));
-        let usual = bases.iter().map(|base| RuntimeDir::below(base, key));
-        of_predecessor.into_iter().chain(usual).collect()
+        let of_predecessor = predecessor.and_then(|pid| control_dir_of(&bases, pid));
+        let candidates = bases.iter().map(|base| RuntimeDir::below(base, key));
+        of_predecessor.into_iter().chain(candidates).collect()
     }
 
     fn below(base: &Path, key: &OsStr) -> RuntimeDir {
@@ -54,14 +54,14 @@ impl RuntimeDir {
     pub(crate) fn prepare(&self) -> Result<(), Problem> {
         for dir in self.made.as_deref().unwrap_or_default() {
             create(dir).map_err(|error| Problem::new("create", dir, &error))?;
-            trusted(dir, fs::symlink_metadata(dir))?;
+            check_trusted(dir, fs::symlink_metadata(dir))?;
         }
         if self.made.is_none() {
             let missing: Vec<_> = self.path.ancestors().take_while(|dir| !dir.exists()).collect();
             for dir in missing.into_iter().rev().filter(|dir| !dir.as_os_str().is_empty()) {
                 create(dir).map_err(|error| Problem::new("create", &self.path, &error))?;
             }
-            trusted(&self.path, fs::metadata(&self.path))?;
+            check_trusted(&self.path, fs::metadata(&self.path))?;
         }
         Ok(())
     }
@@ -72,7 +72,7 @@ impl RuntimeDir {
         match self.path.ancestors().find(|dir| dir.exists()) {
             Some(dir) if dir == self.path => {
                 let about = fs::metadata(dir);
-                of_user(about.as_ref().map_or(0, MetadataExt::uid), dir, about)
+                check_owner(about.as_ref().map_or(0, MetadataExt::uid), dir, about)
             }
             Some(dir) if !dir.is_dir() => {
                 Err(Problem::new("create", &self.path, &io::ErrorKind::NotADirectory.into()))
@@ -91,18 +91,18 @@ impl RuntimeDir {
 }
 
 /// Finds the control directory in which the live process `pid` has its socket.
-fn home_of(bases: &[PathBuf], pid: u32) -> Option<RuntimeDir> {
+fn control_dir_of(bases: &[PathBuf], pid: u32) -> Option<RuntimeDir> {
     let socket = format!("{pid}.sock");
     // A stale socket of a dead process that had the same pid refuses the connection.
     let is_home = |dir: &PathBuf| UnixStream::connect(dir.join(&socket)).is_ok();
     bases.iter().find_map(|base| {
-        let dir = homes(base).into_iter().find(is_home)?;
+        let dir = control_dirs(base).into_iter().find(is_home)?;
         Some(RuntimeDir::below(base, dir.file_name()?))
     })
 }
 
 /// The control directories below a base.
-pub fn homes(base: &Path) -> Vec<PathBuf> {
+pub fn control_dirs(base: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(base.join("handover")).into_iter().flatten().flatten();
     entries.map(|entry| entry.path()).collect()
 }
@@ -150,11 +150,11 @@ fn create(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn trusted(dir: &Path, metadata: io::Result<fs::Metadata>) -> Result<(), Problem> {
-    of_user(geteuid().as_raw(), dir, metadata)
+fn check_trusted(dir: &Path, metadata: io::Result<fs::Metadata>) -> Result<(), Problem> {
+    check_owner(geteuid().as_raw(), dir, metadata)
 }
 
-fn of_user(me: u32, dir: &Path, metadata: io::Result<fs::Metadata>) -> Result<(), Problem> {
+fn check_owner(me: u32, dir: &Path, metadata: io::Result<fs::Metadata>) -> Result<(), Problem> {
     let metadata = metadata.map_err(|error| Problem::new("look at", dir, &error))?;
     let (owner, mode) = (metadata.uid(), metadata.mode() & 0o7777);
     let cause = if metadata.is_symlink() {
@@ -172,7 +172,7 @@ fn of_user(me: u32, dir: &Path, metadata: io::Result<fs::Metadata>) -> Result<()
 }
 
 /// Returns a suffix that cannot be guessed, for the name of a temporary file or of a service.
-pub fn secret() -> String {
+pub fn random_suffix() -> String {
     // `RandomState` takes its keys from the kernel's random numbers.
     format!("{:016x}", RandomState::new().hash_one(std::process::id()))
 }
@@ -199,7 +199,7 @@ pub fn bases() -> Vec<PathBuf> {
 }
 
 /// The bases of other users, which root may search.
-pub fn bases_of_others() -> Vec<PathBuf> {
+pub fn bases_of_other_users() -> Vec<PathBuf> {
     let below = |dir: &str| fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
     let temporary = below("/tmp")
         .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("handover-")));

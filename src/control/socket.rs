@@ -25,7 +25,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tracing::Instrument;
 
 use super::descriptors::{Client, Spare};
-use super::listening::{self, At, Bound};
+use super::listening::{self, BoundSocket, SocketFile};
 use super::runtime_dir::{Problem, RuntimeDir, key, network_namespace};
 use super::{Api, Body, Via, client, error, siblings};
 use crate::handle::Handle;
@@ -52,7 +52,7 @@ struct Inner {
     handle: Handle,
     api: Api,
     /// The socket file, once it exists.
-    open: Mutex<Option<At>>,
+    open: Mutex<Option<SocketFile>>,
     closing: watch::Sender<bool>,
     slots: Arc<Semaphore>,
     spare: Arc<Semaphore>,
@@ -108,20 +108,20 @@ impl Control {
     /// network namespace; then the directory's name gets the inode number of our namespace as a suffix.
     async fn usual(&self, address: SocketAddr, predecessor: Option<u32>) -> Vec<RuntimeDir> {
         let plain = OsString::from(key(address));
-        let dirs = spawn_blocking(move || (RuntimeDir::usual(&plain, predecessor), plain));
+        let dirs = spawn_blocking(move || (RuntimeDir::candidates(&plain, predecessor), plain));
         let Ok(Ok((dirs, mut named))) = timeout(PATIENCE, dirs).await else { return vec![] };
         let (None, Some(namespace)) = (predecessor, network_namespace()) else { return dirs };
         for dir in &dirs {
             if !siblings::servers(&dir.path).await.is_empty() {
                 named.push(format!(".{namespace}"));
-                return RuntimeDir::usual(&named, None);
+                return RuntimeDir::candidates(&named, None);
             }
         }
         dirs
     }
 
     /// Records where the socket is, finds the other generations, and warns if another server uses the same directory.
-    async fn joined(&self, at: At, predecessor: Option<u32>) {
+    async fn joined(&self, at: SocketFile, predecessor: Option<u32>) {
         let dir = at.dir.path.clone();
         *lock(&self.0.open) = Some(at);
         self.0.api.join(dir.clone(), predecessor).await;
@@ -178,7 +178,7 @@ impl Control {
             _ if at.is_there() => vec![],
             Some(dir) => vec![RuntimeDir::named(&dir)],
             // The directory keeps its name, by which clients find the service.
-            None => RuntimeDir::usual(at.dir.path.file_name().unwrap_or_default(), predecessor),
+            None => RuntimeDir::candidates(at.dir.path.file_name().unwrap_or_default(), predecessor),
         });
         let dirs = timeout(PATIENCE, dirs).await.ok()?.ok().filter(|dirs| !dirs.is_empty())?;
         Some(listen_in(dirs).await.map(|(listener, at)| {
@@ -246,7 +246,7 @@ impl Control {
     }
 }
 
-fn lock(open: &Mutex<Option<At>>) -> MutexGuard<'_, Option<At>> {
+fn lock(open: &Mutex<Option<SocketFile>>) -> MutexGuard<'_, Option<SocketFile>> {
     open.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -255,10 +255,10 @@ fn is_full(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
 }
 
-async fn listen_in(dirs: Vec<RuntimeDir>) -> Result<(UnixListener, At), Problem> {
+async fn listen_in(dirs: Vec<RuntimeDir>) -> Result<(UnixListener, SocketFile), Problem> {
     let best = dirs.first().map(|dir| dir.path.clone()).unwrap_or_default();
     let listening = spawn_blocking(move || listening::listen_in(&dirs));
-    let Bound { listener, at } = match timeout(PATIENCE, listening).await {
+    let BoundSocket { listener, at } = match timeout(PATIENCE, listening).await {
         Ok(Ok(listening)) => listening?,
         Ok(Err(panic)) => return Err(Problem::with(&best, &panic.to_string())),
         Err(_) => return Err(Problem::with(&best, &format!("it did not respond within {PATIENCE:?}"))),

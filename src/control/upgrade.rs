@@ -15,7 +15,7 @@ use tokio::task::spawn_blocking;
 
 use super::probe_binary;
 use super::protocol::{Outcome, Step};
-use super::runtime_dir::{has_capabilities, secret};
+use super::runtime_dir::{has_capabilities, random_suffix};
 use super::steps::{Steps, Until};
 use crate::error::plain;
 use crate::handle::Handle;
@@ -189,8 +189,8 @@ impl Files {
     fn place(&self) -> io::Result<()> {
         // Without this the program could be an empty file after a crash of the machine.
         File::open(&self.new)?.sync_all()?;
-        twin(&self.program, &self.old)?;
-        twin(&self.new, &self.program)?;
+        replace_with_link(&self.program, &self.old)?;
+        replace_with_link(&self.new, &self.program)?;
         self.sync()
     }
 
@@ -206,8 +206,8 @@ impl Files {
 
 /// Gives a file a second name, which replaces any file of that name. Copies the file where hard links are not supported or not
 /// allowed.
-fn twin(file: &Path, name: &Path) -> io::Result<()> {
-    let draft = name.with_file_name(format!(".handover-draft-{}", secret()));
+fn replace_with_link(file: &Path, name: &Path) -> io::Result<()> {
+    let draft = name.with_file_name(format!(".handover-draft-{}", random_suffix()));
     // Neither call follows a symbolic link at the draft's name or writes to an existing file.
     if fs::hard_link(file, &draft).is_err() {
         let copied = copy(file, &draft);

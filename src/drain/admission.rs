@@ -46,13 +46,13 @@ impl Drain {
     /// Waits until one more connection may be accepted. Cancel safe.
     pub(super) async fn wait_for_slot(&self, pool: Pool) {
         while self.is_full(pool) {
-            let gone = self.0.gone.notified();
+            let changed = self.0.changed.notified();
             if !self.is_full(pool) {
                 return;
             }
             self.evict(pool);
             // Connections that were asked may answer late on a busy machine, and more connections become old enough to ask.
-            let _ = timeout(LOOK_AGAIN, gone).await;
+            let _ = timeout(LOOK_AGAIN, changed).await;
         }
     }
 
@@ -101,7 +101,7 @@ impl Drain {
         if leaves {
             self.0.pools.evicted.fetch_add(1, Ordering::Relaxed);
         } else {
-            self.0.gone.notify_waiters();
+            self.0.changed.notify_waiters();
         }
     }
 

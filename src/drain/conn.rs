@@ -23,7 +23,7 @@ mod linger;
 mod socket;
 #[cfg(feature = "tls")]
 mod tls;
-pub(super) use linger::SENDERS;
+pub(super) use linger::LINGER_PERMITS;
 use linger::linger;
 use socket::Socket;
 pub(super) use socket::StreamOps;
@@ -76,7 +76,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Conn<T> {
     ) -> Conn<T> {
         let now = Instant::now();
         let requests = Arc::new(Requests::new(drain, remote, local, slot.pool(), now));
-        let registration = drain.0.registry.register(&requests, &drain.0.turn);
+        let registration = drain.0.registry.register(&requests, &drain.0.mode);
         let state = ConnState::new(&requests, now);
         Conn::over(Socket::new(stream, ops), OpenGuard::new(&requests, slot), state, registration)
     }

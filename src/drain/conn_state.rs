@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::goaway::Goaway;
-use super::mode::Told;
+use super::mode::ToldMode;
 use super::options::limit;
 use super::request_framing::RequestFraming;
 use super::requests::{Protocol, Requests};
@@ -25,13 +25,13 @@ pub(super) struct ConnState {
     /// `Some` on HTTP/2 only.
     goaway: Option<Box<Goaway>>,
     progress: Progress,
-    retiring: Retiring,
+    drain_state: DrainState,
     /// A part of a TLS record has arrived, so a head has begun.
     part_of_record: bool,
     /// The last write was blocked because the socket buffer is full.
     write_blocked: bool,
     /// When a blocked write is given up, unless the client takes some data by then.
-    stalls: Option<Instant>,
+    stall_deadline: Option<Instant>,
     /// Something has been written since the last flush.
     unflushed: bool,
     /// Set when the client has half-closed and hyper has not been told: hyper would take the client for gone, and drop the handler
@@ -57,22 +57,22 @@ struct Progress {
     /// When data last arrived. Updated only where it matters: within a body, and on HTTP/2.
     last_received: Instant,
     /// When the last request came, or a part of a response was written, on HTTP/2.
-    got_on: Instant,
+    last_progress: Instant,
     /// When an HTTP/2 client was last sent a PING, or would have been if a frame had not been half written.
     pinged: Option<Instant>,
 }
 
 /// The state of a connection that is a lame duck, or that was idle for so long that it is closed like one.
-struct Retiring {
+struct DrainState {
     /// The mode that the connection has last acted on.
-    told: Told,
+    told: ToldMode,
     /// When the drain became a lame duck, if it is one.
     drain_since: Option<Instant>,
     /// When this connection learnt of it.
     since: Instant,
     last_byte: Instant,
     /// The connection was idle for too long in normal mode, and gets GOAWAY.
-    by_itself: bool,
+    idle_timeout_expired: bool,
 }
 
 impl ConnState {
@@ -83,15 +83,15 @@ impl ConnState {
             head: None,
             received: false,
             last_received: now,
-            got_on: now,
+            last_progress: now,
             pinged: None,
         };
-        let retiring = Retiring {
+        let drain_state = DrainState {
             told: requests.told(),
             drain_since: requests.drain().mode().lame_duck_since(),
             since: now,
             last_byte: now,
-            by_itself: false,
+            idle_timeout_expired: false,
         };
         ConnState {
             requests: Arc::clone(requests),
@@ -99,10 +99,10 @@ impl ConnState {
             framing: RequestFraming::default(),
             goaway: None,
             progress,
-            retiring,
+            drain_state,
             part_of_record: false,
             write_blocked: false,
-            stalls: None,
+            stall_deadline: None,
             unflushed: false,
             half_closed: None,
             ends: Ends::default(),
@@ -227,7 +227,7 @@ impl ConnState {
     #[inline]
     pub(super) fn on_progress(&mut self, clock: &Clock) {
         self.write_blocked = false;
-        self.stalls = None;
+        self.stall_deadline = None;
         self.unflushed = true;
         self.note_byte(clock);
         if let Some(progress) = &mut self.half_closed {
@@ -243,7 +243,7 @@ impl ConnState {
         let Some(timeout) = limit(self.requests.options().send_timeout).filter(|_| is_http) else {
             return Close::Wait(None);
         };
-        let deadline = *self.stalls.get_or_insert_with(|| clock.now() + timeout);
+        let deadline = *self.stall_deadline.get_or_insert_with(|| clock.now() + timeout);
         if !clock.has_reached(deadline) {
             return Close::Wait(Some(deadline));
         }
@@ -257,8 +257,8 @@ impl ConnState {
             self.ends.left = true;
             return Close::Fail(Failure::Stalled);
         }
-        self.stalls = Some(clock.now() + left);
-        Close::Wait(self.stalls)
+        self.stall_deadline = Some(clock.now() + left);
+        Close::Wait(self.stall_deadline)
     }
 
     /// Notes that all output is written to the socket.
@@ -291,7 +291,7 @@ impl ConnState {
     #[inline]
     fn note_byte(&mut self, clock: &Clock) {
         if !self.requests.is_normal() {
-            self.retiring.last_byte = clock.now();
+            self.drain_state.last_byte = clock.now();
         }
     }
 
@@ -304,16 +304,16 @@ impl ConnState {
     #[inline]
     fn learn(&mut self, clock: &Clock) {
         let told = self.requests.told();
-        if told == self.retiring.told {
+        if told == self.drain_state.told {
             return;
         }
-        self.retiring.told = told;
+        self.drain_state.told = told;
         let drain_since = self.requests.drain().mode().lame_duck_since();
         // A change of the grace alone does not restart it.
-        if drain_since.is_none() || drain_since != self.retiring.drain_since {
-            self.retiring.since = clock.now();
+        if drain_since.is_none() || drain_since != self.drain_state.drain_since {
+            self.drain_state.since = clock.now();
         }
-        self.retiring.drain_since = drain_since;
+        self.drain_state.drain_since = drain_since;
     }
 
     /// Updates the times that matter. On HTTP/1 outside of a body, only the end of a response does.
@@ -329,13 +329,13 @@ impl ConnState {
             }
             return;
         };
-        let got_on = goaway.has_got_on();
+        let last_progress = goaway.take_progress();
         if std::mem::take(&mut self.progress.received) {
             self.progress.last_received = clock.now();
             self.progress.pinged = None;
         }
-        if got_on {
-            self.progress.got_on = clock.now();
+        if last_progress {
+            self.progress.last_progress = clock.now();
         }
     }
 

@@ -31,12 +31,12 @@ const UNREAD: Duration = Duration::from_secs(1);
 const TURNAROUND: Duration = Duration::from_millis(1);
 /// How many times a request must overtake the answer to a PING before the client is considered not to read while idle: a request
 /// that was already on its way, or an answer that is late on a busy machine, does that too.
-const OVERTAKEN: u32 = 16;
+const MAX_OVERTAKES: u32 = 16;
 /// How many of these times count for a PING that was overtaken only after [`QUIET`].
-const LONG: u32 = 8;
+const LONG_OVERTAKE_WEIGHT: u32 = 8;
 
 /// The most open streams that are remembered. hyper serves fewer at a time, and refuses or ignores the others.
-const MOST: usize = 1024;
+const MAX_OPEN_STREAMS: usize = 1024;
 
 /// The payload of a probe PING, which identifies its answer.
 const PAYLOAD: &[u8; 8] = b"handover";
@@ -60,8 +60,8 @@ pub(super) struct Goaway {
     client: Client,
     /// hyper was told to send GOAWAY, and a PING behind it.
     told: bool,
-    /// A part of a response was written, or a request came, since [`Goaway::has_got_on`] was last called.
-    gets_on: bool,
+    /// A part of a response was written, or a request came, since [`Goaway::take_progress`] was last called.
+    made_progress: bool,
     /// The beginning of a frame that may be an answer to a PING. Without the rest it is unknown whether hyper may get it.
     partial: Vec<u8>,
     /// The answer to hyper's PING, which is withheld from hyper, and when it came.
@@ -122,7 +122,7 @@ impl Goaway {
             probe: None,
             client: Client::Unknown(0),
             told: false,
-            gets_on: false,
+            made_progress: false,
             partial: Vec::new(),
             withheld: None,
             acknowledged: false,
@@ -169,7 +169,7 @@ impl Goaway {
             HEADERS if stream > *last_stream => {
                 *last_stream = stream;
                 requested = true;
-                if open.len() < MOST {
+                if open.len() < MAX_OPEN_STREAMS {
                     open.push(stream);
                 }
             }
@@ -182,7 +182,7 @@ impl Goaway {
         let (bytes, partial) = bytes.split_at_mut(bytes.len() - begun);
         self.partial.extend_from_slice(partial);
         let answer = answer.filter(|(whole, _)| begun == 0 || whole.is_some());
-        self.gets_on |= requested;
+        self.made_progress |= requested;
         if requested && is_lame_duck {
             self.last_activity = clock.now();
         }
@@ -215,7 +215,9 @@ impl Goaway {
         let soonest = TURNAROUND.max(2 * self.round_trip.unwrap_or(NEAR));
         self.client = match (self.client, overtaken) {
             (Client::Reads, _) | (_, None) => Client::Reads,
-            (Client::Unknown(times), Some(at)) if at - sent >= QUIET => Client::Unknown(times + LONG),
+            (Client::Unknown(times), Some(at)) if at - sent >= QUIET => {
+                Client::Unknown(times + LONG_OVERTAKE_WEIGHT)
+            }
             (Client::Unknown(times), Some(at)) if at - sent >= soonest => Client::Unknown(times + 1),
             (unknown, Some(_)) => unknown,
         };
@@ -226,15 +228,15 @@ impl Goaway {
         let Goaway { sent, open, has_begun, .. } = self;
         *has_begun = true;
         let before = open.len();
-        let mut gets_on = false;
+        let mut made_progress = false;
         sent.read(bytes, |Frame { kind, flags, stream, .. }| {
-            gets_on |= matches!(kind, DATA | HEADERS);
+            made_progress |= matches!(kind, DATA | HEADERS);
             if kind == RST_STREAM || matches!(kind, DATA | HEADERS) && flags & END_STREAM != 0 {
                 open.retain(|one| *one != stream);
             }
         });
         let ended = open.len() < before && is_lame_duck;
-        self.gets_on |= gets_on;
+        self.made_progress |= made_progress;
         if ended {
             self.last_activity = clock.now();
         }
@@ -242,8 +244,8 @@ impl Goaway {
     }
 
     /// Returns whether a part of a response was written, or a request came, since the last call.
-    pub(super) fn has_got_on(&mut self) -> bool {
-        std::mem::take(&mut self.gets_on)
+    pub(super) fn take_progress(&mut self) -> bool {
+        std::mem::take(&mut self.made_progress)
     }
 
     /// Returns whether a response is not completely written, or a request has not completely arrived.
@@ -277,11 +279,12 @@ impl Goaway {
         let quiet = idle_since + left.mul_f64(QUIET.as_secs_f64() / (QUIET + all).as_secs_f64());
         match (self.client, &self.probe) {
             (Client::Reads, _) => (quiet, Step::Gracefully),
-            (Client::Unknown(OVERTAKEN..), _) => (quiet, Step::AtOnce),
+            (Client::Unknown(MAX_OVERTAKES..), _) => (quiet, Step::AtOnce),
             (Client::Unknown(_), None) if clock.now() < latest => (since, Step::Probe),
             (Client::Unknown(_), None) => (latest, Step::Gracefully),
             (Client::Unknown(times), Some(probe)) => {
-                let unread = probe.sent + if times + LONG >= OVERTAKEN { QUIET } else { UNREAD };
+                let unread =
+                    probe.sent + if times + LONG_OVERTAKE_WEIGHT >= MAX_OVERTAKES { QUIET } else { UNREAD };
                 let known = unread.max(quiet);
                 // The last quarter of the time is too late to find out.
                 let late = latest - all / 4;

@@ -44,13 +44,13 @@ impl VersionedMode {
         VersionedMode { number: self.number + 1, mode }
     }
 
-    pub(super) fn told(self) -> Told {
+    pub(super) fn told(self) -> ToldMode {
         let kind = match self.mode {
             Mode::Normal => NORMAL,
             Mode::LameDuck { .. } => LAME_DUCK,
             Mode::Cut => CUT,
         };
-        Told(self.number << BITS | kind)
+        ToldMode(self.number << BITS | kind)
     }
 }
 
@@ -61,9 +61,9 @@ const CUT: u64 = 2;
 
 /// The mode that one connection was told, in one machine word, because every request reads it. Later modes have larger values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Told(pub(super) u64);
+pub(super) struct ToldMode(pub(super) u64);
 
-impl Told {
+impl ToldMode {
     fn kind(self) -> u64 {
         self.0 & ((1 << BITS) - 1)
     }

@@ -65,12 +65,12 @@ impl Drop for OpenGuard {
     fn drop(&mut self) {
         let shared = &self.requests.drain().0;
         // The connection is dropped before its requests are, so they can still be counted here.
-        if shared.turn.borrow().told().is_cut() {
+        if shared.mode.borrow().told().is_cut() {
             shared.requests_cut.fetch_add(self.requests.in_flight(), Ordering::SeqCst);
         }
         shared.closed.fetch_add(1, Ordering::SeqCst);
         if shared.open.fetch_sub(1, Ordering::SeqCst) == 1 {
-            shared.gone.notify_waiters();
+            shared.changed.notify_waiters();
         }
         // The slot is free before the answer is noted, so that no other connection is asked to leave in vain.
         drop(self.slot.take());

@@ -16,7 +16,7 @@ use super::requests::Requests;
 
 const SHARDS: usize = 256;
 /// Up to this many connections are told at once.
-pub(super) const FEW: usize = SHARDS;
+pub(super) const TELL_AT_ONCE: usize = SHARDS;
 /// The pace at which more connections are told. It takes a quarter of one core, by `cargo bench -- idle`.
 const PER_MILLISECOND: usize = 16;
 
@@ -50,11 +50,11 @@ impl Shard {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn tell(&self, turn: VersionedMode) {
+    fn tell(&self, mode: VersionedMode) {
         let mut wakers = vec![];
         for entry in self.lock().open.values() {
             if let Some(requests) = entry.requests.upgrade() {
-                requests.tell(turn);
+                requests.tell(mode);
                 wakers.extend(entry.waker.clone());
             }
         }
@@ -110,14 +110,14 @@ impl Registry {
     pub(super) fn register(
         &self,
         requests: &Arc<Requests>,
-        turn: &watch::Sender<VersionedMode>,
+        mode: &watch::Sender<VersionedMode>,
     ) -> Registration {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let shard = Arc::clone(&self.shards[number % SHARDS]);
         let entry = Entry { waker: None, requests: Arc::downgrade(requests) };
         let mut connections = shard.lock();
         connections.open.insert(number, entry);
-        requests.tell(*turn.borrow());
+        requests.tell(*mode.borrow());
         drop(connections);
         Registration { shard, number, requests: Arc::clone(requests), waker: None }
     }
@@ -147,21 +147,21 @@ impl Registry {
         }
     }
 
-    pub(super) fn tell_all(&self, turn: VersionedMode) {
-        self.shards.iter().for_each(|shard| shard.tell(turn));
+    pub(super) fn tell_all(&self, mode: VersionedMode) {
+        self.shards.iter().for_each(|shard| shard.tell(mode));
     }
 
     /// Tells all connections at [`PER_MILLISECOND`], and stops once the mode has changed again.
     pub(super) async fn tell_slowly(
         &self,
-        turn: VersionedMode,
+        mode: VersionedMode,
         connections: usize,
         is_current: impl Fn() -> bool,
     ) {
         let pause = Duration::from_millis(1) * u32::try_from(connections).unwrap_or(u32::MAX)
             / (SHARDS * PER_MILLISECOND) as u32;
         for shard in self.shards.iter().take_while(|_| is_current()) {
-            shard.tell(turn);
+            shard.tell(mode);
             sleep(pause).await;
         }
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::mode::{Told, VersionedMode};
+use super::mode::{ToldMode, VersionedMode};
 use super::options::DrainOptions;
 use super::slots::{EvictionPriority, Pool, SlotState};
 use super::{Drain, Retiring};
@@ -87,7 +87,7 @@ pub(super) struct Requests {
     drain: Drain,
     remote: SocketAddr,
     local: SocketAddr,
-    /// See [`Told`].
+    /// See [`ToldMode`].
     told: AtomicU64,
     protocol: AtomicU8,
     /// Requests since the connection was accepted. Only the task of the connection writes it, so no locked instruction is needed.
@@ -144,12 +144,12 @@ impl Requests {
     }
 
     /// Tells the connection its mode from now on, unless it was already told a later one.
-    pub(super) fn tell(&self, turn: VersionedMode) {
-        self.told.fetch_max(turn.told().0, Ordering::SeqCst);
+    pub(super) fn tell(&self, mode: VersionedMode) {
+        self.told.fetch_max(mode.told().0, Ordering::SeqCst);
     }
 
-    pub(super) fn told(&self) -> Told {
-        Told(self.told.load(Ordering::Relaxed))
+    pub(super) fn told(&self) -> ToldMode {
+        ToldMode(self.told.load(Ordering::Relaxed))
     }
 
     pub(super) fn is_normal(&self) -> bool {

@@ -104,7 +104,7 @@ impl Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         if self.drain.0.pools.give_back(self.pool) {
-            self.drain.0.gone.notify_waiters();
+            self.drain.0.changed.notify_waiters();
         }
     }
 }

@@ -10,13 +10,13 @@ use tokio::time::{Instant, Sleep, sleep_until};
 pub(super) struct Timer {
     sleep: Option<Pin<Box<Sleep>>>,
     /// Whether the timer wakes the task that asked last.
-    is_heard: bool,
+    wakes_current_task: bool,
 }
 
 impl Timer {
     /// Notes that another task asks from now on.
     pub(super) fn forget_task(&mut self) {
-        self.is_heard = false;
+        self.wakes_current_task = false;
     }
 
     /// Waits until the deadline. The task is woken at the deadline or earlier.
@@ -29,17 +29,17 @@ impl Timer {
                     return Poll::Ready(());
                 }
                 sleep.as_mut().reset(deadline);
-                self.is_heard = false;
-            } else if self.is_heard && !sleep.is_elapsed() {
+                self.wakes_current_task = false;
+            } else if self.wakes_current_task && !sleep.is_elapsed() {
                 return Poll::Pending;
             }
-            self.is_heard = true;
+            self.wakes_current_task = true;
             ready!(sleep.as_mut().poll(cx));
             if sleep.deadline() == deadline || Instant::now() >= deadline {
                 return Poll::Ready(());
             }
             sleep.as_mut().reset(deadline);
-            self.is_heard = false;
+            self.wakes_current_task = false;
         }
     }
 }

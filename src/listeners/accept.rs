@@ -50,15 +50,15 @@ pub(super) async fn run(
     mut close: watch::Receiver<bool>,
 ) {
     let Admission { drain, pool, .. } = &admission;
-    let mut exhausted = Exhausted { span: &admission.span, logged: None };
-    let mut full = Exhausted { span: &admission.span, logged: None };
+    let mut exhausted = RateLimitedLog { span: &admission.span, logged: None };
+    let mut full = RateLimitedLog { span: &admission.span, logged: None };
     while !*close.borrow_and_update() {
         // No idle connection is evicted before another one waits for its slot.
         let next = async {
             let mut ready = listener.readable().await?;
             if drain.is_full(*pool) {
                 // The readiness event may be stale: its connection may have been accepted already.
-                if !is_waited_for(listener.get_ref()) {
+                if !has_pending(listener.get_ref()) {
                     ready.clear_ready();
                     return Ok(None);
                 }
@@ -100,7 +100,7 @@ pub(super) async fn run(
 }
 
 /// Returns whether a connection waits in the queue.
-fn is_waited_for(listener: &OwnedFd) -> bool {
+fn has_pending(listener: &OwnedFd) -> bool {
     poll(&mut [PollFd::new(listener, PollFlags::IN)], Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
 }
 
@@ -112,12 +112,12 @@ fn accept(listener: &OwnedFd) -> io::Result<(TcpStream, SocketAddr)> {
 }
 
 /// A condition whose log line is limited to one per [`EXHAUSTED_LOG`].
-struct Exhausted<'a> {
+struct RateLimitedLog<'a> {
     span: &'a Span,
     logged: Option<Instant>,
 }
 
-impl Exhausted<'_> {
+impl RateLimitedLog<'_> {
     /// Backs off if the error is exhaustion, and returns whether it was. accept(2) reports two kinds of errors: those of the
     /// connection that it would have returned (ECONNABORTED and network errors), where the next call returns the next connection,
     /// and exhaustion, where every call fails at once.

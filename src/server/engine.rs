@@ -15,7 +15,7 @@ use super::Config;
 use crate::drain::{Drain, PAUSED};
 use crate::error::{Error, Kind};
 use crate::generation::Generation;
-use crate::handle::{Command, Remote};
+use crate::handle::{Command, EngineSide};
 use crate::lifecycle::{Action, Event, State, StopSource, Timings};
 use crate::listeners::{Listeners, Serve};
 use crate::pid_file::PidFile;
@@ -23,7 +23,7 @@ use crate::process::pidfd::PidFd;
 use crate::process::{Child, Launch};
 use crate::report::Outcome;
 use crate::service_manager::ServiceManager;
-use crate::signals::{Signal, Signals, Stops};
+use crate::signals::{Signal, Signals, StopRequests};
 
 mod actions;
 mod inputs;
@@ -55,7 +55,7 @@ pub(super) struct Engine {
     /// Whether the steering warning has already been logged.
     steering_warning_logged: bool,
     signals: Signals,
-    stops: Stops,
+    stops: StopRequests,
     /// When to send the ready signal to the predecessor again.
     ready_reminder: Option<ReadyReminder>,
     /// The number of consecutive successors killed by a restart signal before they had a handler for it.
@@ -82,7 +82,7 @@ impl Engine {
     /// Identifies this generation and its predecessor, and listens.
     pub(super) fn start(
         config: Config,
-        remote: Remote,
+        remote: EngineSide,
         drain: Drain,
         serve: &Serve,
     ) -> Result<Engine, Error> {
@@ -121,7 +121,7 @@ impl Engine {
             exited: None,
             steering_warning_logged: false,
             signals,
-            stops: Stops::default(),
+            stops: StopRequests::default(),
             ready_reminder: None,
             ended_by_restart: 0,
             commands: remote.commands,

@@ -135,7 +135,7 @@ fn readable(socket: UnixDatagram) -> io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::new(OwnedFd::from(socket))
 }
 
-const PREFIX: &str = "handover-front-";
+const PREFIX: &str = "handover-supervisor-";
 
 /// Removes this user's directories that were left behind by killed supervisors: their sockets have no reader.
 fn remove_dead(place: &Path) {

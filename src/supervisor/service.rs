@@ -95,7 +95,7 @@ impl Service {
     }
 
     /// Returns the process that a generation has named, dead or alive.
-    fn named(&self, pid: u32) -> Option<PidFd> {
+    fn open_named(&self, pid: u32) -> Option<PidFd> {
         if self.reaped.iter().any(|(reaped, _)| *reaped == pid) {
             return Some(PidFd::gone(pid));
         }
@@ -144,7 +144,7 @@ impl Service {
         let (service_manager::SUCCESSOR | service_manager::MAIN, pid) = field.split_once('=')? else {
             return None;
         };
-        self.named(pid.parse().ok()?)
+        self.open_named(pid.parse().ok()?)
     }
 
     fn move_to(&mut self, next: PidFd) {
@@ -171,7 +171,7 @@ impl Service {
     }
 
     /// Records how a child ended that was reaped.
-    pub(super) fn note(&mut self, pid: u32, ended: Ended) {
+    pub(super) fn record_exit(&mut self, pid: u32, ended: Ended) {
         if let Some(current) = self.current.as_mut().filter(|one| one.process.pid() == pid) {
             current.ended = Some(ended);
         } else if let Some(last) = self.last.as_mut().filter(|last| last.pid == pid && last.ended.is_none()) {

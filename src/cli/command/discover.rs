@@ -10,14 +10,14 @@ use std::time::{Duration, Instant};
 
 use handover::control::listening::sockets;
 use handover::control::protocol::Status;
-use handover::control::runtime_dir::{bases, bases_of_others, homes, key, network_namespace};
+use handover::control::runtime_dir::{bases, bases_of_other_users, control_dirs, key, network_namespace};
 use hyper::{Method, StatusCode};
 use rustix::process::geteuid;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::client::ask;
-use super::{SILENCE, Trouble, Which, failed, say};
+use super::{CommandError, SILENCE, ServerSelector, failed, say};
 
 /// A generation that does not answer within this time counts as hung.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -71,7 +71,7 @@ impl Generation {
 ///
 /// A generation may leave after the directory was read and before it is asked. Its successor had opened a socket by then, so
 /// the result is empty only if a second look at the directory shows no new socket.
-pub(super) fn look(dir: &Path) -> Vec<Generation> {
+pub(super) fn find_generations(dir: &Path) -> Vec<Generation> {
     let mut before = sockets(dir);
     loop {
         let generations = ask_each(before.clone());
@@ -131,13 +131,13 @@ fn is_silence(error: &io::Error) -> bool {
     matches!(error.kind(), TimedOut | WouldBlock | PermissionDenied)
 }
 
-impl Which {
+impl ServerSelector {
     /// Returns the control directory of the selected server, which is running.
-    pub(super) fn find(&self) -> Result<PathBuf, Trouble> {
-        let none = |which: &str| Trouble::NotRunning(format!("no server is running{which}"));
+    pub(super) fn find(&self) -> Result<PathBuf, CommandError> {
+        let none = |which: &str| CommandError::NotRunning(format!("no server is running{which}"));
         if let Some(dir) = &self.control {
             let error = match fs::read_dir(dir) {
-                Ok(_) if !look(dir).is_empty() => return Ok(dir.clone()),
+                Ok(_) if !find_generations(dir).is_empty() => return Ok(dir.clone()),
                 Ok(_) => return Err(none(&format!(" with --control {}", dir.display()))),
                 Err(error) => error,
             };
@@ -154,7 +154,7 @@ impl Which {
         let mut running: Vec<_> = servers(&bases(), false).into_iter().filter(is_wanted).collect();
         if running.is_empty() && geteuid().is_root() {
             // Root may operate the servers of other users.
-            running = servers(&bases_of_others(), true).into_iter().filter(is_wanted).collect();
+            running = servers(&bases_of_other_users(), true).into_iter().filter(is_wanted).collect();
         }
         // A server that only drains is not meant while another one serves.
         prefer(&mut running, |one| one.generations.iter().any(|g| g.phase() != "draining"));
@@ -223,18 +223,18 @@ impl Running {
 
 /// Returns the servers without `--control`: those of this user, or those of all users.
 fn servers(bases: &[PathBuf], of_everyone: bool) -> Vec<Running> {
-    let mut dirs: Vec<_> = bases.iter().flat_map(|base| homes(base)).collect();
+    let mut dirs: Vec<_> = bases.iter().flat_map(|base| control_dirs(base)).collect();
     dirs.sort();
     dirs.dedup();
     // Any user may put a directory into /tmp that looks like the one of a server.
     let is_mine = |about: fs::Metadata| about.is_dir() && (of_everyone || about.uid() == geteuid().as_raw());
     dirs.retain(|dir| fs::symlink_metadata(dir).is_ok_and(is_mine));
-    let running = dirs.into_iter().map(|dir| Running { generations: look(&dir), dir });
+    let running = dirs.into_iter().map(|dir| Running { generations: find_generations(&dir), dir });
     running.filter(|one| !one.generations.is_empty()).collect()
 }
 
 /// Refuses a directory that several servers share by mistake.
-pub(super) fn only_one(dir: &Path, all: &[Generation]) -> Result<(), Trouble> {
+pub(super) fn refuse_shared_dir(dir: &Path, all: &[Generation]) -> Result<(), CommandError> {
     let live = || all.iter().filter(|one| one.phase() != "draining");
     let mut services: Vec<_> = live().filter_map(Generation::service).collect();
     services.sort_unstable();
@@ -245,7 +245,7 @@ pub(super) fn only_one(dir: &Path, all: &[Generation]) -> Result<(), Trouble> {
     }
 }
 
-fn shared<'a>(dir: &Path, of: impl Iterator<Item = &'a Generation>) -> Trouble {
+fn shared<'a>(dir: &Path, of: impl Iterator<Item = &'a Generation>) -> CommandError {
     let pids = of.map(|one| one.pid.to_string()).collect::<Vec<_>>().join(" and ");
     failed(format!(
         "{} is the control directory of several servers, pids {pids}: give each its own",
@@ -258,16 +258,18 @@ fn phases(all: &[Generation]) -> String {
 }
 
 /// Waits until exactly one generation serves, and returns it. Around a flip there may be none or two for a moment.
-pub(super) fn serving(dir: &Path) -> Result<Generation, Trouble> {
+pub(super) fn serving(dir: &Path) -> Result<Generation, CommandError> {
     let (began, until) = (Instant::now(), Instant::now() + UNCLEAR);
     let mut said = false;
     loop {
-        let all = look(dir);
+        let all = find_generations(dir);
         let replaced = |pid: u32| all.iter().any(|one| one.serves() && one.predecessor() == Some(pid));
         let serving: Vec<_> = all.iter().filter(|g| g.serves() && !replaced(g.pid)).collect();
         match &serving[..] {
             [one] => return Ok((*one).clone()),
-            [] if all.is_empty() => return Err(Trouble::NotRunning("no server is running any more".into())),
+            [] if all.is_empty() => {
+                return Err(CommandError::NotRunning("no server is running any more".into()));
+            }
             [] if all.iter().all(Generation::is_stopping) => return Err(failed("the server is stopping")),
             // A start has its own deadline, the ready timeout.
             [] if Instant::now() < until || all.iter().any(|one| one.phase() == "starting") => {

@@ -4,16 +4,16 @@ use std::io::{self, Write};
 
 use clap_complete::Shell;
 
-use super::{Trouble, failed};
+use super::{CommandError, failed};
 
-pub(super) fn completions(shell: Shell, mut program: clap::Command) -> Result<(), Trouble> {
+pub(super) fn completions(shell: Shell, mut program: clap::Command) -> Result<(), CommandError> {
     let mut text = Vec::new();
     clap_complete::generate(shell, &mut program, "handover", &mut text);
     print(&text)
 }
 
 /// Prints the man page of the program, with one section for each subcommand.
-pub(super) fn man(program: &clap::Command) -> Result<(), Trouble> {
+pub(super) fn man(program: &clap::Command) -> Result<(), CommandError> {
     let mut text = Vec::new();
     let mut rendered = clap_mangen::Man::new(program.clone()).render(&mut text);
     for subcommand in program.get_subcommands().filter(|one| !one.is_hide_set()) {
@@ -28,6 +28,6 @@ pub(super) fn man(program: &clap::Command) -> Result<(), Trouble> {
     print(&text)
 }
 
-fn print(text: &[u8]) -> Result<(), Trouble> {
+fn print(text: &[u8]) -> Result<(), CommandError> {
     io::stdout().write_all(text).map_err(|error| failed(format!("cannot write to stdout: {error}")))
 }

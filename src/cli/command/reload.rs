@@ -7,12 +7,12 @@ use hyper::{Method, StatusCode};
 
 use super::client::{Steps, ask};
 use super::discover::{Generation, serving};
-use super::{SILENCE, Trouble, Which, failed, say};
+use super::{CommandError, SILENCE, ServerSelector, failed, say};
 
 /// How long a generation that reports itself as serving may refuse to reload.
 const REFUSING: Duration = Duration::from_secs(10);
 
-pub(super) fn run(which: &Which, wait_drained: bool) -> Result<(), Trouble> {
+pub(super) fn run(which: &ServerSelector, wait_drained: bool) -> Result<(), CommandError> {
     let dir = which.find()?;
     let target = if wait_drained { "/reload?wait=drained" } else { "/reload" };
     let (began, mut said) = (Instant::now(), false);
@@ -43,7 +43,7 @@ pub(super) fn run(which: &Which, wait_drained: bool) -> Result<(), Trouble> {
 }
 
 /// Prints each step as it arrives, and returns an error if the outcome is a failure.
-pub(super) fn follow(steps: Steps, server: &Generation) -> Result<(), Trouble> {
+pub(super) fn follow(steps: Steps, server: &Generation) -> Result<(), CommandError> {
     let mut last = Step::default();
     for step in steps {
         say(format_args!("{:>9.1} ms  {}", step.after_ms, line(&step, server)));

@@ -6,15 +6,15 @@ use handover::control::protocol::Reopened;
 use hyper::{Method, StatusCode};
 
 use super::client::ask;
-use super::discover::{Generation, look, only_one};
-use super::{Trouble, Which, failed, say};
+use super::discover::{Generation, find_generations, refuse_shared_dir};
+use super::{CommandError, ServerSelector, failed, say};
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
-pub(super) fn run(which: &Which) -> Result<(), Trouble> {
+pub(super) fn run(which: &ServerSelector) -> Result<(), CommandError> {
     let dir = which.find()?;
-    let generations = look(&dir);
-    only_one(&dir, &generations)?;
+    let generations = find_generations(&dir);
+    refuse_shared_dir(&dir, &generations)?;
     let mut problems = vec![];
     for one in &generations {
         match reopen(one) {

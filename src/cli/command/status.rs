@@ -3,14 +3,14 @@
 use handover::control::protocol::Outcome;
 use serde_json::{Value, json};
 
-use super::discover::{Generation, look};
+use super::discover::{Generation, find_generations};
 use super::table::Table;
-use super::{Trouble, Which, say};
+use super::{CommandError, ServerSelector, say};
 
-pub(super) fn run(which: &Which, as_json: bool) -> Result<(), Trouble> {
-    let generations = look(&which.find()?);
+pub(super) fn run(which: &ServerSelector, as_json: bool) -> Result<(), CommandError> {
+    let generations = find_generations(&which.find()?);
     if generations.is_empty() {
-        return Err(Trouble::NotRunning("no server is running any more".into()));
+        return Err(CommandError::NotRunning("no server is running any more".into()));
     }
     if as_json {
         let silent = |pid| json!({ "pid": pid, "error": "does not answer" });

@@ -9,21 +9,21 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::client::ask;
-use super::discover::{Generation, look, only_one};
-use super::{Trouble, Which, failed, say};
+use super::discover::{Generation, find_generations, refuse_shared_dir};
+use super::{CommandError, ServerSelector, failed, say};
 
 /// How long the socket of an ended process may remain, or a generation may be silent.
 const TIDYING: Duration = Duration::from_secs(5);
 
-pub(super) fn run(which: &Which, now: bool) -> Result<(), Trouble> {
+pub(super) fn run(which: &ServerSelector, now: bool) -> Result<(), CommandError> {
     let dir = which.find()?;
-    only_one(&dir, &look(&dir))?;
+    refuse_shared_dir(&dir, &find_generations(&dir))?;
     let mut told = Vec::new();
     // Generations that were seen and not yet told to stop: they leave by themselves or are told later.
     let mut seen: Vec<Leaving> = Vec::new();
     let mut until = None;
     loop {
-        let mut generations = look(&dir);
+        let mut generations = find_generations(&dir);
         // The serving generation is told first.
         generations.sort_by_key(|one| !one.serves());
         if generations.is_empty() {
@@ -93,7 +93,7 @@ impl Leaving {
     }
 }
 
-fn still_there(generations: &[Generation]) -> Trouble {
+fn still_there(generations: &[Generation]) -> CommandError {
     let pids = generations.iter().map(|one| one.pid.to_string()).collect::<Vec<_>>().join(" ");
     failed(format!("pid {pids} does not answer and was not stopped; `kill -KILL {pids}` ends it in any case"))
 }

@@ -8,16 +8,16 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use handover::control::plain;
-use handover::control::runtime_dir::{has_capabilities, secret};
+use handover::control::runtime_dir::{has_capabilities, random_suffix};
 use hyper::{Method, StatusCode};
 use rustix::process::geteuid;
 
 use super::client::ask;
 use super::discover::{Generation, serving};
 use super::reload::follow;
-use super::{Trouble, Which, failed, say};
+use super::{CommandError, ServerSelector, failed, say};
 
-pub(super) fn run(which: &Which, new: &Path) -> Result<(), Trouble> {
+pub(super) fn run(which: &ServerSelector, new: &Path) -> Result<(), CommandError> {
     let cannot = |cause: &str| failed(format!("cannot upgrade to {}: {cause}", new.display()));
     let about = fs::metadata(new).map_err(|error| cannot(&plain(&error)))?;
     if !about.is_file() {
@@ -42,7 +42,7 @@ pub(super) fn run(which: &Which, new: &Path) -> Result<(), Trouble> {
     let program = program
         .map_err(|error| cannot(&format!("the running program cannot be found: {}", plain(&error))))?;
     let place = program.with_file_name("");
-    let (beside, how) = match Beside::link(new, &program) {
+    let (beside, how) = match StagedFile::link(new, &program) {
         Some(beside) => (beside, "linked"),
         None if has_capabilities(new) => {
             return Err(cannot(&format!(
@@ -51,7 +51,7 @@ pub(super) fn run(which: &Which, new: &Path) -> Result<(), Trouble> {
             )));
         }
         None => {
-            let copied = Beside::put(new, mode, &program);
+            let copied = StagedFile::put(new, mode, &program);
             let why = |error| cannot(&format!("it cannot be copied to {}: {error}", place.display()));
             (copied.map_err(why)?, "copied")
         }
@@ -67,7 +67,7 @@ pub(super) fn run(which: &Which, new: &Path) -> Result<(), Trouble> {
 }
 
 /// Waits for the end of standby, and returns the serving generation, which can hand over at once then.
-fn after_standby(dir: &Path) -> Result<Generation, Trouble> {
+fn after_standby(dir: &Path) -> Result<Generation, CommandError> {
     let mut said = false;
     loop {
         let server = serving(dir)?;
@@ -82,28 +82,28 @@ fn after_standby(dir: &Path) -> Result<Generation, Trouble> {
 }
 
 /// A temporary file beside the program, removed on drop unless the server has renamed it.
-struct Beside {
+struct StagedFile {
     name: String,
     path: PathBuf,
 }
 
-impl Beside {
-    fn named(program: &Path) -> Beside {
+impl StagedFile {
+    fn named(program: &Path) -> StagedFile {
         // No character of the name needs escaping in a URL.
-        let name = format!(".handover-new-{}", secret());
-        Beside { path: program.with_file_name(&name), name }
+        let name = format!(".handover-new-{}", random_suffix());
+        StagedFile { path: program.with_file_name(&name), name }
     }
 
     /// Makes a hard link if the file is in the program's directory already, which keeps its capabilities.
-    fn link(new: &Path, program: &Path) -> Option<Beside> {
+    fn link(new: &Path, program: &Path) -> Option<StagedFile> {
         let new = new.canonicalize().ok().filter(|new| new.parent() == program.parent())?;
-        let beside = Beside::named(program);
+        let beside = StagedFile::named(program);
         fs::hard_link(new, &beside.path).ok()?;
         Some(beside)
     }
 
-    fn put(new: &Path, mode: u32, program: &Path) -> io::Result<Beside> {
-        let beside = Beside::named(program);
+    fn put(new: &Path, mode: u32, program: &Path) -> io::Result<StagedFile> {
+        let beside = StagedFile::named(program);
         let mut options = OpenOptions::new();
         let mut to = options.write(true).create_new(true).mode(0o600).open(&beside.path)?;
         io::copy(&mut File::open(new)?, &mut to)?;
@@ -113,7 +113,7 @@ impl Beside {
     }
 }
 
-impl Drop for Beside {
+impl Drop for StagedFile {
     fn drop(&mut self) {
         // Fails if the file has become the program, which is fine.
         let _ = fs::remove_file(&self.path);

@@ -21,13 +21,13 @@ const TRIES: usize = 16;
 
 /// The file of one response.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct OpenedFile {
     path: PathBuf,
     /// The metadata from when the file was first opened.
     pub(super) metadata: Metadata,
     /// Locked during a read, so that the descriptor cannot be closed and its number reused for another file.
     file: Mutex<Option<fs::File>>,
-    /// The key in one of the maps of `Ranks`, or `NONE` or `ENDED`. Only changed while `Ranks` is locked.
+    /// The key in one of the maps of `ReadOrder`, or `NONE` or `ENDED`. Only changed while `ReadOrder` is locked.
     rank: AtomicU64,
 }
 
@@ -38,17 +38,17 @@ const ENDED: u64 = u64::MAX;
 
 /// The open files in the order of their last read. The lock is held only briefly. Lock order: a file first, then the table.
 #[derive(Debug, Default)]
-pub(super) struct Table(Mutex<Ranks>);
+pub(super) struct Table(Mutex<ReadOrder>);
 
 #[derive(Debug, Default)]
-struct Ranks {
+struct ReadOrder {
     last: u64,
-    found: BTreeMap<u64, Arc<Held>>,
+    found: BTreeMap<u64, Arc<OpenedFile>>,
     /// Files that were replaced, changed or removed.
-    lost: BTreeMap<u64, Arc<Held>>,
+    lost: BTreeMap<u64, Arc<OpenedFile>>,
 }
 
-impl Held {
+impl OpenedFile {
     /// Returns whether the path still leads to the same, unchanged file.
     fn is_found(&self) -> bool {
         fs::metadata(&self.path).is_ok_and(|found| self.is(&found))
@@ -61,10 +61,10 @@ impl Held {
 }
 
 impl Table {
-    pub(super) fn open(&self, path: PathBuf) -> io::Result<Arc<Held>> {
+    pub(super) fn open(&self, path: PathBuf) -> io::Result<Arc<OpenedFile>> {
         let file = self.open_regular(&path)?;
         let metadata = file.metadata()?;
-        let held = Held { path, metadata, file: Mutex::new(Some(file)), rank: AtomicU64::new(NONE) };
+        let held = OpenedFile { path, metadata, file: Mutex::new(Some(file)), rank: AtomicU64::new(NONE) };
         let held = Arc::new(held);
         self.lock().insert(&held, Which::Found);
         Ok(held)
@@ -73,7 +73,7 @@ impl Table {
     /// Reads up to `most` bytes, or more if the buffer has more capacity; no bytes at the end of the file.
     pub(super) fn read(
         &self,
-        held: &Arc<Held>,
+        held: &Arc<OpenedFile>,
         position: u64,
         most: usize,
         mut buffer: Vec<u8>,
@@ -96,13 +96,13 @@ impl Table {
     }
 
     /// Removes the file of a response that has ended.
-    pub(super) fn forget(&self, held: &Held) {
+    pub(super) fn forget(&self, held: &OpenedFile) {
         let mut ranks = self.lock();
         let rank = held.rank.swap(ENDED, Relaxed);
         drop(ranks.found.remove(&rank).or_else(|| ranks.lost.remove(&rank)));
     }
 
-    fn open_again(&self, held: &Arc<Held>) -> io::Result<fs::File> {
+    fn open_again(&self, held: &Arc<OpenedFile>) -> io::Result<fs::File> {
         let file = self.open_regular(&held.path)?;
         if !held.is(&file.metadata()?) {
             return Err(io::Error::other("the file was replaced or changed while it was closed"));
@@ -152,7 +152,7 @@ impl Table {
         true
     }
 
-    fn lock(&self) -> MutexGuard<'_, Ranks> {
+    fn lock(&self) -> MutexGuard<'_, ReadOrder> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -163,8 +163,8 @@ enum Which {
     Lost,
 }
 
-impl Ranks {
-    fn insert(&mut self, held: &Arc<Held>, which: Which) {
+impl ReadOrder {
+    fn insert(&mut self, held: &Arc<OpenedFile>, which: Which) {
         if held.rank.load(Relaxed) == ENDED {
             return;
         }
@@ -178,7 +178,7 @@ impl Ranks {
     }
 
     /// Moves a file that is being read to the highest rank.
-    fn touch(&mut self, held: &Arc<Held>) {
+    fn touch(&mut self, held: &Arc<OpenedFile>) {
         let rank = held.rank.load(Relaxed);
         if self.found.remove(&rank).is_some() {
             self.insert(held, Which::Found);
@@ -187,10 +187,10 @@ impl Ranks {
         }
     }
 
-    fn take_least(&mut self, most: usize) -> Option<(Arc<Held>, Which)> {
+    fn take_least(&mut self, most: usize) -> Option<(Arc<OpenedFile>, Which)> {
         let (ranks, which) = match self {
-            Ranks { found, .. } if found.len() >= most => (found, Which::Found),
-            Ranks { lost, .. } if lost.len() >= most => (lost, Which::Lost),
+            ReadOrder { found, .. } if found.len() >= most => (found, Which::Found),
+            ReadOrder { lost, .. } if lost.len() >= most => (lost, Which::Lost),
             _ => return None,
         };
         let (_, held) = ranks.pop_first()?;

@@ -70,14 +70,14 @@ fn last_handover(last: &LastHandover) -> protocol::LastHandover {
         HandoverResult::TookOver { predecessor } => {
             of(Outcome::TookOver, Some(*predecessor), protocol::Failure::default())
         }
-        HandoverResult::HandedOver { successor } => of(Outcome::HandedOver, None, by(*successor)),
+        HandoverResult::HandedOver { successor } => of(Outcome::HandedOver, None, successor_only(*successor)),
         HandoverResult::Failed(why) => of(Outcome::Failed, None, failure(why)),
         HandoverResult::TakenBack(why) => of(Outcome::TakenBack, None, failure(why)),
     }
 }
 
 /// A `Failure` that names the successor only, because the handover has not failed.
-fn by(successor: u32) -> protocol::Failure {
+fn successor_only(successor: u32) -> protocol::Failure {
     protocol::Failure { successor: Some(successor), ..protocol::Failure::default() }
 }
 
@@ -94,10 +94,10 @@ fn failure(failure: &Failure) -> protocol::Failure {
 pub(in crate::control) fn step(event: &Event) -> Option<Step> {
     Some(match event {
         Event::Noted(text) => Step { text: Some((*text).to_owned()), ..Step::named("note") },
-        Event::SuccessorStarted { pid } => Step { failure: by(*pid), ..Step::named("started") },
+        Event::SuccessorStarted { pid } => Step { failure: successor_only(*pid), ..Step::named("started") },
         Event::HandedOver(handover) => Step {
             outcome: Some(Outcome::TookOver),
-            failure: by(handover.successor),
+            failure: successor_only(handover.successor),
             took_ms: Some(handover.took.as_secs_f64() * 1000.0),
             ..Step::named("took over")
         },

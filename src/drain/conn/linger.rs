@@ -18,14 +18,14 @@ const STALLED: Duration = Duration::from_secs(5);
 /// How long a client may keep sending in total.
 const SENDING: Duration = Duration::from_secs(30);
 /// How many clients may keep sending for longer than [`SILENT`] at a time.
-pub(in crate::drain) const SENDERS: usize = 1024;
+pub(in crate::drain) const LINGER_PERMITS: usize = 1024;
 
 /// Waits until the client has ended, has sent nothing or too much for too long, its slot is needed, or the drain is cut.
 pub(super) async fn linger<T>(mut stream: T, mut open_guard: OpenGuard, ends: Ends, ops: StreamOps<T>)
 where
     T: AsyncRead + AsyncWrite + Unpin,
 {
-    let mut turn = open_guard.requests().drain().0.turn.subscribe();
+    let mut mode = open_guard.requests().drain().0.mode.subscribe();
     let until_client_ends = async {
         let began = Instant::now();
         let patience = if ends.more { STALLED } else { SILENT };
@@ -39,7 +39,7 @@ where
     };
     tokio::select! {
         () = until_client_ends => {}
-        _ = turn.wait_for(|turn| turn.told().is_cut()) => {}
+        _ = mode.wait_for(|mode| mode.told().is_cut()) => {}
     }
     // The stream is closed before the connection stops being counted.
     drop(stream);
@@ -76,7 +76,7 @@ async fn read_on<T>(
             _ if now >= deadline => return,
             _ => {
                 if permit.is_none() {
-                    permit = open_guard.requests().drain().0.senders.try_acquire().ok();
+                    permit = open_guard.requests().drain().0.linger_permits.try_acquire().ok();
                     limit = began + if permit.is_some() { SENDING } else { SILENT };
                 }
                 stalled = now + STALLED;
@@ -143,7 +143,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn clients_that_keep_sending_hold_a_limited_number_of_sockets() {
         let drain = Drain::new();
-        let lingering = (0..SENDERS + 10).map(|_| {
+        let lingering = (0..LINGER_PERMITS + 10).map(|_| {
             let (ours, client) = duplex(64);
             send_slowly(client, Duration::from_millis(300));
             let drain = drain.clone();
@@ -156,7 +156,7 @@ mod tests {
             assert!(took == SILENT || took == SENDING, "{took:?}");
             long += usize::from(took == SENDING);
         }
-        assert_eq!(long, SENDERS);
+        assert_eq!(long, LINGER_PERMITS);
         assert_eq!(drain.open(), 0);
     }
 

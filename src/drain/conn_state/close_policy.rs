@@ -23,7 +23,7 @@ enum Verdict {
     /// Close the connection: a head took too long, or the responses make no progress.
     GiveUp,
     /// Fail: the body of a request stopped arriving.
-    Late,
+    BodyTimeout,
     /// Fail: the client did not answer a PING.
     Gone,
     /// Send a PING to find out whether the client is there.
@@ -33,7 +33,7 @@ enum Verdict {
     /// Take the next step to GOAWAY.
     Goaway(Step),
     /// Pass the client's half-close on to hyper: nothing was written for too long.
-    Abandon,
+    DeliverHalfClose,
 }
 
 type Next = Option<(Instant, Verdict)>;
@@ -77,11 +77,11 @@ impl ConnState {
     fn apply(&mut self, verdict: Verdict, deadline: Instant, clock: &Clock, seen: &Seen) -> Close {
         match verdict {
             Verdict::Goaway(step) => self.apply_goaway(step, clock, seen),
-            Verdict::Abandon if clock.is_long_after(deadline) => {
+            Verdict::DeliverHalfClose if clock.is_long_after(deadline) => {
                 self.half_closed = Some(clock.now());
                 self.poll_close(clock, seen)
             }
-            Verdict::Abandon => {
+            Verdict::DeliverHalfClose => {
                 self.half_closed = None;
                 Close::End
             }
@@ -91,12 +91,12 @@ impl ConnState {
                 self.poll_close(clock, seen)
             }
             Verdict::Retire => {
-                self.retiring.by_itself = true;
-                self.retiring.since = clock.now();
+                self.drain_state.idle_timeout_expired = true;
+                self.drain_state.since = clock.now();
                 self.poll_close(clock, seen)
             }
             Verdict::Close if self.write_blocked => Close::Wait(None),
-            Verdict::Close | Verdict::GiveUp | Verdict::Late | Verdict::Gone => {
+            Verdict::Close | Verdict::GiveUp | Verdict::BodyTimeout | Verdict::Gone => {
                 let Some(arrived) = seen.arrived else { return Close::Look };
                 self.close(verdict, arrived, clock, seen)
             }
@@ -108,7 +108,7 @@ impl ConnState {
         match (verdict, arrived) {
             (_, Pending::Something) => Close::Wait(None),
             (Verdict::Gone, _) => Close::Fail(Failure::Gone),
-            (Verdict::Late, _) => {
+            (Verdict::BodyTimeout, _) => {
                 self.ends.left = true;
                 Close::Fail(Failure::Late)
             }
@@ -180,7 +180,9 @@ impl ConnState {
     pub(super) fn next_after_flush(&mut self, clock: &Clock) -> Option<Instant> {
         if self.goaway.is_some() {
             self.note(clock);
-            return (!self.retiring.by_itself).then(|| self.next_in_normal_times(clock))?.map(|(at, _)| at);
+            return (!self.drain_state.idle_timeout_expired)
+                .then(|| self.next_in_normal_times(clock))?
+                .map(|(at, _)| at);
         }
         if !self.note_idle(clock) {
             return None;
@@ -191,9 +193,9 @@ impl ConnState {
     /// Returns the action that is due if nothing happens, and when.
     fn next(&mut self, clock: &Clock) -> Next {
         if let Some(progress) = self.half_closed {
-            return Some((progress + self.requests.options().half_close_timeout, Verdict::Abandon));
+            return Some((progress + self.requests.options().half_close_timeout, Verdict::DeliverHalfClose));
         }
-        if self.requests.is_normal() && !self.retiring.by_itself {
+        if self.requests.is_normal() && !self.drain_state.idle_timeout_expired {
             return self.next_in_normal_times(clock);
         }
         // The client of an idle connection gets GOAWAY as a lame duck's does: see `goaway`.
@@ -216,7 +218,7 @@ impl ConnState {
             return Some((at, Verdict::Goaway(Step::Acknowledge)));
         }
         if !self.requests.says_goaway() {
-            let since = self.retiring.since;
+            let since = self.drain_state.since;
             let latest = since + self.requests.options().goaway_delay.min(idle_grace);
             let (at, step) = goaway.next(since, latest, clock);
             return Some((at, Verdict::Goaway(step)));
@@ -254,7 +256,7 @@ impl ConnState {
                 if !self.framing.is_within_body() || self.requests.is_answered() {
                     return None;
                 }
-                return after(self.progress.last_received, options.body_timeout, Verdict::Late);
+                return after(self.progress.last_received, options.body_timeout, Verdict::BodyTimeout);
             }
             if self.is_within_head() {
                 let timeout = options.header_timeout;
@@ -267,8 +269,8 @@ impl ConnState {
         match self.progress.pinged {
             _ if !in_flight && self.has_open_streams() => {
                 // A stream that was in flight until now may be about to be reset, so its end counts as progress.
-                let got_on = self.progress.got_on;
-                let since = got_on.max(self.requests.idle_since().unwrap_or(got_on));
+                let last_progress = self.progress.last_progress;
+                let since = last_progress.max(self.requests.idle_since().unwrap_or(last_progress));
                 after(since, options.send_timeout, Verdict::GiveUp)
             }
             _ if !in_flight => after(self.progress.idle.1, options.keep_alive_timeout, Verdict::Retire),
@@ -278,8 +280,8 @@ impl ConnState {
     }
 
     fn quiet_since(&self) -> Instant {
-        let since = self.retiring.since;
-        since.max(self.retiring.last_byte).max(self.requests.last_end().unwrap_or(since))
+        let since = self.drain_state.since;
+        since.max(self.drain_state.last_byte).max(self.requests.last_end().unwrap_or(since))
     }
 
     /// Returns when the incomplete head began. The time of the first head begins at accept.

@@ -43,7 +43,7 @@ impl Rig {
         let (drain, began) = (Drain::with_options(options), Instant::now());
         let remote = SocketAddr::from(([192, 0, 2, 1], 1));
         let requests = Arc::new(Requests::new(&drain, remote, remote, Pool::Public, began));
-        let registration = drain.0.registry.register(&requests, &drain.0.turn);
+        let registration = drain.0.registry.register(&requests, &drain.0.mode);
         let state = ConnState::new(&requests, began);
         let (arrived, kernel) = (Pending::Nothing, NEAR);
         Rig { drain, state, _registration: registration, began, in_flight: vec![], arrived, kernel }

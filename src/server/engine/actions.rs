@@ -87,7 +87,7 @@ impl Engine {
         // Again, because a foreign listener may have prevented the last hold.
         self.hold();
         let environment = self.generation.environment(&self.listeners.addresses());
-        let started = match (service_manager::is_held(), pidfd::is_supported()) {
+        let started = match (service_manager::why_no_successor_can_survive(), pidfd::is_supported()) {
             (Some(reason), _) => Err(reason.to_owned()),
             // The successor needs pidfds too, so it would fail.
             (None, Err(error)) => Err(no_pidfd(&error)),

@@ -4,7 +4,7 @@ use super::Engine;
 use crate::handle::Command;
 use crate::lifecycle::{Event, StopSource};
 use crate::process::Child;
-use crate::signals::{Heard, Signal};
+use crate::signals::{Signal, SignalKind};
 
 impl Engine {
     /// Returns the event for a signal; its meaning depends on the sender.
@@ -13,21 +13,21 @@ impl Engine {
         let is_child = is(self.child.as_ref().map(Child::pid));
         let is_predecessor = is(self.generation.predecessor.as_ref().map(|p| p.parent.pid()));
         match signal.heard {
-            Heard::Restart => Some(Event::RestartAsked),
-            Heard::HungUp => {
+            SignalKind::Restart => Some(Event::RestartAsked),
+            SignalKind::TerminalClosed => {
                 self.on_hang_up();
                 None
             }
-            Heard::Urgent if is_child => Some(Event::ChildReady),
+            SignalKind::Urgent if is_child => Some(Event::ChildReady),
             // A pending SIGURG from another sender may have swallowed the predecessor's, so its listener is looked up.
-            Heard::Urgent => {
+            SignalKind::Urgent => {
                 (is_predecessor || self.predecessor_has_closed()).then_some(Event::PredecessorClosed)
             }
             // The ready signal of a successor that speaks protocol version 1.
-            Heard::Term if is_child => Some(Event::ChildReady),
-            Heard::Term if is_predecessor => Some(self.stop_asked(StopSource::Predecessor)),
-            Heard::Term if self.service_manager.is_repetition(signal.sender.unwrap_or_default()) => None,
-            Heard::Term => {
+            SignalKind::Term if is_child => Some(Event::ChildReady),
+            SignalKind::Term if is_predecessor => Some(self.stop_asked(StopSource::Predecessor)),
+            SignalKind::Term if self.service_manager.is_repetition(signal.sender.unwrap_or_default()) => None,
+            SignalKind::Term => {
                 let passed_on = is(self.generation.supervisor);
                 self.stops.is_new(passed_on).then(|| self.stop_asked(StopSource::Operator))
             }

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use tracing::info;
 
 use super::Engine;
-use crate::handle::{Events, Seen, Underway};
+use crate::handle::{Events, Published, Underway};
 use crate::lifecycle::{Event, Notification, State};
 use crate::process::Child;
 use crate::report::{self, Failure, Handover, HandoverResult, LastHandover, Status};
@@ -15,7 +15,7 @@ use crate::service_manager;
 
 /// The sending ends of the channels to observers, and the facts that are reported to them.
 pub(super) struct Observers {
-    seen: watch::Sender<Seen>,
+    seen: watch::Sender<Published>,
     events: broadcast::Sender<report::Event>,
     began: Instant,
     phase_began: Instant,
@@ -23,7 +23,7 @@ pub(super) struct Observers {
 }
 
 impl Observers {
-    pub(super) fn new(seen: watch::Sender<Seen>, events: broadcast::Sender<report::Event>) -> Observers {
+    pub(super) fn new(seen: watch::Sender<Published>, events: broadcast::Sender<report::Event>) -> Observers {
         let now = Instant::now();
         Observers { seen, events, began: now, phase_began: now, last_handover: None }
     }

@@ -19,7 +19,7 @@ impl Engine {
         let mut seen = self.listeners.check_foreign_listeners(self.generation.predecessor.as_ref());
         // A process that is killed closes its sockets a moment before it is seen to be dead.
         if let (Err(error), Some(predecessor)) = (&seen, &self.generation.predecessor)
-            && error.is_alone()
+            && error.is_predecessor_not_seen()
             && timeout(DEATH, predecessor.parent.dead()).await.is_ok()
         {
             seen = self.listeners.check_foreign_listeners(None);
@@ -68,6 +68,6 @@ impl Engine {
     /// Returns whether the predecessor can be seen to have closed its listener. Where listeners cannot be seen, only its
     /// signal tells.
     pub(super) fn predecessor_has_closed(&self) -> bool {
-        self.ready_reminder.is_some() && self.listeners.is_left_alone()
+        self.ready_reminder.is_some() && self.listeners.no_other_listener()
     }
 }

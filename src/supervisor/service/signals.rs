@@ -23,8 +23,8 @@ impl Service {
             SupervisorSignal::Stop(signal) => {
                 self.told_to_stop(|process| process.signal(signal));
             }
-            SupervisorSignal::ToldAll { stop: true } => self.told_to_stop(|_| {}),
-            SupervisorSignal::ToldAll { stop: false } => {}
+            SupervisorSignal::SentToTerminalGroup { stop: true } => self.told_to_stop(|_| {}),
+            SupervisorSignal::SentToTerminalGroup { stop: false } => {}
         }
     }
 

@@ -35,7 +35,9 @@ fn a_successor_in_another_network_namespace_takes_over_nothing() {
     let failed = wait_buried(&server, child);
     assert!(failed.message().starts_with("handover failed"), "{}", failed.text);
     // The playground prints the debug form of the error; the tests of errors check its display text.
-    server.log().wait("the successor says why", |line| line.text.contains("Alone").then_some(()));
+    server
+        .log()
+        .wait("the successor says why", |line| line.text.contains("PredecessorNotSeen").then_some(()));
     assert!(get(address, "/").contains("generation=1 "));
     install(example("playground"), &program);
     assert_next_restart(&server, server.first_pid());

@@ -101,7 +101,7 @@ fn the_directory_of_a_supervisor_that_was_killed_is_removed_by_the_next() {
     let dir = tempfile::tempdir().expect("a directory");
     let fronts = || {
         let entries = std::fs::read_dir(dir.path()).expect("readable").flatten();
-        entries.filter(|one| one.file_name().to_string_lossy().starts_with("handover-front-")).count()
+        entries.filter(|one| one.file_name().to_string_lossy().starts_with("handover-supervisor-")).count()
     };
     let start = || {
         let mut started = supervised(&[]);
