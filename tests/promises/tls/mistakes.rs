@@ -101,7 +101,7 @@ fn an_expired_certificate_is_served_with_a_warning_by_a_successor_too() {
     assert!(code == Some(0) && said.contains("with TLS"), "{said}");
     assert!(warned.contains("WARN") && warned.contains("expired on Mon, 01 Jan 2001"), "{warned}");
     hand_over(&server, 1, server.first_pid());
-    let warning = server.log().wait_for("has expired");
+    let warning = server.log().wait_for("expired on");
     assert_eq!((&warning.json["level"], warning.generation()), (&"WARN".into(), 2), "{}", warning.text);
     let mut client = begin(server.address(), &expired.config(&[]).into());
     let refused = client.0.conn.complete_io(&mut client.0.sock).expect_err("clients check the date");
