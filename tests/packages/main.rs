@@ -55,10 +55,25 @@ fn unpack(packed: &Path, into: &Path) {
     done(Command::new("tar").arg("-xzf").arg(packed).arg("-C").arg(into));
 }
 
+/// Removes what cargo has unpacked of these packages from a registry without a name, which is the one that `cargo package` makes: cargo
+/// keeps it for a version, even if the package has changed since.
+fn forget_unpacked(packages: &[String]) {
+    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home = home.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")));
+    let registries = home.and_then(|home| std::fs::read_dir(home.join("registry/src")).ok());
+    let registries = registries.into_iter().flatten().flatten();
+    for registry in registries.filter(|one| one.file_name().to_string_lossy().starts_with('-')) {
+        // On the first run of a machine there is none.
+        packages.iter().for_each(|package| drop(std::fs::remove_dir_all(registry.path().join(package))));
+    }
+}
+
 #[test]
 fn both_packages_build_from_what_is_packed() {
     let _alone = alone();
     let target = place("packed");
+    let name = |package: &str| format!("{package}-{}", env!("CARGO_PKG_VERSION"));
+    forget_unpacked(&["handover", "handover-cli"].map(name));
     // `cargo package` also builds each package from its packed form, the binary with the packed library.
     let began = Instant::now();
     done(
@@ -69,7 +84,6 @@ fn both_packages_build_from_what_is_packed() {
     println!("cargo package --workspace: {:.0?}", began.elapsed());
 
     let unpacked = tempfile::tempdir().expect("a directory");
-    let name = |package: &str| format!("{package}-{}", env!("CARGO_PKG_VERSION"));
     for package in ["handover", "handover-cli"] {
         unpack(&target.join("package").join(format!("{}.crate", name(package))), unpacked.path());
         let has = |file: &str| unpacked.path().join(name(package)).join(file).is_file();
