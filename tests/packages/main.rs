@@ -71,7 +71,9 @@ fn forget_unpacked(packages: &[String]) {
 #[test]
 fn both_packages_build_from_what_is_packed() {
     let _alone = alone();
-    let target = place("packed");
+    // Empty, because cargo does not build a package of the same version again.
+    let target = tempfile::tempdir_in(support::target_dir()).expect("the target directory is writable");
+    let target = target.path();
     let name = |package: &str| format!("{package}-{}", env!("CARGO_PKG_VERSION"));
     forget_unpacked(&["handover", "handover-cli"].map(name));
     // `cargo package` also builds each package from its packed form, the binary with the packed library.
@@ -79,7 +81,7 @@ fn both_packages_build_from_what_is_packed() {
     done(
         support::cargo()
             .args(["package", "--workspace", "--locked", "--allow-dirty", "--target-dir"])
-            .arg(&target),
+            .arg(target),
     );
     println!("cargo package --workspace: {:.0?}", began.elapsed());
 
