@@ -103,7 +103,7 @@ fn both_packages_build_from_what_is_packed() {
     done(
         support::cargo()
             .args(["build", "--config", &patch, "--target-dir"])
-            .arg(&target)
+            .arg(target)
             .current_dir(&binary),
     );
     let said = done(Command::new(target.join("debug/handover")).arg("--version"));
