@@ -101,10 +101,7 @@ fn both_packages_build_from_what_is_packed() {
     println!("the library alone: {:.0?}", began.elapsed());
     let patch = format!("patch.crates-io.handover.path={:?}", library.to_str().expect("UTF-8"));
     done(
-        support::cargo()
-            .args(["build", "--config", &patch, "--target-dir"])
-            .arg(target)
-            .current_dir(&binary),
+        support::cargo().args(["build", "--config", &patch, "--target-dir"]).arg(target).current_dir(&binary),
     );
     let said = done(Command::new(target.join("debug/handover")).arg("--version"));
     assert_eq!(
