@@ -38,9 +38,14 @@ impl Server {
     /// ```no_run
     /// # use {hyper::{Request, Response, body::Incoming, service::service_fn}, std::convert::Infallible};
     /// # async fn hello(_: Request<Incoming>) -> Result<Response<String>, Infallible> { Ok(Response::new("".into())) }
-    /// # async fn run() -> Result<(), handover::Error> {
-    /// # fn from_files() -> handover::rustls::ServerConfig { unimplemented!() }
-    /// let config: handover::rustls::ServerConfig = from_files();
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// use handover::rustls::ServerConfig;
+    /// use handover::rustls::pki_types::pem::PemObject;
+    /// use handover::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    ///
+    /// let chain = CertificateDer::pem_file_iter("cert.pem")?.collect::<Result<Vec<_>, _>>()?;
+    /// let key = PrivateKeyDer::from_pem_file("key.pem")?;
+    /// let config = ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key)?;
     /// handover::Server::bind("0.0.0.0:8443").tls(config).serve(service_fn(hello)).await?;
     /// # Ok(()) }
     /// ```
