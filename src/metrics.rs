@@ -120,11 +120,12 @@ impl Metrics {
     /// The final ledger of this generation, which has left, for the others to continue from.
     pub(crate) fn leave(&self, outcome: &Outcome) -> Ledger {
         self.count(&outcome.connections);
-        let mut own = lock(&self.0.own).clone();
-        own.finished = outcome.drained.finished;
-        own.cut = outcome.drained.cut;
-        own.requests_cut = outcome.drained.requests_cut;
-        *lock(&self.0.own) = own;
+        {
+            let mut own = lock(&self.0.own);
+            own.finished = outcome.drained.finished;
+            own.cut = outcome.drained.cut;
+            own.requests_cut = outcome.drained.requests_cut;
+        }
         let mut ledger = self.with_own();
         ledger.condense(self.0.handle.generation());
         ledger

@@ -46,6 +46,8 @@ pub struct Conn<T = TcpStream>(
     Option<Box<Open<T>>>,
 );
 
+/// Aligned, so that workers that serve different connections share no cache line.
+#[repr(align(64))]
 struct Open<T> {
     socket: Socket<T>,
     open_guard: OpenGuard,

@@ -164,7 +164,8 @@ impl Goaway {
     /// Takes out the answers to our PINGs, and the answer to hyper's PING, which hyper gets later. Returns how many bytes are left.
     pub(super) fn received(&mut self, bytes: &mut [u8], is_lame_duck: bool, clock: &Clock) -> usize {
         let Goaway { received, open, last_stream, .. } = self;
-        let (mut requested, mut answer) = (false, None);
+        // Each answer to a PING, and whether a request came before it.
+        let (mut requested, mut answers) = (false, vec![]);
         received.read(bytes, |Frame { kind, flags, stream, whole }| match kind {
             HEADERS if stream > *last_stream => {
                 *last_stream = stream;
@@ -174,39 +175,44 @@ impl Goaway {
                 }
             }
             RST_STREAM => open.retain(|one| *one != stream),
-            PING if flags & ACK != 0 => answer = Some((whole, requested)),
+            PING if flags & ACK != 0 => answers.push((whole, requested)),
             _ => {}
         });
         let awaits_answer = self.probe.is_some() || self.told && !self.acknowledged;
         let begun = if awaits_answer { received.forget_partial_ping(bytes.len()) } else { 0 };
         let (bytes, partial) = bytes.split_at_mut(bytes.len() - begun);
         self.partial.extend_from_slice(partial);
-        let answer = answer.filter(|(whole, _)| begun == 0 || whole.is_some());
+        answers.retain(|(whole, _)| begun == 0 || whole.is_some());
         self.made_progress |= requested;
         if requested && is_lame_duck {
             self.last_activity = clock.now();
         }
-        let overtakes = answer.as_ref().map_or(requested, |(_, requested_before)| *requested_before);
+        let is_probe = |whole: &Option<Range<usize>>| {
+            whole.as_ref().is_some_and(|whole| bytes[whole.clone()].ends_with(PAYLOAD))
+        };
+        let probed = answers.iter().find(|(whole, _)| is_probe(whole));
+        let overtakes = probed.map_or(requested, |(_, requested_before)| *requested_before);
         if let Some(probe) = self.probe.as_mut().filter(|_| overtakes) {
             probe.overtaken.get_or_insert_with(|| clock.now());
         }
-        match answer {
-            Some((Some(whole), _)) if self.probe.is_some() && bytes[whole.clone()].ends_with(PAYLOAD) => {
-                self.answered();
-                take_out(bytes, whole)
-            }
-            Some((Some(whole), _)) if bytes[whole.clone()].ends_with(ALIVE) => take_out(bytes, whole),
-            Some((Some(whole), _)) if self.told && !self.acknowledged => {
-                self.withheld = Some((bytes[whole.clone()].to_vec(), clock.now()));
-                take_out(bytes, whole)
-            }
-            // An answer whose beginning came before it was awaited.
-            Some(_) => {
+        let mut left = bytes.len();
+        for (whole, _) in answers.into_iter().rev() {
+            let Some(whole) = whole else {
+                // Its beginning came before it was awaited.
                 self.acknowledged |= self.told;
-                bytes.len()
+                continue;
+            };
+            let answer = &bytes[whole.clone()];
+            if answer.ends_with(PAYLOAD) {
+                self.answered();
+            } else if self.told && !self.acknowledged && !answer.ends_with(ALIVE) {
+                self.withheld = Some((answer.to_vec(), clock.now()));
+            } else if !answer.ends_with(ALIVE) {
+                continue;
             }
-            None => bytes.len(),
+            left = take_out(&mut bytes[..left], whole);
         }
+        left
     }
 
     fn answered(&mut self) {

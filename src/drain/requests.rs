@@ -82,7 +82,9 @@ struct Waiting {
     last_end: Option<Instant>,
 }
 
+/// The record of one connection. Aligned, so that workers that serve different connections share no cache line.
 #[derive(Debug)]
+#[repr(align(64))]
 pub(super) struct Requests {
     drain: Drain,
     remote: SocketAddr,

@@ -51,7 +51,7 @@ fn twenty_handovers_leave_one_process_one_listener_and_no_descriptor_zombie_or_v
         signal(pid, Signal::SIGHUP);
         pids.push(server.wait_serving(generation));
         server.wait_state(generation - 1, "draining");
-        assert_eq!(zombies_of(pids[pids.len() - 1]), 0);
+        assert_eq!(zombies_of(pid), 0);
     }
     let last = pids.pop().expect("never empty");
     wait_until("all but the last have left", &server, || !pids.iter().any(|pid| is_alive(*pid)));

@@ -197,3 +197,56 @@ fn the_beginning_of_a_frame_is_given_to_hyper_with_its_rest() {
     let wrong = [&[0, 1, 0, PING, ACK][..], &[0; 64]].concat();
     assert_eq!(read(&mut rig, 2.0, &wrong), wrong);
 }
+
+#[test]
+fn answers_to_several_pings_in_one_read_are_all_taken_out() {
+    let by_hyper = frame(PING, ACK, 0, b"by hyper");
+    let request = frame(HEADERS, END_STREAM, 3, b"a request");
+    for ours in [b"handover", b"anybody?"] {
+        let ours = frame(PING, ACK, 0, ours);
+        for wire in [
+            [&by_hyper[..], &ours, &request].concat(),
+            [&ours[..], &request, &by_hyper].concat(),
+            [&request[..], &ours, &by_hyper].concat(),
+        ] {
+            let mut rig = Rig::http2();
+            rig.kernel = None;
+            rig.drain.lame_duck(Duration::ZERO);
+            rig.waits(1.0);
+            assert!(rig.is_told());
+            assert_eq!(read(&mut rig, 2.0, &wire), request);
+            rig.begin();
+            rig.answer_stream(2.0, 3);
+            assert_eq!(rig.waits(2.0), Some(2.25));
+            assert_eq!((rig.ask(2.25), &by_hyper), (Close::Read, &*rig.state.rewind()));
+        }
+    }
+}
+
+#[test]
+fn a_client_that_never_pauses_is_not_taken_for_one_that_does_not_read() {
+    // When its next request comes after each PING, and whether it is then told the last stream at once.
+    for (pause, at_once) in [(0.0005, false), (0.005, true)] {
+        let mut rig = Rig::http2();
+        let round_trip = Duration::from_micros(50);
+        rig.kernel = Some(Connection { round_trip, last_sent: Duration::ZERO, has_ended: false });
+        rig.drain.lame_duck(secs(5.0));
+        let (mut at, mut stream) = (1.0, 1);
+        let end = loop {
+            match rig.ask(at) {
+                _ if rig.is_told() => break None,
+                Close::Wait(_) => {}
+                close => break Some(close),
+            }
+            let probed = rig.output() == frame(PING, 0, 0, b"handover");
+            rig.stream(at + pause, stream);
+            if probed {
+                rig.receive(at + pause + 0.0004, &frame(PING, ACK, 0, b"handover"));
+            }
+            at += pause + 0.0005;
+            rig.answer_stream(at, stream);
+            stream += 2;
+        };
+        assert_eq!(end, at_once.then_some(Close::End), "a pause of {pause} s");
+    }
+}
