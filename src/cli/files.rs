@@ -1,35 +1,35 @@
 //! The site of the binary: the files of ROOT, or a page that names the answering generation.
 
 use std::convert::Infallible;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use handover::Handle;
 use http_body_util::{Either, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::service::Service;
-use hyper::{Method, Request, Response, StatusCode, Version};
-use tower_http::services::ServeDir;
-use tower_http::services::fs::{DefaultServeDirFallback, ServeFileSystemResponseBody};
+use hyper::{Method, Request, Response, StatusCode};
+use rustix::io::Errno;
 
-use super::open_files::Files;
+use super::static_files::{FileBody, StaticFiles};
 
 #[derive(Debug, Clone)]
 pub(crate) struct FileServer {
-    files: Option<Dir>,
+    files: Option<StaticFiles>,
     probes: bool,
     handle: Handle,
 }
 
 /// A generated page.
 pub(crate) type Page = Full<Bytes>;
-pub(crate) type Body = Either<ServeFileSystemResponseBody, Page>;
+pub(crate) type Body = Either<FileBody, Page>;
 
 impl FileServer {
     pub(crate) fn new(root: Option<PathBuf>, probes: bool, handle: Handle) -> FileServer {
-        FileServer { files: root.map(Dir::of), probes, handle }
+        FileServer { files: root.map(StaticFiles::new), probes, handle }
     }
 }
 
@@ -51,50 +51,58 @@ impl FileServer {
     }
 }
 
-/// The files of ROOT. For each HTTP/2 stream whose client does not read, hyper buffers two chunks, so chunks are small when there
-/// are many responses; an HTTP/1 connection has one response at a time.
-#[derive(Debug, Clone)]
-struct Dir {
-    files: Files,
-    served: ServeDir<DefaultServeDirFallback, Files>,
-}
-
-impl Dir {
-    fn of(root: PathBuf) -> Dir {
-        let files = Files::default();
-        let served = ServeDir::with_backend(root, files.clone());
-        Dir { files, served: served.precompressed_br().precompressed_gzip().precompressed_zstd() }
-    }
-
-    fn service(&self, version: Version) -> ServeDir<DefaultServeDirFallback, Files> {
-        let served = self.served.clone();
-        if version < Version::HTTP_2 { served } else { served.with_buf_chunk_size(self.files.chunk()) }
-    }
-}
-
 impl Service<Request<Incoming>> for FileServer {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+    type Future = Answer;
 
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
+    fn call(&self, request: Request<Incoming>) -> Answer {
         if let Some(probe) = self.probe(&request) {
-            return Box::pin(async { Ok(probe.map(Either::Right)) });
+            return Answer::now(probe.map(Either::Right));
         }
         let Some(files) = &self.files else {
-            let page = page(&request, &self.handle);
-            return Box::pin(async { Ok(page.map(Either::Right)) });
+            return Answer::now(page(&request, &self.handle).map(Either::Right));
         };
         // A target such as `GET name`: only CONNECT may use the authority form (RFC 9112, section 3.2.3).
         if request.uri().path().is_empty() && matches!(*request.method(), Method::GET | Method::HEAD) {
-            return Box::pin(async { Ok(status(StatusCode::BAD_REQUEST)) });
+            return Answer::now(status(StatusCode::BAD_REQUEST));
         }
-        let mut files = files.service(request.version());
-        Box::pin(async move {
-            let found: io::Result<_> = files.try_call(request).await;
-            Ok(found.map_or_else(|error| status(status_of(&error)), |response| response.map(Either::Left)))
-        })
+        let (head, _) = request.into_parts();
+        match files.answer(&head) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                let later = files.clone().answer_later(head);
+                Answer::Later(Box::pin(async move { response(later.await) }))
+            }
+            found => Answer::now(response(found)),
+        }
     }
+}
+
+/// The future of a response, which is usually there at once.
+pub(crate) enum Answer {
+    Now(Option<Response<Body>>),
+    Later(Pin<Box<dyn Future<Output = Response<Body>> + Send>>),
+}
+
+impl Answer {
+    fn now(response: Response<Body>) -> Answer {
+        Answer::Now(Some(response))
+    }
+}
+
+impl Future for Answer {
+    type Output = Result<Response<Body>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.get_mut() {
+            Answer::Now(response) => Poll::Ready(Ok(response.take().expect("a future is polled once"))),
+            Answer::Later(later) => later.as_mut().poll(cx).map(Ok),
+        }
+    }
+}
+
+fn response(found: io::Result<Response<FileBody>>) -> Response<Body> {
+    found.map_or_else(|error| status(status_of(&error)), |response| response.map(Either::Left))
 }
 
 /// Returns the page without ROOT: HTML for a browser, plain text for other clients such as curl.
@@ -122,9 +130,10 @@ fn page(request: &Request<Incoming>, handle: &Handle) -> Response<Page> {
 
 /// Returns 404 for a name that no file has or can have, and 500 for every other error.
 fn status_of(error: &io::Error) -> StatusCode {
-    use io::ErrorKind::{InvalidFilename, NotADirectory, NotFound, PermissionDenied};
+    use ErrorKind::{InvalidFilename, NotADirectory, NotFound, PermissionDenied};
     match error.kind() {
         NotFound | PermissionDenied | NotADirectory | InvalidFilename => StatusCode::NOT_FOUND,
+        _ if Errno::from_io_error(error) == Some(Errno::LOOP) => StatusCode::NOT_FOUND,
         _ => {
             tracing::debug!(%error, "cannot read a file");
             StatusCode::INTERNAL_SERVER_ERROR

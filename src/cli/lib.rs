@@ -28,6 +28,7 @@ mod release;
 mod reopen;
 mod runtime;
 mod serve;
+mod static_files;
 pub mod tls;
 
 use flags::Cli;

@@ -5,6 +5,7 @@ use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use hyper::Response;
 use hyper::body::Bytes;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
@@ -35,18 +37,28 @@ struct Inner {
     root: PathBuf,
     made: Mutex<Cache>,
     turn: Arc<Semaphore>,
+    /// Limits the threads that look for a directory, which may be on a file system that never answers.
+    looking: Arc<Semaphore>,
 }
+
+/// See [`Inner::looking`].
+const LOOKING: usize = 16;
 
 impl Listings {
     pub(crate) fn of(root: PathBuf) -> Listings {
-        Listings(Arc::new(Inner { root, made: Mutex::default(), turn: Arc::new(Semaphore::new(1)) }))
+        let (turn, looking) = (Arc::new(Semaphore::new(1)), Arc::new(Semaphore::new(LOOKING)));
+        Listings(Arc::new(Inner { root, made: Mutex::default(), turn, looking }))
     }
 
     /// Returns the listing for a request path; `None` if there is no such directory, or it must not be listed.
     pub(crate) async fn page(&self, path: &str) -> Option<Response<Page>> {
         let (inner, path) = (Arc::clone(&self.0), path.to_owned());
-        let (page, path) =
-            spawn_blocking(move || inner.made(&path).map(|page| (page, path))).await.ok()??;
+        let looking = Arc::clone(&inner.looking).acquire_owned().await.ok()?;
+        let look = move || {
+            let _looking = looking;
+            inner.made(&path).map(|page| (page, path))
+        };
+        let (page, path) = spawn_blocking(look).await.ok()??;
         let page = match page {
             Some(page) => page,
             None => {
@@ -164,7 +176,10 @@ struct Names {
 /// Reads the names of the files and directories that can be served.
 fn names(dir: &Path) -> io::Result<Names> {
     let (mut names, mut links) = (Vec::new(), false);
-    for entry in fs::read_dir(dir)? {
+    // The path has no links. One that was put into it since may lead out of ROOT.
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let opened = openat2(CWD, dir, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS)?;
+    for entry in fs::read_dir(format!("/proc/self/fd/{}", opened.as_raw_fd()))? {
         let entry = entry?;
         let name = entry.file_name();
         if is_hidden(&name) {

@@ -1,139 +1,211 @@
-//! The backend with which tower-http reads the files of ROOT. A client that stops reading cannot hold a descriptor: the table
-//! closes the file when another one needs the descriptor, and opens it again for the next read. Nothing here blocks a thread of
-//! the runtime.
+//! Opens and reads the files of ROOT. What the kernel has in memory is opened and read at once; everything else may block, and
+//! belongs on a thread for blocking work. A client that stops reading holds no descriptor: a small file is read whole and
+//! closed, and a larger one is closed when another file needs its descriptor, and opened again for the next read.
 
-use std::fs::{self, Metadata};
-use std::io::{self, SeekFrom};
-use std::path::PathBuf;
-use std::pin::Pin;
+use std::fs::File;
+use std::io::{self, IoSliceMut};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncSeek, ReadBuf};
-use tokio::task::{JoinHandle, spawn_blocking};
-use tower_http::services::fs::{Backend, File};
+use hyper::body::Bytes;
+use rustix::fs::{AtFlags, Statx, StatxFlags, StatxTimestamp, makedev, statx};
+use rustix::io::{Errno, ReadWriteFlags, pread, preadv2, retry_on_intr};
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
 
+mod buffers;
+mod find;
+mod sending;
 mod table;
 
-use table::{OpenedFile, Table};
+use buffers::Buffers;
+pub(crate) use find::Found;
+use find::{FileSystem, FileSystems};
+pub(crate) use sending::{Segment, Sending};
+use table::{HeldFile, Table};
 
-/// The open files; regular files only. Opening a FIFO would block a thread until a writer comes, possibly for ever.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Files(Arc<Table>);
+/// How many threads may wait for file systems that may never answer. There are 512 threads in all.
+const FOREIGN: usize = 128;
 
-/// From this number of responses in flight on, each buffers less.
-const MANY: usize = 128;
-/// Above this number of responses in flight, each buffers as little as possible.
-const VERY_MANY: usize = 1024;
+/// How long an operation may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// It may not block. It fails with `WouldBlock` instead.
+    Cached,
+    /// It may wait for a disk. It fails with `CrossesDevices` where the way leaves the file system of ROOT.
+    Blocking,
+    /// It may wait for a network or another process, possibly for ever.
+    Foreign,
+}
+
+/// The files of one ROOT.
+#[derive(Debug, Clone)]
+pub(crate) struct Files(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    root: PathBuf,
+    systems: FileSystems,
+    table: Table,
+    buffers: Buffers,
+    foreign: Arc<Semaphore>,
+}
+
+/// Differs after the content of a file has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Version {
+    pub(crate) device: u64,
+    pub(crate) inode: u64,
+    pub(crate) size: u64,
+    /// Seconds since 1970, and nanoseconds.
+    pub(crate) modified: (i64, u32),
+}
+
+impl Version {
+    fn of(about: &Statx) -> Version {
+        let StatxTimestamp { tv_sec, tv_nsec, .. } = about.stx_mtime;
+        Version {
+            device: makedev(about.stx_dev_major, about.stx_dev_minor),
+            inode: about.stx_ino,
+            size: about.stx_size,
+            modified: (tv_sec, tv_nsec),
+        }
+    }
+
+    fn of_open(file: &File) -> io::Result<Version> {
+        Ok(Version::of(&statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)?))
+    }
+}
 
 impl Files {
-    /// Returns the chunk size for a response that begins now.
-    pub(crate) fn chunk(&self) -> usize {
-        match under_way(&self.0) {
-            ..MANY => 64 * 1024,
-            MANY..=VERY_MANY => 16 * 1024,
-            _ => 8 * 1024,
+    pub(crate) fn new(root: PathBuf) -> Files {
+        let foreign = Arc::new(Semaphore::new(FOREIGN));
+        let (systems, table, buffers) =
+            (FileSystems::default(), Table::new(root.clone()), Buffers::default());
+        Files(Arc::new(Inner { root, systems, table, buffers, foreign }))
+    }
+
+    /// Finds a regular file or a directory.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` also for everything else that has a name.
+    pub(crate) fn find(&self, path: &Path, access: Access) -> io::Result<Found> {
+        let find = || Found::at(&self.0.root, path, access);
+        if access == Access::Cached { find() } else { self.0.table.with_room(find) }
+    }
+
+    /// Checks that what was found of a file can be relied on. With [`Access::Cached`] this is not so on a file system that has to be
+    /// asked.
+    pub(crate) fn check(&self, found: &Found, access: Access) -> io::Result<()> {
+        self.0.systems.of(found, access).map(drop)
+    }
+
+    /// Returns how many bytes a response may hold in memory now.
+    pub(crate) fn most(&self) -> usize {
+        self.0.buffers.most()
+    }
+
+    /// Reads a part of a file.
+    ///
+    /// # Errors
+    ///
+    /// `ResourceBusy` if the file has changed since it was found.
+    pub(crate) fn read(
+        &self,
+        found: &Found,
+        path: &Path,
+        part: Range<u64>,
+        access: Access,
+    ) -> io::Result<Bytes> {
+        let (file_system, file) = self.open(found, path, access)?;
+        let length = usize::try_from(part.end - part.start).unwrap_or(usize::MAX);
+        let mut buffer = self.0.buffers.take(length);
+        let mut read = 0;
+        while read < length {
+            let rest = &mut buffer.bytes()[read..];
+            match read_at(&file, part.start + read as u64, rest, file_system, access)? {
+                0 => return Err(changed()),
+                n => read += n,
+            }
         }
-    }
-}
-
-/// Returns roughly the number of responses in flight: each has a reference to the table, and some have two.
-fn under_way(table: &Arc<Table>) -> usize {
-    Arc::strong_count(table)
-}
-
-impl Backend for Files {
-    type File = OpenFile;
-    type Metadata = Metadata;
-    type OpenFuture = Pin<Box<dyn Future<Output = io::Result<OpenFile>> + Send>>;
-    type MetadataFuture = Pin<Box<dyn Future<Output = io::Result<Metadata>> + Send>>;
-
-    fn open(&self, path: PathBuf) -> Self::OpenFuture {
-        let table = Arc::clone(&self.0);
-        Box::pin(async {
-            spawn_blocking(move || {
-                let held = table.open(path)?;
-                Ok(OpenFile { held, table, position: 0, reading: None, buffer: Vec::new() })
-            })
-            .await?
-        })
-    }
-
-    fn metadata(&self, path: PathBuf) -> Self::MetadataFuture {
-        Box::pin(async { spawn_blocking(move || fs::metadata(path)).await? })
-    }
-}
-
-/// A file that is being served, up to the length that it had when it was first opened, which is the announced Content-Length.
-#[derive(Debug)]
-pub(crate) struct OpenFile {
-    held: Arc<OpenedFile>,
-    table: Arc<Table>,
-    position: u64,
-    reading: Option<JoinHandle<io::Result<Vec<u8>>>>,
-    /// Reused for the next read: allocating a buffer for each read costs a fifth of the throughput.
-    buffer: Vec<u8>,
-}
-
-impl File for OpenFile {
-    type Metadata = Metadata;
-    type MetadataFuture<'a> = std::future::Ready<io::Result<Metadata>>;
-
-    fn metadata(&self) -> Self::MetadataFuture<'_> {
-        std::future::ready(Ok(self.held.metadata.clone()))
-    }
-}
-
-impl AsyncRead for OpenFile {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        let left = this.held.metadata.len().saturating_sub(this.position);
-        let most = buf.remaining().min(usize::try_from(left).unwrap_or(usize::MAX));
-        if most == 0 {
-            return Poll::Ready(Ok(()));
+        if Version::of_open(&file)? != found.version {
+            return Err(changed());
         }
-        let reading = this.reading.get_or_insert_with(|| {
-            let (held, table, position) = (Arc::clone(&this.held), Arc::clone(&this.table), this.position);
-            let buffer = std::mem::take(&mut this.buffer);
-            spawn_blocking(move || table.read(&held, position, most, buffer))
-        });
-        let read = ready!(Pin::new(reading).poll(cx));
-        this.reading = None;
-        let read = read??;
-        // A read may fill the spare capacity of the buffer beyond `most`.
-        let length = read.len().min(most);
-        buf.put_slice(&read[..length]);
-        this.position += length as u64;
-        if under_way(&this.table) <= VERY_MANY {
-            this.buffer = read;
-        }
-        Poll::Ready(Ok(()))
+        Ok(buffer.into())
     }
-}
 
-impl AsyncSeek for OpenFile {
-    fn start_seek(mut self: Pin<&mut Self>, to: SeekFrom) -> io::Result<()> {
-        let position = match to {
-            SeekFrom::Start(position) => Some(position),
-            SeekFrom::End(from) => self.held.metadata.len().checked_add_signed(from),
-            SeekFrom::Current(from) => self.position.checked_add_signed(from),
+    /// Returns these segments of a file, to be read when the client takes them.
+    pub(crate) fn send(
+        &self,
+        found: &Found,
+        path: &Path,
+        segments: Vec<Segment>,
+        access: Access,
+    ) -> io::Result<Sending> {
+        let (file_system, file) = self.open(found, path, access)?;
+        if access != Access::Cached {
+            self.0.table.make_room();
+        }
+        let held = self
+            .0
+            .table
+            .insert_new(HeldFile::new(file, path.to_owned(), file_system, found.version), access)?;
+        Ok(Sending::new(self.clone(), held, segments.into()))
+    }
+
+    fn open(&self, found: &Found, path: &Path, access: Access) -> io::Result<(FileSystem, File)> {
+        let file_system = self.0.systems.of(found, access)?;
+        let open = || found.open(path, access);
+        let file = if access == Access::Cached { open()? } else { self.0.table.with_room(open)? };
+        Ok((file_system, file))
+    }
+
+    /// Does something on a thread for blocking work. Only some threads do [`Access::Foreign`].
+    pub(crate) async fn blocking<T: Send + 'static>(
+        &self,
+        access: Access,
+        work: impl FnOnce(Access) -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        let turn = match access {
+            Access::Foreign => Arc::clone(&self.0.foreign).acquire_owned().await.ok(),
+            Access::Cached | Access::Blocking => None,
         };
-        self.position = position.ok_or(io::ErrorKind::InvalidInput)?;
-        self.reading = None;
-        Ok(())
-    }
-
-    fn poll_complete(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<u64>> {
-        Poll::Ready(Ok(self.position))
+        let working = spawn_blocking(move || {
+            // Held while the thread works, even if the request is dropped meanwhile.
+            let _turn = turn;
+            work(access)
+        });
+        working.await?
     }
 }
 
-impl Drop for OpenFile {
-    fn drop(&mut self) {
-        self.table.forget(&self.held);
+fn would_block() -> io::Error {
+    io::ErrorKind::WouldBlock.into()
+}
+
+fn changed() -> io::Error {
+    io::Error::new(io::ErrorKind::ResourceBusy, "the file has changed")
+}
+
+/// Reads at most as many bytes as fit; 0 at the end of the file.
+fn read_at(
+    file: &File,
+    from: u64,
+    into: &mut [u8],
+    file_system: FileSystem,
+    access: Access,
+) -> io::Result<usize> {
+    if access != Access::Cached || file_system == FileSystem::Memory {
+        return Ok(retry_on_intr(|| pread(file, &mut *into, from))?);
+    }
+    if file_system != FileSystem::Disk {
+        return Err(would_block());
+    }
+    match preadv2(file, &mut [IoSliceMut::new(into)], from, ReadWriteFlags::NOWAIT) {
+        Ok(n) => Ok(n),
+        Err(Errno::IO) => Err(Errno::IO.into()),
+        Err(_) => Err(would_block()),
     }
 }

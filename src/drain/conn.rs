@@ -32,7 +32,7 @@ pub use tls::TlsStream;
 
 /// A head and a body of at most this many bytes together are copied into one buffer: the copy costs less than the kernel saves
 /// with one buffer instead of two.
-const SMALL: usize = 1024;
+const SMALL: usize = 4096;
 
 /// An accepted connection, counted until it is dropped: a generation that drains waits for it up to the deadline. It is a
 /// stream for any protocol; [`Conn::serve`] speaks HTTP on it.

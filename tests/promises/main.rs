@@ -30,6 +30,7 @@ mod own_loop;
 mod relay;
 mod sandbox;
 mod signals;
+mod static_files;
 mod structure;
 mod supervise;
 mod tls;

@@ -165,7 +165,7 @@ fn fifos_devices_and_sockets_are_not_opened_and_delay_no_client() {
 }
 
 #[test]
-fn a_range_gives_a_part_of_the_file_once_or_416() {
+fn a_range_gives_a_part_of_the_file_or_the_whole_once_or_416() {
     let site = Site::make();
     let mut siege = site.siege();
     siege.attack_while_handing_over(|addr| {
@@ -174,7 +174,7 @@ fn a_range_gives_a_part_of_the_file_once_or_416() {
             ("bytes=0-0", 206),
             ("bytes=-5", 206),
             ("bytes=0-18446744073709551615", 206),
-            ("bytes=0-99999999999999999999999", 416),
+            ("bytes=0-99999999999999999999999", 206),
             ("bytes=5-2", 416),
             ("bytes=100-", 416),
             ("bytes=-0", 416),
@@ -182,11 +182,11 @@ fn a_range_gives_a_part_of_the_file_once_or_416() {
             ("bytes=1-2-3", 416),
             ("bytes=a-b", 416),
             ("bytes=", 416),
-            ("bytes=0-1,1-2", 416),
-            (&many(3), 416),
+            ("bytes=0-1,1-2", 200),
+            (&many(3), 200),
             // CVE-2011-3192: each part would be the whole file.
-            (&many(1000), 416),
-            (&many(25_000), 416),
+            (&many(1000), 200),
+            (&many(25_000), 200),
         ] {
             let request = format!("GET /ten HTTP/1.1\r\nhost: t\r\nrange: {range}\r\n\r\n");
             expect(addr, request.as_bytes(), status);
