@@ -44,7 +44,7 @@ pub(crate) struct Point {
 
 pub(crate) async fn growth(quick: bool, pictures: Option<&Path>) -> Vec<Point> {
     println!("\ngrowth: a handover with more and more connections, and with more and more addresses");
-    let room = descriptors() - 1_500;
+    let room = raise_descriptors() - 1_500;
     let (sizes, addresses): (&[usize], &[usize]) =
         if quick { (&[10, 1_000], &[1, 16]) } else { (&CONNECTIONS, &ADDRESSES) };
     // Capped by the limit on open files.
@@ -91,7 +91,7 @@ pub(crate) async fn growth(quick: bool, pictures: Option<&Path>) -> Vec<Point> {
 }
 
 /// Raises the limit on open files as far as allowed, also for the servers that inherit it, and returns it.
-fn descriptors() -> usize {
+pub(crate) fn raise_descriptors() -> usize {
     let wanted = Some(CONNECTIONS[CONNECTIONS.len() - 1] as u64 * 2 + 10_000);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: wanted, maximum: wanted });
     let allowed = getrlimit(Resource::Nofile);

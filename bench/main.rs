@@ -13,6 +13,7 @@ use serde::Serialize;
 mod bare;
 mod compare;
 mod competitors;
+mod files;
 mod growth;
 mod idle;
 mod measure;
@@ -40,7 +41,7 @@ struct Cli {
     /// Run 3 handovers instead of 20, and less of everything else; chaos for 1 minute instead of 10, siege for 1 instead of 60; with --compare 1 restart and 2 loads
     #[arg(long)]
     quick: bool,
-    /// Restart this server and others under the same loads: the named workloads, or six by default
+    /// Restart this server and others under the same loads: the named workloads, or six by default. With `files` instead: the throughput of serving files, without restarts
     #[arg(long)]
     compare: bool,
     /// Repeat chaos with this seed
@@ -73,6 +74,8 @@ enum Other {
     Startup,
     /// A handover with 10 to 50,000 connections, and with 1 to 16 addresses
     Growth,
+    /// Files over HTTP/1, HTTP/2 and TLS, slow downloads, cold files, memory; with --compare next to nginx and static-web-server
+    Files,
     /// Lost requests over slow networks, for several lengths of standby
     Standby,
     /// Restarts, bad releases, SIGKILL, SIGSTOP and changing load at random
@@ -89,7 +92,9 @@ struct Figures {
     throughput: Option<throughput::Throughput>,
     startup: Option<startup::Startup>,
     growth: Vec<growth::Point>,
+    files: Option<files::Files>,
     comparisons: Vec<compare::Comparison>,
+    file_servers: Option<files::Comparison>,
     standby: Vec<standby::Cell>,
     chaos: Option<Chaos>,
     siege: Option<siege::Tally>,
@@ -180,9 +185,24 @@ async fn bench(cli: &Cli) -> u64 {
     if runs(What::Other(Other::Growth)) {
         figures.growth = growth::growth(cli.quick, cli.pictures.as_deref()).await;
     }
-    if cli.compare {
-        let loads: Vec<_> =
-            Workload::ALL.iter().copied().filter(|load| named(What::Workload(*load))).collect();
+    let files = What::Other(Other::Files);
+    if !cli.compare && runs(files) {
+        let files = files::files(cli.quick, handovers).await;
+        failed += files.failed();
+        figures.files = Some(files);
+    }
+    if cli.compare && named(files) {
+        match tokio::task::block_in_place(|| files::compare(cli.quick)) {
+            Ok(compared) => {
+                failed += compared.failed();
+                figures.file_servers = Some(compared);
+            }
+            Err(why) => println!("  skipped: {why}"),
+        }
+    }
+    let loads: Vec<_> = Workload::ALL.iter().copied().filter(|load| named(What::Workload(*load))).collect();
+    // `--compare files` alone restarts no server.
+    if cli.compare && !(loads.is_empty() && named(files)) {
         figures.comparisons = compare::compare(&loads, cli.quick, cli.pictures.as_deref()).await;
     }
     if let Some(pictures) = &cli.pictures {

@@ -11,7 +11,7 @@ use support::load::{Report, Sample};
 pub(crate) const AROUND: Duration = Duration::from_millis(250);
 
 /// The first part of a run, left out of the steady latency: all clients connect at the same time.
-const WARM_UP: Duration = Duration::from_secs(1);
+pub(crate) const WARM_UP: Duration = Duration::from_secs(1);
 
 /// The measurements of one workload with one server.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -93,6 +93,10 @@ impl Measured {
         for (name, l) in [("steady", &self.steady), ("around", &self.around)] {
             println!("  {name:<9}{:>8.2}  {:>8.2}  {:>8.2}  {:>8.2}", l.p50, l.p99, l.p999, l.max);
         }
+        self.print_flips();
+    }
+
+    pub(crate) fn print_flips(&self) {
         for (name, all) in [
             ("signal to the first new answer", &self.flip_ms),
             ("then to the last old answer", &self.last_old_ms),
@@ -105,7 +109,7 @@ impl Measured {
 }
 
 impl Latency {
-    fn of(samples: &[&Sample]) -> Latency {
+    pub(crate) fn of(samples: &[&Sample]) -> Latency {
         let mut all = Histogram::<u64>::new_with_bounds(1, 60_000_000, 3).expect("valid bounds");
         for sample in samples {
             all.saturating_record(sample.took.as_micros().try_into().unwrap_or(u64::MAX));

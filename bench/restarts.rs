@@ -30,12 +30,13 @@ pub(crate) struct Usage {
 }
 
 /// Hands over `handovers` times, each time a `pause` after the previous generation has begun to drain. `failed`: the number of
-/// failures so far, for the progress line.
+/// failures so far, for the progress line. `prepare`: called before each handover, with the number of the next generation.
 pub(crate) async fn hand_over(
     server: &Server,
     handovers: u32,
     pause: Duration,
     failed: &(dyn Fn() -> u64 + Sync),
+    prepare: &(dyn Fn(u64) + Sync),
 ) -> Seen {
     let mut seen = Seen::default();
     let mut pid = server.first_pid();
@@ -45,6 +46,7 @@ pub(crate) async fn hand_over(
         progress.show(generation, failed());
         seen.rss_mib.push(rss_mib(pid));
         seen.cpu_seconds.push(cpu_seconds(pid));
+        prepare(generation + 1);
         seen.asked.push(Instant::now());
         signal(pid, Signal::SIGHUP);
         pid = waited(server, |server| server.wait_serving(generation + 1));

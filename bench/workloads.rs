@@ -131,7 +131,7 @@ impl Workload {
             let args = ["--listen", "127.0.0.1:0", "--standby", STANDBY];
             let server = start_playground(&args);
             let loads = self.start(&server);
-            let seen = hand_over(&server, handovers, self.pause(), &|| failed(&loads)).await;
+            let seen = hand_over(&server, handovers, self.pause(), &|| failed(&loads), &|_| {}).await;
             self.finish(&stop(loads).await, &seen, &server)
         };
         for run in &runs {
@@ -212,12 +212,12 @@ fn mixed() -> Vec<Part> {
     ]
 }
 
-fn failed(loads: &[Load]) -> u64 {
+pub(crate) fn failed(loads: &[Load]) -> u64 {
     loads.iter().map(Load::failed).sum()
 }
 
 /// Stops all loads at the same time: one after another, the later ones would have the server to themselves.
-async fn stop(loads: Vec<Load>) -> Vec<Report> {
+pub(crate) async fn stop(loads: Vec<Load>) -> Vec<Report> {
     let ending: Vec<_> = loads.into_iter().map(|load| tokio::spawn(load.stop())).collect();
     let mut reports = vec![];
     for load in ending {
@@ -237,7 +237,8 @@ pub(crate) fn on_the_bed(args: &[String]) {
         let runtime = network.client_runtime(2);
         let loads = runtime.block_on(async { workload.start(&server) });
         let here = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
-        let seen = here.block_on(hand_over(&server, handovers, workload.pause(), &|| failed(&loads)));
+        let seen =
+            here.block_on(hand_over(&server, handovers, workload.pause(), &|| failed(&loads), &|_| {}));
         let runs = workload.finish(&runtime.block_on(stop(loads)), &seen, &server);
         println!("{}", serde_json::to_string(&runs).expect("runs are plain data"));
     };

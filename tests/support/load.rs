@@ -16,8 +16,12 @@ use tokio_rustls::TlsConnector;
 mod body;
 mod exchange;
 mod http2;
+mod target;
 mod websocket;
+pub use body::{connect_narrow, download};
 use exchange::exchange;
+pub use target::Target;
+use target::Targets;
 
 /// How clients treat their connections.
 #[derive(Debug, Clone, Copy)]
@@ -40,6 +44,8 @@ pub enum Clients {
     /// A new connection for each body of this size, which the client reads in pieces, over such a time, from a server without
     /// TLS.
     Download { bytes: usize, over: Duration },
+    /// A new connection for each file of [`Load::fetch`], which the client reads like such a body.
+    Slow { over: Duration },
     /// Messages that must be echoed, with pauses of this mean. A WebSocket lasts until the server sends a close frame.
     WebSocket { pause: Duration },
 }
@@ -51,9 +57,11 @@ impl Clients {
             | Clients::KeepAlive { pause }
             | Clients::Http2 { pause, .. }
             | Clients::WebSocket { pause } => pause,
-            Clients::Fresh | Clients::Paced { .. } | Clients::Upload { .. } | Clients::Download { .. } => {
-                Duration::ZERO
-            }
+            Clients::Fresh
+            | Clients::Paced { .. }
+            | Clients::Upload { .. }
+            | Clients::Download { .. }
+            | Clients::Slow { .. } => Duration::ZERO,
         }
     }
 
@@ -172,16 +180,30 @@ impl Load {
 
     /// Starts clients that use TLS if there is a connector; the server's certificate must be valid for its IP address.
     pub fn start_with(tls: Option<&TlsConnector>, addr: SocketAddr, clients: Clients, count: usize) -> Load {
+        Load::fetch(tls, addr, clients, count, || Target::Root)
+    }
+
+    /// Starts clients that call `target` before each request. Uploads, downloads and WebSockets have targets of their own.
+    pub fn fetch(
+        tls: Option<&TlsConnector>,
+        addr: SocketAddr,
+        clients: Clients,
+        count: usize,
+        target: impl Fn() -> Target + Send + Sync + 'static,
+    ) -> Load {
         let shared = Arc::new(Shared::default());
+        let targets: Targets = Arc::new(target);
         let mut set = JoinSet::new();
         for _ in 0..count {
-            let shared = Arc::clone(&shared);
+            let (shared, targets) = (Arc::clone(&shared), Arc::clone(&targets));
             match clients {
-                Clients::Http2 { streams, pause } => set.spawn(http2::client(addr, streams, pause, shared)),
+                Clients::Http2 { streams, pause } => {
+                    set.spawn(http2::client(addr, streams, pause, targets, shared))
+                }
                 Clients::WebSocket { pause } => {
                     set.spawn(websocket::client(tls.cloned(), addr, pause, shared))
                 }
-                _ => set.spawn(client(tls.cloned(), addr, clients, shared)),
+                _ => set.spawn(client(tls.cloned(), addr, clients, targets, shared)),
             };
         }
         Load { shared, clients: set }
@@ -208,17 +230,11 @@ impl Load {
     }
 }
 
-/// The generation that answered, from the body.
-fn generation(body: &[u8]) -> Option<u64> {
-    let text = str::from_utf8(body).ok()?;
-    let who = text.strip_prefix("generation=").or_else(|| text.strip_prefix("hello from "))?;
-    who.split_whitespace().next()?.parse().ok()
-}
-
 async fn client(
     tls: Option<TlsConnector>,
     addr: SocketAddr,
     clients: Clients,
+    targets: Targets,
     shared: Arc<Shared>,
 ) -> Report {
     let mut report = Report::default();
@@ -226,6 +242,7 @@ async fn client(
     // Spreads the first requests of all clients over one interval.
     let mut due = tokio::time::Instant::now() + clients.pace().mul_f64(fastrand::f64());
     while !shared.stop.load(Ordering::Relaxed) {
+        let target = targets();
         let at = match clients {
             Clients::Paced { every } => {
                 sleep_until(due).await;
@@ -237,8 +254,12 @@ async fn client(
         let came = timeout(PATIENCE, async {
             match clients {
                 Clients::Upload { bytes, over } => body::upload(tls.as_ref(), addr, bytes, about(over)).await,
-                Clients::Download { bytes, over } => body::download(addr, bytes, about(over)).await,
-                _ => exchange(tls.as_ref(), addr, clients, &mut kept).await,
+                Clients::Download { bytes, over } => {
+                    let path = format!("/bytes?n={bytes}");
+                    download(addr, &path, &vec![b'x'; bytes], about(over)).await
+                }
+                Clients::Slow { over } => download(addr, target.path(), target.content(), about(over)).await,
+                _ => exchange(tls.as_ref(), addr, clients, &target, &mut kept).await,
             }
         });
         let came = came.await.unwrap_or(Err("timeout"));

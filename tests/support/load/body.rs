@@ -11,6 +11,7 @@ use tokio::time::sleep;
 use tokio_rustls::TlsConnector;
 
 use super::exchange::{Head, broken, connect, unconnected};
+use super::target::GENERATION;
 
 const PIECES: usize = 16;
 /// The receive buffer of a client.
@@ -45,19 +46,25 @@ pub(super) async fn upload(
     Ok(generation)
 }
 
-/// Reads a body in pieces; returns the generation that answered.
-pub(super) async fn download(addr: SocketAddr, bytes: usize, over: Duration) -> Result<u64, &'static str> {
-    let mut stream = connect_narrow(addr).await.map_err(|e| unconnected(&e))?;
-    let request = format!("GET /bytes?n={bytes} HTTP/1.1\r\nhost: load\r\nconnection: close\r\n\r\n");
+/// Reads `body` in pieces from a server without TLS, slowly enough to take `over`; returns the generation that answered, which
+/// the header `generation` names.
+pub async fn download(
+    addr: SocketAddr,
+    path: &str,
+    body: &[u8],
+    over: Duration,
+) -> Result<u64, &'static str> {
+    let mut stream = connect_narrow(addr, WINDOW).await.map_err(|e| unconnected(&e))?;
+    let request = format!("GET {path} HTTP/1.1\r\nhost: load\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.map_err(|e| broken(&e, "reset while sending"))?;
-    whole(&mut stream, &vec![b'x'; bytes], over).await
+    whole(&mut stream, body, over).await
 }
 
-/// Connects with a small window. The kernels then buffer about 1 MiB; otherwise they would take most of a body from the server
-/// at once.
-async fn connect_narrow(addr: SocketAddr) -> io::Result<TcpStream> {
+/// Connects with a small receive buffer. With 64 KiB the kernels then buffer about 1 MiB; otherwise they would take most of a
+/// body from the server at once.
+pub async fn connect_narrow(addr: SocketAddr, window: u32) -> io::Result<TcpStream> {
     let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    socket.set_recv_buffer_size(WINDOW)?;
+    socket.set_recv_buffer_size(window)?;
     SockRef::from(&socket).set_tcp_mss(SEGMENT)?;
     socket.connect(addr).await
 }
@@ -91,5 +98,5 @@ async fn whole(
         return Err("bad answer");
     }
     ended?;
-    head.get("generation").and_then(|who| who.parse().ok()).ok_or("bad answer")
+    head.get(GENERATION).and_then(|who| who.parse().ok()).ok_or("bad answer")
 }

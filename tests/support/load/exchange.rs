@@ -14,7 +14,8 @@ use tokio::task::unconstrained;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::{Clients, generation};
+use super::Clients;
+use super::target::{Arriving, GENERATION, Target};
 
 /// A connection, with TLS or without.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {
@@ -38,6 +39,7 @@ pub(super) async fn exchange(
     tls: Option<&TlsConnector>,
     addr: SocketAddr,
     clients: Clients,
+    target: &Target,
     kept: &mut Option<Box<dyn Stream>>,
 ) -> Result<u64, &'static str> {
     let mut reusable = kept.take();
@@ -50,23 +52,14 @@ pub(super) async fn exchange(
         Some(stream) => stream,
         None => connect(tls, addr).await?,
     };
-    let request: &[u8] = match clients {
-        Clients::Fresh | Clients::FreshNowAndThen { .. } => {
-            b"GET / HTTP/1.1\r\nhost: load\r\nconnection: close\r\n\r\n"
-        }
-        _ => b"GET / HTTP/1.1\r\nhost: load\r\n\r\n",
+    let close = match clients {
+        Clients::Fresh | Clients::FreshNowAndThen { .. } => "connection: close\r\n",
+        _ => "",
     };
-    stream.write_all(request).await.map_err(|e| broken(&e, "reset while sending"))?;
+    let request = format!("GET {} HTTP/1.1\r\nhost: load\r\n{close}\r\n", target.path());
+    stream.write_all(request.as_bytes()).await.map_err(|e| broken(&e, "reset while sending"))?;
     stream.flush().await.map_err(|e| broken(&e, "reset while sending"))?;
-    let mut answer = Vec::with_capacity(512);
-    let (generation, closes) = loop {
-        if stream.read_buf(&mut answer).await.map_err(|e| broken(&e, "reset before the answer"))? == 0 {
-            return Err(if answer.is_empty() { "closed before the answer" } else { "cut within the answer" });
-        }
-        if let Some(done) = complete(&answer)? {
-            break done;
-        }
-    };
+    let (generation, closes) = answer(&mut stream, target).await?;
     match clients {
         Clients::Fresh | Clients::FreshNowAndThen { .. } => match stream.read(&mut [0; 1]).await {
             Ok(0) => {}
@@ -75,6 +68,32 @@ pub(super) async fn exchange(
         _ => *kept = (!closes).then_some(stream),
     }
     Ok(generation)
+}
+
+/// Reads an answer; returns the generation, and whether the server closes the connection after it.
+async fn answer(stream: &mut Box<dyn Stream>, target: &Target) -> Result<(u64, bool), &'static str> {
+    let mut read = Vec::with_capacity(target.room());
+    let (head, begun) = loop {
+        if stream.read_buf(&mut read).await.map_err(|e| broken(&e, "reset before the answer"))? == 0 {
+            return Err(if read.is_empty() { "closed before the answer" } else { "cut within the answer" });
+        }
+        if let Some(split) = Head::split(&read)? {
+            break split;
+        }
+    };
+    let length: usize = head.get("content-length").and_then(|v| v.parse().ok()).ok_or("bad answer")?;
+    let (closes, named) = (head.get("connection") == Some("close"), head.get(GENERATION));
+    let named = named.and_then(|who| who.parse().ok());
+    let mut body = Arriving::of(target);
+    body.take(begun)?;
+    while body.length < length {
+        read.clear();
+        if stream.read_buf(&mut read).await.map_err(|e| broken(&e, "reset within the answer"))? == 0 {
+            return Err("cut within the answer");
+        }
+        body.take(&read)?;
+    }
+    Ok((body.end(named)?, closes))
 }
 
 pub(super) async fn connect(
@@ -122,16 +141,6 @@ pub(super) fn broken(error: &io::Error, reset: &'static str) -> &'static str {
         io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => reset,
         _ => "I/O error",
     }
-}
-
-/// The generation in a complete answer, and whether the server closes the connection after it; `None` if the answer is
-/// incomplete.
-fn complete(answer: &[u8]) -> Result<Option<(u64, bool)>, &'static str> {
-    let Some((head, rest)) = Head::split(answer)? else { return Ok(None) };
-    let length: usize = head.get("content-length").and_then(|v| v.parse().ok()).ok_or("bad answer")?;
-    let Some(body) = rest.get(..length) else { return Ok(None) };
-    let generation = generation(body).ok_or("bad answer")?;
-    Ok(Some((generation, head.get("connection") == Some("close"))))
 }
 
 /// The head of an answer with status 200.

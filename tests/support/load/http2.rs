@@ -12,27 +12,41 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::{AFTER_A_FAILURE, PATIENCE, Report, Shared, about, generation};
+use super::target::{Arriving, GENERATION, Targets};
+use super::{AFTER_A_FAILURE, PATIENCE, Report, Shared, about};
 
 const NOT_SENT: &str = "not sent";
 
+/// The flow-control window of a stream, and of a connection. With the 64 KiB of h2 large files would wait for the client.
+const WINDOW: u32 = 1 << 20;
+
 /// Opens one connection after another, each with `streams` parallel sequences of requests and pauses.
-pub(super) async fn client(addr: SocketAddr, streams: usize, pause: Duration, shared: Arc<Shared>) -> Report {
+pub(super) async fn client(
+    addr: SocketAddr,
+    streams: usize,
+    pause: Duration,
+    targets: Targets,
+    shared: Arc<Shared>,
+) -> Report {
     let mut report = Report::default();
     while !shared.stop.load(Ordering::Relaxed) {
         let at = Instant::now();
         let connected = async {
             let stream = TcpStream::connect(addr).await.map_err(|_| "cannot connect")?;
             stream.set_nodelay(true).map_err(|_| "cannot connect")?;
-            h2::client::handshake(stream).await.map_err(|_| "no HTTP/2")
+            let mut builder = h2::client::Builder::new();
+            builder.initial_window_size(WINDOW).initial_connection_window_size(WINDOW);
+            builder.handshake(stream).await.map_err(|_| "no HTTP/2")
         };
         match connected.await {
             Ok((requests, connection)) => {
                 let connection = tokio::spawn(connection);
                 // Only one stream may count this client as answered.
                 let is_first = report.samples.is_empty();
-                let stream =
-                    |n| stream(requests.clone(), addr, pause, Arc::clone(&shared), is_first && n == 0);
+                let stream = |n| {
+                    let (targets, shared) = (Arc::clone(&targets), Arc::clone(&shared));
+                    stream(requests.clone(), addr, pause, targets, shared, is_first && n == 0)
+                };
                 let all: JoinSet<Report> = (0..streams).map(stream).collect();
                 drop(requests);
                 all.join_all().await.into_iter().for_each(|one| report.add(one));
@@ -53,6 +67,7 @@ async fn stream(
     mut requests: SendRequest<Bytes>,
     addr: SocketAddr,
     pause: Duration,
+    targets: Targets,
     shared: Arc<Shared>,
     counts: bool,
 ) -> Report {
@@ -60,8 +75,10 @@ async fn stream(
     while !shared.stop.load(Ordering::Relaxed) {
         // The server has sent GOAWAY before this request was sent.
         let Ok(mut ready) = requests.ready().await else { break };
+        let target = targets();
         let at = Instant::now();
-        let request = hyper::Request::get(format!("http://{addr}/")).body(()).expect("a request");
+        let url = format!("http://{addr}{}", target.path());
+        let request = hyper::Request::get(url).body(()).expect("a request");
         let Ok((response, _)) = ready.send_request(request, true) else { break };
         let answered = timeout(PATIENCE, async {
             let response = response.await.map_err(|e| match e.is_go_away() && e.is_remote() {
@@ -72,12 +89,15 @@ async fn stream(
             if response.status() != 200 {
                 return Err("status other than 200");
             }
-            let (mut body, mut text) = (response.into_body(), Vec::new());
+            let named = response.headers().get(GENERATION);
+            let named = named.and_then(|who| who.to_str().ok()?.parse().ok());
+            let (mut body, mut arriving) = (response.into_body(), Arriving::of(&target));
             while let Some(chunk) = body.data().await {
-                text.extend_from_slice(&chunk.map_err(|_| "cut within the answer")?);
-                let _ = body.flow_control().release_capacity(text.len());
+                let chunk = chunk.map_err(|_| "cut within the answer")?;
+                arriving.take(&chunk)?;
+                let _ = body.flow_control().release_capacity(chunk.len());
             }
-            generation(&text).ok_or("bad answer")
+            arriving.end(named)
         });
         match answered.await.unwrap_or(Err("timeout")) {
             Err(NOT_SENT) => break,
