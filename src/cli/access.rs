@@ -100,9 +100,10 @@ impl Record {
     pub(crate) fn begin<B>(log: &Arc<AccessLog>, request: &Request<B>) -> Record {
         // In HTTP/2 every target has a scheme and an authority, so only its path is logged. In HTTP/1 the target is logged as
         // the client sent it.
-        let target = match request.uri().path_and_query() {
-            Some(path) if request.version() >= Version::HTTP_2 => path.to_string(),
-            _ => request.uri().to_string(),
+        let (uri, is_http2) = (request.uri(), request.version() >= Version::HTTP_2);
+        let target = match uri.path_and_query() {
+            Some(path) if is_http2 || uri.authority().is_none() => path.as_str().to_owned(),
+            _ => uri.to_string(),
         };
         Record {
             log: Arc::clone(log),
@@ -118,17 +119,28 @@ impl Record {
     }
 
     fn common(&self) -> String {
-        let or_dash = |known: Option<String>| known.unwrap_or_else(|| "-".into());
-        let remote = or_dash(self.remote.map(|remote| remote.ip().to_string()));
+        let mut line = String::with_capacity(128 + self.target.len());
+        // Writing to a String cannot fail.
+        let _ = match self.remote {
+            Some(remote) => write!(line, "{}", remote.ip()),
+            None => line.write_char('-'),
+        };
         // The slices cannot panic: the format `Sun, 06 Nov 1994 08:49:37 GMT` has a fixed length.
         let date = httpdate::fmt_http_date(self.time);
         let (day, month, year, clock) = (&date[5..7], &date[8..11], &date[12..16], &date[17..25]);
-        let (method, target, version) = (&self.method, quoted(&self.target), self.version);
-        let status = or_dash(self.status.map(|status| status.as_u16().to_string()));
-        let bytes = or_dash((self.bytes > 0).then(|| self.bytes.to_string()));
-        format!(
-            "{remote} - - [{day}/{month}/{year}:{clock} +0000] \"{method} {target} {version:?}\" {status} {bytes}\n"
-        )
+        let method = self.method.as_str();
+        line.extend([" - - [", day, "/", month, "/", year, ":", clock, " +0000] \"", method, " "]);
+        quote(&self.target, &mut line);
+        let _ = write!(line, " {:?}\" ", self.version);
+        let _ = match &self.status {
+            Some(status) => line.write_str(status.as_str()),
+            None => line.write_char('-'),
+        };
+        let _ = match self.bytes {
+            0 => line.write_str(" -\n"),
+            bytes => writeln!(line, " {bytes}"),
+        };
+        line
     }
 
     fn json(&self) -> String {
@@ -162,16 +174,18 @@ impl Drop for Record {
 }
 
 /// Escapes text for a quoted field: quotation marks, backslashes and every byte that is not printable ASCII.
-fn quoted(text: &str) -> String {
-    let mut quoted = String::with_capacity(text.len());
+fn quote(text: &str, into: &mut String) {
+    let needs_escape = |byte: u8| matches!(byte, b'"' | b'\\') || !matches!(byte, b' '..=b'~');
+    if !text.bytes().any(needs_escape) {
+        return into.push_str(text);
+    }
     for byte in text.bytes() {
         match byte {
-            b'"' | b'\\' => quoted.extend(['\\', byte.into()]),
-            b' '..=b'~' => quoted.push(byte.into()),
-            _ => write!(quoted, "\\x{byte:02x}").expect("writing to a String cannot fail"),
+            b'"' | b'\\' => into.extend(['\\', byte.into()]),
+            b' '..=b'~' => into.push(byte.into()),
+            _ => write!(into, "\\x{byte:02x}").expect("writing to a String cannot fail"),
         }
     }
-    quoted
 }
 
 pin_project! {

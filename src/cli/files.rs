@@ -85,7 +85,7 @@ pub(crate) enum Answer {
 }
 
 impl Answer {
-    fn now(response: Response<Body>) -> Answer {
+    pub(crate) fn now(response: Response<Body>) -> Answer {
         Answer::Now(Some(response))
     }
 }

@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 /// Largest write in bytes, unless a single line is longer. Several generations write to the same pipe, and the kernel writes up
 /// to PIPE_BUF bytes atomically (pipe(7)).
 const PIECE: usize = 4096;
+/// How long the thread pauses after a write. Until then, a busy server neither wakes it for each line nor makes a write of each.
+const PAUSE: Duration = Duration::from_millis(2);
 /// How long the end of the process waits for the lines that are left.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How often dropped lines are reported.
@@ -102,6 +104,7 @@ fn write_out(
                     reported = Some(Instant::now());
                 }
             }
+            std::thread::sleep(PAUSE);
             next = entries.recv().ok();
         }
     }

@@ -3,10 +3,11 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use clap::{ArgAction, Args};
 use handover::ConnectInfo;
@@ -18,6 +19,7 @@ use hyper::header::{
 use hyper::service::Service;
 use hyper::{Method, Request, Response, StatusCode};
 use percent_encoding::percent_decode_str;
+use pin_project_lite::pin_project;
 use tower_http::CompressionLevel;
 use tower_http::compression::{Compression, CompressionBody};
 use tower_service::Service as _;
@@ -25,7 +27,7 @@ use tower_service::Service as _;
 use super::access::{AccessLog, Record, Recorded};
 use super::config::Tables;
 use super::encoders::{Encoders, IsPermitted, Permitted, permitted};
-use super::files::{Body, FileServer};
+use super::files::{Answer, Body, FileServer};
 use super::listing::Listings;
 
 #[derive(Debug, Args)]
@@ -43,15 +45,15 @@ pub(crate) struct MiddlewareOptions {
 /// A level at which both encoders are fast; higher ones hardly make pages smaller.
 const LEVEL: CompressionLevel = CompressionLevel::Precise(4);
 
-/// A response body, plain or compressed.
-type Sent = Either<Body, Permitted<CompressionBody<Body>>>;
-type Answer<B> = Pin<Box<dyn Future<Output = Result<Response<B>, Infallible>> + Send>>;
+/// A response body, plain or compressed. The second is boxed, because an encoder is large and every response is moved.
+type Sent = Either<Body, Pin<Box<Permitted<CompressionBody<Body>>>>>;
+type Compressed = Compression<FilesWithListings, IsPermitted>;
 
 #[derive(Clone)]
 pub(crate) struct Middleware {
     found: FilesWithListings,
-    compressed: Option<Compression<FilesWithListings, IsPermitted>>,
-    headers: Arc<HeaderMap>,
+    compressed: Option<Compressed>,
+    headers: Option<Arc<HeaderMap>>,
     access: Option<Arc<AccessLog>>,
 }
 
@@ -77,42 +79,69 @@ impl Middleware {
             let found = FilesWithListings { encoders, ..found.clone() };
             Compression::new(found).quality(LEVEL).compress_when(IsPermitted)
         });
-        Some(Middleware { found, compressed, headers: Arc::new(tables.headers), access })
+        let headers = Some(tables.headers).filter(|headers| !headers.is_empty()).map(Arc::new);
+        Some(Middleware { found, compressed, headers, access })
     }
 }
 
 impl Service<Request<Incoming>> for Middleware {
     type Response = Response<Recorded<Sent>>;
     type Error = Infallible;
-    type Future = Answer<Recorded<Sent>>;
+    type Future = Extended;
 
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let mut record = self.access.as_ref().map(|log| Record::begin(log, &request));
-        let headers = Arc::clone(&self.headers);
+    fn call(&self, request: Request<Incoming>) -> Extended {
+        let record = self.access.as_ref().map(|log| Record::begin(log, &request));
         let answer = match self.compressed.clone() {
             // A client without Accept-Encoding gets everything uncompressed.
             Some(mut compressed) if request.headers().contains_key(ACCEPT_ENCODING) => {
-                Either::Left(compressed.call(request))
+                Source::Compressed { answer: Box::pin(compressed.call(request)) }
             }
-            _ => Either::Right(self.found.answer(request)),
+            _ => Source::Plain { answer: self.found.answer(request) },
         };
-        Box::pin(async move {
-            let mut response = match answer {
-                Either::Left(answer) => {
-                    let mut response = answer.await?;
-                    let permit = response.extensions_mut().remove().filter(|_| is_compressed(&response));
-                    weakly_tagged(response).map(|body| Either::Right(Permitted::new(body, permit)))
-                }
-                Either::Right(answer) => answer.await?.map(Either::Left),
-            };
-            for (name, value) in &*headers {
-                response.headers_mut().entry(name).or_insert_with(|| value.clone());
+        Extended { answer, record, headers: self.headers.clone() }
+    }
+}
+
+pin_project! {
+    /// The future of a response, which adds headers and the record of the request.
+    pub(crate) struct Extended {
+        #[pin]
+        answer: Source,
+        record: Option<Record>,
+        headers: Option<Arc<HeaderMap>>,
+    }
+}
+
+pin_project! {
+    #[project = SourceProjection]
+    enum Source {
+        Plain { answer: Answer },
+        // Boxed for the same reason.
+        Compressed { answer: Pin<Box<<Compressed as tower_service::Service<Request<Incoming>>>::Future>> },
+    }
+}
+
+impl Future for Extended {
+    type Output = Result<Response<Recorded<Sent>>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let mut response = match this.answer.project() {
+            SourceProjection::Plain { answer } => ready!(Pin::new(answer).poll(cx))?.map(Either::Left),
+            SourceProjection::Compressed { answer } => {
+                let mut response = ready!(answer.as_mut().poll(cx))?;
+                let permit = response.extensions_mut().remove().filter(|_| is_compressed(&response));
+                weakly_tagged(response).map(|body| Either::Right(Box::pin(Permitted::new(body, permit))))
             }
-            if let Some(record) = &mut record {
-                record.status = Some(response.status());
-            }
-            Ok(response.map(|body| Recorded::new(record, body)))
-        })
+        };
+        for (name, value) in this.headers.iter().flat_map(|headers| &**headers) {
+            response.headers_mut().entry(name).or_insert_with(|| value.clone());
+        }
+        let mut record = this.record.take();
+        if let Some(record) = &mut record {
+            record.status = Some(response.status());
+        }
+        Poll::Ready(Ok(response.map(|body| Recorded::new(record, body))))
     }
 }
 
@@ -143,35 +172,60 @@ struct FilesWithListings {
     encoders: Option<Encoders>,
 }
 
+/// What is needed of a request once its response is there.
+struct Asked {
+    path: String,
+    reads: bool,
+    client: Option<SocketAddr>,
+}
+
 impl FilesWithListings {
-    fn answer(&self, request: Request<Incoming>) -> Answer<Body> {
-        let path = request.uri().path().to_owned();
-        let reads = matches!(*request.method(), Method::GET | Method::HEAD);
-        let client = request.extensions().get::<ConnectInfo>().map(ConnectInfo::remote);
-        let (listings, mime, encoders) =
-            (self.listings.clone(), Arc::clone(&self.mime), self.encoders.clone());
-        let answer = self.site.call(request);
-        Box::pin(async move {
-            let mut response = answer.await?;
-            if let Some(kind) = extension(&path).and_then(|extension| mime.get(&extension))
-                && matches!(response.body(), Either::Left(_))
-                && let Some(found) = response.headers_mut().get_mut(CONTENT_TYPE)
-            {
-                *found = kind.clone();
+    fn answer(&self, request: Request<Incoming>) -> Answer {
+        if self.listings.is_none() && self.mime.is_empty() && self.encoders.is_none() {
+            return self.site.call(request);
+        }
+        let asked = Asked {
+            path: request.uri().path().to_owned(),
+            reads: matches!(*request.method(), Method::GET | Method::HEAD),
+            client: request.extensions().get::<ConnectInfo>().map(ConnectInfo::remote),
+        };
+        match self.site.call(request) {
+            Answer::Now(Some(response)) if self.listings_for(&asked, &response).is_none() => {
+                Answer::now(self.extended(&asked, response))
             }
-            if let Some(listings) = listings
-                && reads
-                && path.ends_with('/')
-                && response.status() == StatusCode::NOT_FOUND
-                && let Some(page) = listings.page(&path).await
-            {
-                response = page.map(Either::Right);
+            answer => {
+                let own = self.clone();
+                Answer::Later(Box::pin(async move {
+                    let Ok(mut response) = answer.await;
+                    if let Some(listings) = own.listings_for(&asked, &response)
+                        && let Some(page) = listings.page(&asked.path).await
+                    {
+                        response = page.map(Either::Right);
+                    }
+                    own.extended(&asked, response)
+                }))
             }
-            Ok(match encoders {
-                Some(encoders) => permitted(response, &encoders, client),
-                None => response,
-            })
-        })
+        }
+    }
+
+    /// Returns the listings if one of them may be the response.
+    fn listings_for(&self, asked: &Asked, response: &Response<Body>) -> Option<&Listings> {
+        let is_missing = response.status() == StatusCode::NOT_FOUND;
+        self.listings.as_ref().filter(|_| is_missing && asked.reads && asked.path.ends_with('/'))
+    }
+
+    fn extended(&self, asked: &Asked, mut response: Response<Body>) -> Response<Body> {
+        if !self.mime.is_empty()
+            && let Some(kind) = extension(&asked.path).and_then(|extension| self.mime.get(&extension))
+            && matches!(response.body(), Either::Left(_))
+            && let Some(found) = response.headers_mut().get_mut(CONTENT_TYPE)
+        {
+            *found = kind.clone();
+        }
+        match &self.encoders {
+            Some(encoders) => permitted(response, encoders, asked.client),
+            None => response,
+        }
     }
 }
 
@@ -188,13 +242,13 @@ fn extension(path: &str) -> Option<String> {
 impl tower_service::Service<Request<Incoming>> for FilesWithListings {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = Answer<Body>;
+    type Future = Answer;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<Incoming>) -> Answer<Body> {
+    fn call(&mut self, request: Request<Incoming>) -> Answer {
         self.answer(request)
     }
 }
