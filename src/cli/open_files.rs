@@ -96,10 +96,13 @@ impl Files {
         if access == Access::Cached { find() } else { self.0.table.with_room(find) }
     }
 
-    /// Checks that what was found of a file can be relied on. With [`Access::Cached`] this is not so on a file system that has to be
-    /// asked.
-    pub(crate) fn check(&self, found: &Found, access: Access) -> io::Result<()> {
-        self.0.systems.of(found, access).map(drop)
+    /// Returns whether a file is on a file system that has to be asked, so that nothing of it may be kept.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` if so and `access` is [`Access::Cached`]: then not even its version can be relied on.
+    pub(crate) fn is_foreign(&self, found: &Found, access: Access) -> io::Result<bool> {
+        Ok(self.0.systems.of(found, access)? == FileSystem::Foreign)
     }
 
     /// Returns how many bytes a response may hold in memory now.

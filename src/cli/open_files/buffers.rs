@@ -6,23 +6,43 @@ use std::task::{Context, Poll, Waker};
 
 use hyper::body::Bytes;
 
-/// The largest buffer. Buffers of this size are kept for the next response: to allocate one for each read costs a fifth of the
-/// throughput.
+/// The most bytes that a response holds. A buffer for all of them, or for a piece of them, is kept for the next response: to
+/// allocate one for each read costs a fifth of the throughput.
 const LARGE: usize = 128 * 1024;
-/// How many buffers are kept.
+/// How many buffers of a response may be in use: an encoder drops one only when it gets the next.
+const AT_ONCE: usize = 2;
+const PIECE: usize = LARGE / AT_ONCE;
+/// Below this size, a buffer is allocated for each read.
+const SMALL: usize = 32 * 1024;
+/// How many buffers of either size are kept.
 const KEPT: usize = 16;
 /// From this number of buffers in use on, each is smaller.
-const MANY: usize = 256;
-/// From this number of buffers in use on, each is as small as is sensible.
+const MANY: usize = 160;
+/// From this number of buffers in use on, each is smaller again.
 const VERY_MANY: usize = 1024;
+/// From this number of buffers in use on, each is a page.
+const TOO_MANY: usize = 4096;
 
 #[derive(Debug, Clone, Default)]
 pub(super) struct Buffers(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
-    free: Mutex<Vec<Box<[u8]>>>,
     in_use: AtomicUsize,
+    large: Mutex<Vec<Box<[u8]>>>,
+    pieces: Mutex<Vec<Box<[u8]>>>,
+}
+
+impl Shared {
+    /// Returns the buffers of this size that are kept, if any are.
+    fn kept(&self, size: usize) -> Option<MutexGuard<'_, Vec<Box<[u8]>>>> {
+        let kept = match size {
+            LARGE => &self.large,
+            PIECE => &self.pieces,
+            _ => return None,
+        };
+        Some(kept.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 impl Buffers {
@@ -36,26 +56,22 @@ impl Buffers {
         match self.0.in_use.load(Relaxed) {
             ..MANY => LARGE,
             MANY..VERY_MANY => 32 * 1024,
-            VERY_MANY.. => 16 * 1024,
+            VERY_MANY..TOO_MANY => 16 * 1024,
+            TOO_MANY.. => 8 * 1024,
         }
     }
 
-    /// Returns a buffer for this many bytes.
+    /// Returns a buffer for this many bytes, at most [`LARGE`].
     pub(super) fn take(&self, length: usize) -> Buffer {
         self.0.in_use.fetch_add(1, Relaxed);
-        // A small buffer is not worth a large one.
-        let kept = if length > LARGE / 4 {
-            let kept = self.0.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            Some(kept.unwrap_or_else(|| vec![0; LARGE].into()))
-        } else {
-            None
+        let size = match length {
+            ..SMALL => length,
+            SMALL..=PIECE => PIECE,
+            _ => LARGE,
         };
-        Buffer {
-            bytes: kept.unwrap_or_else(|| vec![0; length].into()),
-            length,
-            home: Arc::clone(&self.0),
-            gate: None,
-        }
+        let kept = self.0.kept(size).and_then(|mut kept| kept.pop());
+        let bytes = kept.unwrap_or_else(|| vec![0; size].into());
+        Buffer { bytes, length, home: Arc::clone(&self.0), gate: None }
     }
 }
 
@@ -78,9 +94,6 @@ impl Buffer {
         self.length = self.length.min(length);
     }
 }
-
-/// How many buffers of a response may be in use: an encoder drops one only when it gets the next.
-const AT_ONCE: usize = 2;
 
 /// Closed while too many buffers of its response are in use.
 #[derive(Debug, Clone, Default)]
@@ -140,11 +153,10 @@ impl Drop for Buffer {
             gate.leave();
         }
         self.home.in_use.fetch_sub(1, Relaxed);
-        if self.bytes.len() == LARGE {
-            let mut free = self.home.free.lock().unwrap_or_else(PoisonError::into_inner);
-            if free.len() < KEPT {
-                free.push(std::mem::take(&mut self.bytes));
-            }
+        if let Some(mut kept) = self.home.kept(self.bytes.len())
+            && kept.len() < KEPT
+        {
+            kept.push(std::mem::take(&mut self.bytes));
         }
     }
 }

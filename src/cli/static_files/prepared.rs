@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -78,7 +79,7 @@ struct Files {
     bytes: usize,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct File {
     encoding: Option<Encoding>,
     state: State,
@@ -97,11 +98,10 @@ fn state(found: &Found) -> State {
 
 impl Kept {
     /// Returns the table of this thread.
-    fn files(&self) -> MutexGuard<'_, Files> {
+    fn own(&self) -> &Table {
         let mut hasher = DefaultHasher::new();
         thread::current().id().hash(&mut hasher);
-        let table = usize::try_from(hasher.finish() % TABLES as u64).unwrap_or_default();
-        self.0[table].0.lock().unwrap_or_else(PoisonError::into_inner)
+        &self.0[usize::try_from(hasher.finish() % TABLES as u64).unwrap_or_default()]
     }
 
     pub(super) fn get(&self, chosen: &Representation<'_>) -> Option<Arc<Prepared>> {
@@ -109,33 +109,50 @@ impl Kept {
         if found.version.size > SMALL {
             return None;
         }
-        let files = self.files();
+        let files = self.own().lock();
         let file = files.by_path.get(path.as_os_str())?;
         let is_same = (file.encoding, file.state) == (*encoding, state(found));
         (is_same && file.since.elapsed() < FRESH).then(|| Arc::clone(&file.prepared))
     }
 
-    /// Keeps a small file, unless a further change could leave it the same times.
-    pub(super) fn put(&self, chosen: &Representation<'_>, prepared: Arc<Prepared>, content: &Bytes) {
+    /// Keeps a small file for this worker, or for all of them, unless a further change could leave it the same times.
+    pub(super) fn put(
+        &self,
+        chosen: &Representation<'_>,
+        prepared: Arc<Prepared>,
+        content: &Bytes,
+        for_all: bool,
+    ) {
         let Representation { path, found, encoding } = chosen;
         let last = found.version.modified.0.max(found.changed.0);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
         if found.version.size > SMALL || last.saturating_add(COARSE) >= now.try_into().unwrap_or(i64::MAX) {
             return;
         }
-        let bytes = OVERHEAD + path.as_os_str().len() + content.len();
         // A copy, because the buffer of a response counts as in use.
         let content = Some(Bytes::copy_from_slice(content));
-        let prepared = Prepared { content, ..Arc::unwrap_or_clone(prepared) };
-        let (state, since, prepared) = (state(found), Instant::now(), Arc::new(prepared));
-        let mut files = self.files();
-        if files.bytes + bytes > MOST {
-            *files = Files::default();
+        let prepared = Arc::new(Prepared { content, ..Arc::unwrap_or_clone(prepared) });
+        let file = File { encoding: *encoding, state: state(found), since: Instant::now(), prepared };
+        let tables = if for_all { &self.0[..] } else { std::slice::from_ref(self.own()) };
+        tables.iter().for_each(|table| table.lock().put(path, file.clone()));
+    }
+}
+
+impl Table {
+    fn lock(&self) -> MutexGuard<'_, Files> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Files {
+    fn put(&mut self, path: &Path, file: File) {
+        let content = file.prepared.content.as_ref().map_or(0, Bytes::len);
+        let bytes = OVERHEAD + path.as_os_str().len() + content;
+        if self.bytes + bytes > MOST {
+            *self = Files::default();
         }
         // A file that is replaced here counts twice until all are removed.
-        files.bytes += bytes;
-        files
-            .by_path
-            .insert(path.as_os_str().to_owned(), File { encoding: *encoding, state, since, prepared });
+        self.bytes += bytes;
+        self.by_path.insert(path.into(), file);
     }
 }

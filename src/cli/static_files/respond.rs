@@ -29,7 +29,7 @@ impl StaticFiles {
         let prepared = match self.0.kept.get(chosen) {
             Some(kept) => kept,
             None => {
-                self.0.files.check(&chosen.found, access)?;
+                self.0.files.is_foreign(&chosen.found, access)?;
                 Arc::new(Prepared::of(path, chosen))
             }
         };
@@ -98,8 +98,11 @@ impl StaticFiles {
             return Ok(FileBody::whole(content.clone()));
         }
         let body = self.part(chosen, 0..chosen.found.version.size, access)?;
-        if let Some(content) = body.content() {
-            self.0.kept.put(chosen, prepared, content);
+        if let Some(content) = body.content()
+            && !self.0.files.is_foreign(&chosen.found, access)?
+        {
+            // A thread for blocking work has read it, and another one will answer the next request.
+            self.0.kept.put(chosen, prepared, content, access != Access::Cached);
         }
         Ok(body)
     }
