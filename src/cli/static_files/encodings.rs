@@ -93,7 +93,7 @@ mod tests {
         ] {
             let mut headers = HeaderMap::new();
             headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(accepts));
-            assert_eq!(super::accepted(&headers), expected, "{accepts:?}");
+            assert_eq!(accepted(&headers), expected, "{accepts:?}");
         }
     }
 }

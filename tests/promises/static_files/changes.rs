@@ -112,7 +112,7 @@ fn a_file_that_changes_while_it_is_sent_is_sent_as_it_was_or_the_client_can_tell
         ("replaced", true, |bed, name| bed.replace(name, noise(LARGE, 2))),
         ("removed", true, |bed, name| fs::remove_file(bed.path(name)).expect("ours")),
         ("unreadable", true, |bed, name| {
-            fs::set_permissions(bed.path(name), fs::Permissions::from_mode(0)).expect("ours");
+            fs::set_permissions(bed.path(name), fs::Permissions::from_mode(0o000)).expect("ours");
         }),
         ("grown", true, |bed, name| {
             File::options()
