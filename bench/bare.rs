@@ -30,7 +30,7 @@ pub(crate) fn serve() {
             let Ok((stream, _)) = listener.accept().await else { continue };
             let _ = stream.set_nodelay(true);
             tokio::spawn(async move {
-                let service = service_fn(|request| answer(request, 1));
+                let service = service_fn(|request| answer(request, 1, None));
                 let _ = http1::Builder::new()
                     .serve_connection(TokioIo::new(stream), service)
                     .with_upgrades()

@@ -7,8 +7,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use axum::extract::{ConnectInfo, Request, State};
-use axum::middleware::map_request;
+use axum::extract::{ConnectInfo, State};
 use axum::response::sse::{Event, Sse};
 use axum::routing::get;
 use axum::{Extension, Router};
@@ -21,20 +20,11 @@ async fn main() -> Result<(), handover::Error> {
     tracing_subscriber::fmt().json().flatten_event(true).with_writer(std::io::stderr).init();
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:8080".to_owned());
 
-    let server = handover::Server::bind(&*address);
-    let app = Router::new()
-        .route("/", get(hello))
-        .route("/events", get(events))
-        .layer(map_request(client_address))
-        .with_state(server.handle());
+    // Each request gets our `ConnectInfo` and, with the feature `axum`, axum's own.
+    let server = handover::Server::bind(&*address).connect_info(true);
+    let app = Router::new().route("/", get(hello)).route("/events", get(events)).with_state(server.handle());
     server.serve(TowerToHyperService::new(app)).await?;
     Ok(())
-}
-
-/// Adds the client address for axum's `ConnectInfo` extractor, as `into_make_service_with_connect_info` does with `axum::serve`.
-async fn client_address(Extension(info): Extension<handover::ConnectInfo>, mut request: Request) -> Request {
-    request.extensions_mut().insert(ConnectInfo(info.remote()));
-    request
 }
 
 async fn hello(

@@ -4,18 +4,18 @@
 //! Run `cargo run --example own_loop`, then press Ctrl-C. It has no successor; see `raw_tcp` for a custom accept loop with one.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::time::Duration;
 
-use handover::{ConnectInfo, Drain};
+use handover::Drain;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use tokio::net::TcpListener;
 
-async fn hello(request: Request<Incoming>) -> Result<Response<String>, Infallible> {
-    let who = request.extensions().get::<ConnectInfo>().map(ConnectInfo::remote);
-    Ok(Response::new(format!("hello {who:?}\n")))
+async fn hello(_: Request<Incoming>, client: SocketAddr) -> Result<Response<String>, Infallible> {
+    Ok(Response::new(format!("hello {client}\n")))
 }
 
 #[tokio::main]
@@ -29,7 +29,8 @@ async fn main() -> std::io::Result<()> {
         tokio::select! {
             accepted = listener.accept() => {
                 let (stream, remote) = accepted?;
-                tokio::spawn(drain.conn(stream, remote).serve(service_fn(hello)));
+                let service = service_fn(move |request| hello(request, remote));
+                tokio::spawn(drain.conn(stream, remote).serve(service));
             }
             told = &mut told => break told?,
         }

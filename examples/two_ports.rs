@@ -19,12 +19,20 @@ async fn main() -> Result<(), handover::Error> {
 
     let server = Server::bind(&*public).also_bind(&*internal);
     let handle = server.handle();
-    server.serve(service_fn(move |request| answer(request, handle.clone()))).await?;
+    server
+        .serve_with(move |info| {
+            let (info, handle) = (info.clone(), handle.clone());
+            service_fn(move |request| answer(request, info.clone(), handle.clone()))
+        })
+        .await?;
     Ok(())
 }
 
-async fn answer(request: Request<Incoming>, handle: Handle) -> Result<Response<String>, Infallible> {
-    let info: &ConnectInfo = request.extensions().get().expect("the server adds it to every request");
+async fn answer(
+    request: Request<Incoming>,
+    info: ConnectInfo,
+    handle: Handle,
+) -> Result<Response<String>, Infallible> {
     // `addresses` keeps the order in which the addresses were given. Only ports are compared, because with 0.0.0.0 the local
     // address of a connection is one of many.
     let is_internal = handle.addresses().last().is_some_and(|last| last.port() == info.local().port());

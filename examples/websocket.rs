@@ -8,7 +8,7 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
-use handover::{ConnectInfo, Handle, Retiring, Server};
+use handover::{Handle, Retiring, Server};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
@@ -26,18 +26,25 @@ async fn main() -> Result<(), handover::Error> {
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:8080".to_owned());
     let server = Server::bind(&*address);
     let handle = server.handle();
-    server.serve(service_fn(move |request| answer(request, handle.clone()))).await?;
+    server
+        .serve_with(move |info| {
+            let (handle, retiring) = (handle.clone(), info.retiring());
+            service_fn(move |request| answer(request, handle.clone(), retiring.clone()))
+        })
+        .await?;
     Ok(())
 }
 
-async fn answer(mut request: Request<Incoming>, handle: Handle) -> Result<Response<String>, Infallible> {
+async fn answer(
+    mut request: Request<Incoming>,
+    handle: Handle,
+    retiring: Retiring,
+) -> Result<Response<String>, Infallible> {
     let Ok(response) = create_response_with_body(&request, String::new) else {
         let mut plain = Response::new(format!("generation={} speaks WebSocket\n", handle.generation()));
         *plain.status_mut() = StatusCode::UPGRADE_REQUIRED;
         return Ok(plain);
     };
-    let info: &ConnectInfo = request.extensions().get().expect("the server adds it to every request");
-    let retiring = info.retiring();
     let upgrade = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
         let Ok(upgraded) = upgrade.await else { return };

@@ -43,6 +43,7 @@ use registry::{Registry, TELL_AT_ONCE};
 pub use requests::ConnectInfo;
 use slots::Pools;
 pub(crate) use slots::{Pool, Slot};
+pub use streams::Http2Executor;
 
 use crate::error::LONGEST;
 use crate::report::{Connections, Drained};

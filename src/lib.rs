@@ -141,7 +141,7 @@ mod supervisor;
 #[cfg(all(target_os = "linux", feature = "tls"))]
 pub use drain::TlsStream;
 #[cfg(target_os = "linux")]
-pub use drain::{Conn, ConnectInfo, Drain, DrainOptions, Retiring};
+pub use drain::{Conn, ConnectInfo, Drain, DrainOptions, Http2Executor, Retiring};
 #[cfg(target_os = "linux")]
 pub use error::Error;
 #[cfg(target_os = "linux")]

@@ -8,12 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::body::{Body, Incoming};
+use hyper::server::conn::{http1, http2};
 use hyper::service::Service;
 use hyper::{Request, Response};
 use tracing::Instrument;
 
 use crate::defaults;
-use crate::drain::{Conn, Drain, DrainOptions};
+use crate::drain::{Conn, ConnectInfo, Drain, DrainOptions, Http2Executor};
 use crate::error::{Error, Kind, LONGEST};
 use crate::handle::{EngineSide, Handle};
 use crate::lifecycle::Timings;
@@ -126,7 +127,7 @@ impl Config {
             Some(asked) => asked,
             None => (descriptors / 2).max(1),
         };
-        Drain::with_limit(limit, self.drain)
+        Drain::with_limit(limit, self.drain.clone())
     }
 }
 
@@ -293,6 +294,64 @@ impl Server {
         self
     }
 
+    /// Allows extended CONNECT on HTTP/2 (RFC 8441), with which a WebSocket is opened on a stream. A tunnel counts as a request in
+    /// flight until it ends, and its application learns from [`Retiring`](crate::Retiring) when to end it. Default: off.
+    pub fn http2_extended_connect(mut self, on: bool) -> Server {
+        self.config.drain = self.config.drain.http2_extended_connect(on);
+        self
+    }
+
+    /// Changes hyper's options of HTTP/1. It is applied last and wins over the settings of this crate: see
+    /// [`DrainOptions::http1`] for what it can break.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # use {hyper::{Request, Response, body::Incoming, service::service_fn}, std::convert::Infallible};
+    /// # async fn hello(_: Request<Incoming>) -> Result<Response<String>, Infallible> { Ok(Response::new("".into())) }
+    /// # async fn run() -> Result<(), handover::Error> {
+    /// let server = handover::Server::bind("0.0.0.0:8080").http1(|http1| {
+    ///     http1.max_buf_size(64 * 1024).title_case_headers(true);
+    /// });
+    /// server.serve(service_fn(hello)).await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn http1(mut self, change: impl Fn(&mut http1::Builder) + Send + Sync + 'static) -> Server {
+        self.config.drain = self.config.drain.http1(change);
+        self
+    }
+
+    /// Changes hyper's options of HTTP/2. It is applied last and wins over the settings of this crate: see
+    /// [`DrainOptions::http2`] for what it can break.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # use {hyper::{Request, Response, body::Incoming, service::service_fn}, std::convert::Infallible};
+    /// # async fn hello(_: Request<Incoming>) -> Result<Response<String>, Infallible> { Ok(Response::new("".into())) }
+    /// # async fn run() -> Result<(), handover::Error> {
+    /// let server = handover::Server::bind("0.0.0.0:8080").http2(|http2| {
+    ///     http2.initial_stream_window_size(1 << 20).max_header_list_size(64 * 1024);
+    /// });
+    /// server.serve(service_fn(hello)).await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn http2(
+        mut self,
+        change: impl Fn(&mut http2::Builder<Http2Executor>) + Send + Sync + 'static,
+    ) -> Server {
+        self.config.drain = self.config.drain.http2(change);
+        self
+    }
+
+    /// Adds a [`ConnectInfo`] to the extensions of each request, with the feature `axum` also an
+    /// `axum::extract::ConnectInfo<SocketAddr>`, and with the feature `tonic` what its `Request::remote_addr` looks for. Default:
+    /// off, because each request pays for it; [`serve_with`](Server::serve_with) gives it once for each connection.
+    pub fn connect_info(mut self, on: bool) -> Server {
+        self.config.drain = self.config.drain.connect_info(on);
+        self
+    }
+
     /// Sets how long connections may continue after a successor took over. Then the remaining connections are cut. A value
     /// below the standby time is raised to it. Default: [`defaults::DRAIN_TIMEOUT`].
     pub fn drain_timeout(mut self, timeout: Duration) -> Server {
@@ -415,10 +474,8 @@ impl Server {
         self.handle.clone()
     }
 
-    /// Serves HTTP until this generation has retired or stopped and its connections are finished or cut.
-    ///
-    /// Each request carries a [`ConnectInfo`](crate::ConnectInfo) in its extensions. When the future is dropped, all
-    /// connections are cut.
+    /// Serves HTTP until this generation has retired or stopped and its connections are finished or cut. When the future is
+    /// dropped, all connections are cut.
     ///
     /// # Errors
     ///
@@ -444,19 +501,61 @@ impl Server {
         B::Data: Send,
         B::Error: Into<BoxError>,
     {
+        self.serve_with(move |_| service.clone()).await
+    }
+
+    /// Serves HTTP with a service for each connection, which knows whose connection it is. Otherwise like
+    /// [`serve`](Server::serve). With TLS the service is made after the handshake.
+    ///
+    /// # Errors
+    ///
+    /// See [`serve`](Server::serve).
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # use {hyper::{Request, Response, body::Incoming, service::service_fn}, std::convert::Infallible};
+    /// # async fn run() -> Result<(), handover::Error> {
+    /// let server = handover::Server::bind("0.0.0.0:8080");
+    /// server
+    ///     .serve_with(|info| {
+    ///         let client = info.remote();
+    ///         service_fn(move |_: Request<Incoming>| async move {
+    ///             Ok::<_, Infallible>(Response::new(format!("hello {client}\n")))
+    ///         })
+    ///     })
+    ///     .await?;
+    /// # Ok(()) }
+    /// ```
+    pub async fn serve_with<M, S, B>(self, make_service: M) -> Result<Outcome, Error>
+    where
+        M: Fn(&ConnectInfo) -> S + Send + Sync + 'static,
+        S: Service<Request<Incoming>, Response = Response<B>> + Send + 'static,
+        S::Future: Send,
+        S::Error: Into<BoxError>,
+        B: Body + Send + 'static,
+        B::Data: Send,
+        B::Error: Into<BoxError>,
+    {
         self.config.check()?;
         let drain = self.config.drain();
         #[cfg(feature = "tls")]
         let tls = self.config.tls.enabled();
+        let make_service = Arc::new(make_service);
         let serve: Serve = Arc::new(move |conn: Conn| {
-            let (remote, service) = (conn.connect_info().remote(), service.clone());
+            let info = conn.connect_info();
             #[cfg(feature = "tls")]
             if let Some((config, timeout)) = tls.clone() {
-                let served = async move { conn.tls(config, timeout).await?.serve(service).await };
+                let (make_service, remote) = (Arc::clone(&make_service), info.remote());
+                let served = async move {
+                    let conn = conn.tls(config, timeout).await?;
+                    let service = make_service(&info);
+                    conn.serve(service).await
+                };
                 tokio::spawn(ended(served, remote));
                 return;
             }
-            tokio::spawn(ended(conn.serve(service), remote));
+            tokio::spawn(ended(conn.serve(make_service(&info)), info.remote()));
         });
         let engine = Engine::start(self.config, self.remote, drain, &serve)?;
         engine.run(checked(self.check)).await

@@ -11,7 +11,7 @@
 //! | `GET /bytes?n=` | `n` bytes, at once |
 //! | `GET /stream?n=&ms=` | `n` chunks, one every `ms` milliseconds |
 //! | `GET /events?ms=` | server-sent events, one every `ms` milliseconds (default 100), until this generation retires |
-//! | `GET /ws` | a WebSocket that echoes, closed with 1001 (going away) when this generation retires |
+//! | `GET /ws`, over HTTP/2 an extended `CONNECT /ws` | a WebSocket that echoes, closed with 1001 (going away) when this generation retires |
 //! | `POST /echo` | the body of the request |
 //! | `POST /count` | the number of bytes in the body, after all of them have arrived |
 //!
@@ -119,7 +119,8 @@ fn serve(cli: Cli, signals: Signals) -> Result<(), Box<dyn std::error::Error>> {
         tracing::info!(pid = std::process::id(), ?fault, "this generation is to fail");
     }
     let certified = cli.tls.load().map_err(|(_, problem)| problem)?;
-    let server = cli.tls.apply(cli.server.server(&cli.server.listen()?), certified).signals(signals);
+    let server = cli.server.server(&cli.server.listen()?).http2_extended_connect(true);
+    let server = cli.tls.apply(server, certified).signals(signals);
     if let Some(dir) = cli.chdir {
         std::env::set_current_dir(dir)?;
     }
@@ -144,9 +145,12 @@ fn serve(cli: Cli, signals: Signals) -> Result<(), Box<dyn std::error::Error>> {
         // The generation is looked up only once, so that the bench measures the server and not the lookup.
         let generation = Arc::new(OnceLock::new());
         server
-            .serve(service_fn(move |request| {
-                answer(request, *generation.get_or_init(|| handle.generation()))
-            }))
+            .serve_with(move |info| {
+                let (info, handle, generation) = (info.clone(), handle.clone(), Arc::clone(&generation));
+                service_fn(move |request| {
+                    answer(request, *generation.get_or_init(|| handle.generation()), Some(info.clone()))
+                })
+            })
             .await?;
         told.await?;
         Ok(())

@@ -29,7 +29,8 @@ async fn main() -> Result<(), handover::Error> {
     tracing_subscriber::fmt().json().flatten_event(true).with_writer(std::io::stderr).init();
     let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:50051".to_owned());
 
-    let server = handover::Server::bind(&*address);
+    // Each request gets our `ConnectInfo` and, with the feature `tonic`, a `remote_addr()`.
+    let server = handover::Server::bind(&*address).connect_info(true);
     let routes = Routes::new(ClockServer::new(WallClock { handle: server.handle() }));
     server.serve(TowerToHyperService::new(routes)).await?;
     Ok(())
@@ -43,7 +44,7 @@ struct WallClock {
 #[async_trait]
 impl Clock for WallClock {
     async fn now(&self, request: Request<Ask>) -> Result<Response<Time>, Status> {
-        let client = info(&request)?.remote();
+        let client = request.remote_addr().ok_or_else(|| Status::internal("no client"))?;
         let greeting = format!("hello {} at {client}", request.get_ref().name);
         Ok(Response::new(self.time(&greeting)))
     }

@@ -11,7 +11,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Instant, SystemTime};
 
 use clap::{Args, ValueEnum};
-use handover::{ConnectInfo, Handle};
+use handover::Handle;
 use hyper::body::{Body, Buf, Frame, SizeHint};
 use hyper::{Method, Request, StatusCode, Version};
 use pin_project_lite::pin_project;
@@ -85,7 +85,7 @@ impl AccessOptions {
 #[derive(Debug)]
 pub(crate) struct Record {
     log: Arc<AccessLog>,
-    remote: Option<SocketAddr>,
+    remote: SocketAddr,
     time: SystemTime,
     begun: Instant,
     method: Method,
@@ -97,7 +97,7 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    pub(crate) fn begin<B>(log: &Arc<AccessLog>, request: &Request<B>) -> Record {
+    pub(crate) fn begin<B>(log: &Arc<AccessLog>, client: SocketAddr, request: &Request<B>) -> Record {
         // In HTTP/2 every target has a scheme and an authority, so only its path is logged. In HTTP/1 the target is logged as
         // the client sent it.
         let (uri, is_http2) = (request.uri(), request.version() >= Version::HTTP_2);
@@ -107,7 +107,7 @@ impl Record {
         };
         Record {
             log: Arc::clone(log),
-            remote: request.extensions().get::<ConnectInfo>().map(ConnectInfo::remote),
+            remote: client,
             time: SystemTime::now(),
             begun: Instant::now(),
             method: request.method().clone(),
@@ -121,10 +121,7 @@ impl Record {
     fn common(&self) -> String {
         let mut line = String::with_capacity(128 + self.target.len());
         // Writing to a String cannot fail.
-        let _ = match self.remote {
-            Some(remote) => write!(line, "{}", remote.ip()),
-            None => line.write_char('-'),
-        };
+        let _ = write!(line, "{}", self.remote.ip());
         // The slices cannot panic: the format `Sun, 06 Nov 1994 08:49:37 GMT` has a fixed length.
         let date = httpdate::fmt_http_date(self.time);
         let (day, month, year, clock) = (&date[5..7], &date[8..11], &date[12..16], &date[17..25]);
@@ -150,7 +147,7 @@ impl Record {
             "{{\"time\":\"{}\",\"remote\":{},\"method\":{},\"target\":{},\"version\":\"{:?}\",\"status\":{},\
              \"bytes\":{},\"duration_ms\":{:.3},\"generation\":{},\"pid\":{}}}\n",
             humantime::format_rfc3339_millis(self.time),
-            or_null(self.remote.map(|remote| text(&remote.to_string()))),
+            text(&self.remote.to_string()),
             text(self.method.as_str()),
             text(&self.target),
             self.version,

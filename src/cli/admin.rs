@@ -149,31 +149,34 @@ fn is_local(host: &str) -> bool {
     name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
-/// The service of all addresses: the control interface on the admin address, the site on the others.
-#[derive(Debug, Clone)]
-pub(crate) struct AdminRouter<S> {
-    site: S,
+/// Decides for each connection whether it is for the control interface or for the site.
+#[derive(Debug)]
+pub(crate) struct Front {
     metrics: Metrics,
     admin: Option<Arc<(Admin, Api)>>,
     handle: Handle,
 }
 
-impl<S> AdminRouter<S> {
-    pub(crate) fn new(
-        site: S,
-        metrics: Metrics,
-        admin: Option<Admin>,
-        api: &Api,
-        handle: Handle,
-    ) -> AdminRouter<S> {
+impl Front {
+    pub(crate) fn new(metrics: Metrics, admin: Option<Admin>, api: &Api, handle: Handle) -> Front {
         let admin = admin.map(|admin| Arc::new((admin, api.clone())));
-        AdminRouter { site, metrics, admin, handle }
+        Front { metrics, admin, handle }
     }
 
-    fn admin(&self, request: &Request<Incoming>) -> Option<&Arc<(Admin, Api)>> {
-        let local = request.extensions().get::<ConnectInfo>()?.local();
-        self.admin.as_ref().filter(|admin| admin.0.is_meant(local, &self.handle))
+    pub(crate) fn route<S>(&self, info: &ConnectInfo, site: S) -> AdminRouter<S> {
+        let admin = self.admin.as_ref().filter(|admin| admin.0.is_meant(info.local(), &self.handle));
+        let admin = admin.map(|admin| (Arc::clone(admin), info.clone()));
+        AdminRouter { site, metrics: self.metrics.clone(), admin }
     }
+}
+
+/// The service of one connection.
+#[derive(Debug)]
+pub(crate) struct AdminRouter<S> {
+    site: S,
+    metrics: Metrics,
+    /// The control interface, if the connection came in on the admin address.
+    admin: Option<(Arc<(Admin, Api)>, ConnectInfo)>,
 }
 
 impl<S, B> Service<Request<Incoming>> for AdminRouter<S>
@@ -187,9 +190,9 @@ where
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        if let Some(admin) = self.admin(&request) {
-            let admin = Arc::clone(admin);
-            return Box::pin(async move { Ok(answer(&admin, request).await.map(Either::Right)) });
+        if let Some((admin, info)) = &self.admin {
+            let (admin, info) = (Arc::clone(admin), info.clone());
+            return Box::pin(async move { Ok(answer(&admin, &info, request).await.map(Either::Right)) });
         }
         let (answered, metrics) = (self.site.call(request), self.metrics.clone());
         Box::pin(async move {
@@ -200,12 +203,15 @@ where
     }
 }
 
-async fn answer(admin: &(Admin, Api), request: Request<Incoming>) -> Response<control::Body> {
+async fn answer(
+    admin: &(Admin, Api),
+    info: &ConnectInfo,
+    request: Request<Incoming>,
+) -> Response<control::Body> {
     let (admin, api) = admin;
     match admin.refusal(&request) {
         None => {
-            let client = request.extensions().get::<ConnectInfo>().cloned();
-            let gave_up = || client.as_ref().is_some_and(ConnectInfo::client_has_ended);
+            let gave_up = || info.client_has_ended();
             api.answer(request.map(|_| Bytes::new()), Via::Admin, gave_up).await
         }
         Some((status, why)) => {

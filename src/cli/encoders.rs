@@ -30,7 +30,7 @@ pub(crate) struct Encoders(Arc<Mutex<InUse>>);
 #[derive(Debug, Default)]
 struct InUse {
     all: usize,
-    by: HashMap<Option<SocketAddr>, usize>,
+    by: HashMap<SocketAddr, usize>,
 }
 
 /// A permit to compress one response. It is an extension of the response first, and moves into its body later.
@@ -42,12 +42,12 @@ pub(crate) struct Permit {
 #[derive(Debug)]
 struct PermitGuard {
     encoders: Encoders,
-    client: Option<SocketAddr>,
+    client: SocketAddr,
 }
 
 impl Encoders {
     /// Returns a permit for a response on the connection with this client address, unless a limit is reached.
-    pub(crate) fn permit(&self, client: Option<SocketAddr>) -> Option<Permit> {
+    pub(crate) fn permit(&self, client: SocketAddr) -> Option<Permit> {
         let mut taken = self.lock();
         if taken.all >= MAX_PER_PROCESS
             || taken.by.get(&client).is_some_and(|number| *number >= MAX_PER_CONNECTION)
@@ -109,7 +109,7 @@ fn is_worth_it<B: Body>(response: &Response<B>) -> bool {
 pub(crate) fn permitted<B: Body>(
     mut response: Response<B>,
     encoders: &Encoders,
-    client: Option<SocketAddr>,
+    client: SocketAddr,
 ) -> Response<B> {
     if !is_worth_it(&response) {
         return response;

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use clap::{ArgAction, Args};
-use handover::ConnectInfo;
 use http_body_util::Either;
 use hyper::body::Incoming;
 use hyper::header::{
@@ -55,6 +54,8 @@ pub(crate) struct Middleware {
     compressed: Option<Compressed>,
     headers: Option<Arc<HeaderMap>>,
     access: Option<Arc<AccessLog>>,
+    /// The client of the connection.
+    client: SocketAddr,
 }
 
 impl Middleware {
@@ -71,16 +72,31 @@ impl Middleware {
         if plain && !options.compression && access.is_none() {
             return None;
         }
-        let listings = listed.map(Listings::of);
-        let found =
-            FilesWithListings { site: site.clone(), listings, mime: Arc::new(tables.mime), encoders: None };
+        let (listings, client) = (listed.map(Listings::of), SocketAddr::from(([0; 4], 0)));
+        let found = FilesWithListings {
+            site: site.clone(),
+            listings,
+            mime: Arc::new(tables.mime),
+            encoders: None,
+            client,
+        };
         let encoders = Some(Encoders::default());
         let compressed = options.compression.then(|| {
             let found = FilesWithListings { encoders, ..found.clone() };
             Compression::new(found).quality(LEVEL).compress_when(IsPermitted)
         });
         let headers = Some(tables.headers).filter(|headers| !headers.is_empty()).map(Arc::new);
-        Some(Middleware { found, compressed, headers, access })
+        Some(Middleware { found, compressed, headers, access, client })
+    }
+
+    /// Returns the same for the connection of this client.
+    pub(crate) fn for_client(&self, client: SocketAddr) -> Middleware {
+        let mut own = Middleware { client, ..self.clone() };
+        own.found.client = client;
+        if let Some(compressed) = &mut own.compressed {
+            compressed.get_mut().client = client;
+        }
+        own
     }
 }
 
@@ -90,7 +106,7 @@ impl Service<Request<Incoming>> for Middleware {
     type Future = Extended;
 
     fn call(&self, request: Request<Incoming>) -> Extended {
-        let record = self.access.as_ref().map(|log| Record::begin(log, &request));
+        let record = self.access.as_ref().map(|log| Record::begin(log, self.client, &request));
         let answer = match self.compressed.clone() {
             // A client without Accept-Encoding gets everything uncompressed.
             Some(mut compressed) if request.headers().contains_key(ACCEPT_ENCODING) => {
@@ -170,13 +186,13 @@ struct FilesWithListings {
     listings: Option<Listings>,
     mime: Arc<HashMap<String, HeaderValue>>,
     encoders: Option<Encoders>,
+    client: SocketAddr,
 }
 
 /// What is needed of a request once its response is there.
 struct Asked {
     path: String,
     reads: bool,
-    client: Option<SocketAddr>,
 }
 
 impl FilesWithListings {
@@ -187,7 +203,6 @@ impl FilesWithListings {
         let asked = Asked {
             path: request.uri().path().to_owned(),
             reads: matches!(*request.method(), Method::GET | Method::HEAD),
-            client: request.extensions().get::<ConnectInfo>().map(ConnectInfo::remote),
         };
         match self.site.call(request) {
             Answer::Now(Some(response)) if self.listings_for(&asked, &response).is_none() => {
@@ -223,7 +238,7 @@ impl FilesWithListings {
             *found = kind.clone();
         }
         match &self.encoders {
-            Some(encoders) => permitted(response, encoders, asked.client),
+            Some(encoders) => permitted(response, encoders, self.client),
             None => response,
         }
     }

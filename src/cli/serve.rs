@@ -7,12 +7,12 @@ use std::sync::Arc;
 use clap::Subcommand;
 use handover::control::{Api, socket::Control};
 use handover::metrics::Metrics;
-use handover::{Server, Signals};
+use handover::{ConnectInfo, Server, Signals};
 use hyper::body::{Body, Bytes, Incoming};
 use hyper::service::Service;
 use hyper::{Request, Response};
 
-use super::admin::{Admin, AdminRouter};
+use super::admin::{Admin, Front};
 use super::command::Command;
 use super::config::Config;
 use super::files::FileServer;
@@ -43,8 +43,10 @@ pub(crate) fn serve(
     let runtime = runtime::build()?;
     let operation = Operation { control: cli.control, admin, files, asked };
     let served = match Middleware::of(&site, cli.root, &cli.middleware, config.tables, access) {
-        Some(extras) => runtime.block_on(operated(server, extras, operation)),
-        None => runtime.block_on(operated(server, site, operation)),
+        Some(extras) => {
+            runtime.block_on(operated(server, move |info| extras.for_client(info.remote()), operation))
+        }
+        None => runtime.block_on(operated(server, move |_| site.clone(), operation)),
     };
     // Does not wait for blocking threads: one that hangs in a file system must not keep a retired generation alive.
     runtime.shutdown_background();
@@ -80,9 +82,10 @@ struct Operation {
 }
 
 /// Serves the site, the admin address and the control socket.
-async fn operated<S, B>(server: Server, site: S, operation: Operation) -> Result<(), handover::Error>
+async fn operated<M, S, B>(server: Server, site: M, operation: Operation) -> Result<(), handover::Error>
 where
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + Sync + 'static,
+    M: Fn(&ConnectInfo) -> S + Send + Sync + 'static,
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + 'static,
     S::Future: Send + 'static,
     B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
 {
@@ -95,10 +98,10 @@ where
     }
     let no_control = control.no_control;
     let control = Control::new(control.control, handle.clone(), api.clone());
-    let front = AdminRouter::new(site, metrics, admin, &api, handle);
+    let front = Front::new(metrics, admin, &api, handle);
     let opening = control.clone();
     let open = async move { if no_control { Ok(()) } else { opening.open().await } };
-    let served = server.ready_when(open).serve(front).await;
+    let served = server.ready_when(open).serve_with(move |info| front.route(info, site(info))).await;
     if let Ok(outcome) = &served {
         api.leave(outcome).await;
     }

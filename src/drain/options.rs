@@ -1,7 +1,12 @@
 //! The settings of a [`Drain`](super::Drain).
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
+use hyper::server::conn::{http1, http2};
+
+use super::streams::Http2Executor;
 use crate::defaults;
 use crate::error::LONGEST;
 
@@ -14,7 +19,7 @@ use crate::error::LONGEST;
 /// ```
 ///
 /// A time of more than 365 days is reduced to 365 days.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct DrainOptions {
     pub(super) half_close_timeout: Duration,
     pub(super) goaway_delay: Duration,
@@ -24,6 +29,32 @@ pub struct DrainOptions {
     pub(super) send_timeout: Duration,
     pub(super) http2_ping_interval: Duration,
     pub(super) http2_max_concurrent_streams: u32,
+    pub(super) http2_extended_connect: bool,
+    pub(super) connect_info: bool,
+    pub(super) http1: Configure<http1::Builder>,
+    pub(super) http2: Configure<http2::Builder<Http2Executor>>,
+}
+
+type Change<B> = Arc<dyn Fn(&mut B) + Send + Sync>;
+
+/// What the application changes in a builder of hyper.
+#[derive(Clone)]
+pub(super) struct Configure<B>(Option<Change<B>>);
+
+impl<B> Configure<B> {
+    fn with(change: impl Fn(&mut B) + Send + Sync + 'static) -> Configure<B> {
+        Configure(Some(Arc::new(change)))
+    }
+
+    pub(super) fn apply(&self, builder: &mut B) {
+        self.0.iter().for_each(|change| change(builder));
+    }
+}
+
+impl<B> fmt::Debug for Configure<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "changed" } else { "as it is" })
+    }
 }
 
 impl DrainOptions {
@@ -94,6 +125,46 @@ impl DrainOptions {
         self
     }
 
+    /// Allows extended CONNECT on HTTP/2 (RFC 8441), with which a WebSocket is opened on a stream. A tunnel counts as a request in
+    /// flight until it ends, and its application learns from [`Retiring`](crate::Retiring) when to end it. Default: off.
+    pub fn http2_extended_connect(mut self, on: bool) -> DrainOptions {
+        self.http2_extended_connect = on;
+        self
+    }
+
+    /// Adds a [`ConnectInfo`](crate::ConnectInfo) to the extensions of each request, with the feature `axum` also an
+    /// `axum::extract::ConnectInfo<SocketAddr>`, and with the feature `tonic` what its `Request::remote_addr` looks for. Default: off,
+    /// because each request pays for it; [`Conn::connect_info`](crate::Conn::connect_info) has the same for the connection.
+    pub fn connect_info(mut self, on: bool) -> DrainOptions {
+        self.connect_info = on;
+        self
+    }
+
+    /// Changes hyper's options of HTTP/1, after everything that this crate sets, which is nothing at present.
+    ///
+    /// A [`timer`](http1::Builder::timer) switches on hyper's own header timeout of 30 s, which also ends idle connections, without
+    /// the care for requests that are on their way. [`keep_alive(false)`](http1::Builder::keep_alive) and
+    /// [`half_close`](http1::Builder::half_close) change what [`idle_grace`](crate::Server::idle_grace) and
+    /// [`half_close_timeout`](DrainOptions::half_close_timeout) do.
+    pub fn http1(mut self, change: impl Fn(&mut http1::Builder) + Send + Sync + 'static) -> DrainOptions {
+        self.http1 = Configure::with(change);
+        self
+    }
+
+    /// Changes hyper's options of HTTP/2, after everything that this crate sets: its timer, the number of streams
+    /// ([`http2_max_concurrent_streams`](DrainOptions::http2_max_concurrent_streams)), at most 16 KiB of headers, at most 20 streams
+    /// that were reset and 1024 errors.
+    ///
+    /// hyper's keep-alive PING cannot tell a client that is gone from one whose answer is withheld for a moment at the end of a
+    /// drain, so [`http2_ping_interval`](DrainOptions::http2_ping_interval) is the better one.
+    pub fn http2(
+        mut self,
+        change: impl Fn(&mut http2::Builder<Http2Executor>) + Send + Sync + 'static,
+    ) -> DrainOptions {
+        self.http2 = Configure::with(change);
+        self
+    }
+
     pub(crate) fn times(&self) -> [(&'static str, Duration); 7] {
         [
             ("half-close timeout", self.half_close_timeout),
@@ -117,6 +188,7 @@ impl DrainOptions {
             send_timeout: self.send_timeout.min(LONGEST),
             http2_ping_interval: self.http2_ping_interval.min(LONGEST),
             http2_max_concurrent_streams: self.http2_max_concurrent_streams.clamp(1, 1000),
+            ..self
         }
     }
 }
@@ -132,6 +204,10 @@ impl Default for DrainOptions {
             send_timeout: defaults::SEND_TIMEOUT,
             http2_ping_interval: defaults::HTTP2_PING_INTERVAL,
             http2_max_concurrent_streams: defaults::HTTP2_MAX_CONCURRENT_STREAMS,
+            http2_extended_connect: false,
+            connect_info: false,
+            http1: Configure(None),
+            http2: Configure(None),
         }
     }
 }

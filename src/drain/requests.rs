@@ -15,11 +15,12 @@ use super::slots::{EvictionPriority, Pool, SlotState};
 use super::{Drain, Retiring};
 use crate::sock_diag;
 
-/// Information about the connection of a request: an extension of every request that [`Server::serve`] and [`Conn::serve`]
-/// pass to the service.
+/// Information about a connection: for the service that [`Server::serve_with`] makes for each, from [`Conn::connect_info`], or
+/// with [`Server::connect_info`] in the extensions of each request.
 ///
-/// [`Server::serve`]: crate::Server::serve
-/// [`Conn::serve`]: crate::Conn::serve
+/// [`Server::serve_with`]: crate::Server::serve_with
+/// [`Server::connect_info`]: crate::Server::connect_info
+/// [`Conn::connect_info`]: crate::Conn::connect_info
 ///
 /// # Examples
 ///
@@ -36,12 +37,12 @@ pub struct ConnectInfo(pub(super) Arc<Requests>);
 impl ConnectInfo {
     /// Returns the address of the client.
     pub fn remote(&self) -> SocketAddr {
-        self.0.remote
+        self.0.remote()
     }
 
     /// Returns the address of this server that the client connected to.
     pub fn local(&self) -> SocketAddr {
-        self.0.local
+        self.0.local()
     }
 
     /// Returns a handle that tells a long response (a stream of events, an upgraded connection) when to end.
@@ -139,6 +140,14 @@ impl Requests {
             tunnel: AtomicBool::new(false),
             slot_state: SlotState::new(pool, drain.millis(now)),
         }
+    }
+
+    pub(super) fn remote(&self) -> SocketAddr {
+        self.remote
+    }
+
+    pub(super) fn local(&self) -> SocketAddr {
+        self.local
     }
 
     pub(super) fn drain(&self) -> &Drain {

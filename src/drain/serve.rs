@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use super::Conn;
 use super::frames::PREFACE;
 use super::requests::Protocol;
-use super::streams::{ChunkedService, StreamExecutor};
+use super::streams::{ChunkedService, Http2Executor};
 use super::tracked_service::Tracked;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -93,14 +93,16 @@ where
     let service = Tracked::new(service, Arc::clone(&requests));
     let io = TokioIo::new(conn);
     if protocol == Protocol::Http1 {
-        let mut conn = pin!(http1::Builder::new().serve_connection(io, service).with_upgrades());
+        let mut builder = http1::Builder::new();
+        requests.options().http1.apply(&mut builder);
+        let mut conn = pin!(builder.serve_connection(io, service).with_upgrades());
         return poll_fn(|cx| {
             if requests.is_cut() { Poll::Ready(Ok(())) } else { conn.as_mut().poll(cx).map_err(Into::into) }
         })
         .await;
     }
-    let options = *requests.options();
-    let mut builder = http2::Builder::new(StreamExecutor { send_timeout: options.send_timeout });
+    let options = requests.options();
+    let mut builder = http2::Builder::new(Http2Executor { send_timeout: options.send_timeout });
     builder.timer(TokioTimer::new());
     builder.max_concurrent_streams(options.http2_max_concurrent_streams);
     // These are hyper's defaults today, fixed here so that they stay: a client that keeps opening and resetting streams, or sends
@@ -108,6 +110,10 @@ where
     // from one that has answered while the answer is withheld (see `goaway`).
     builder.max_header_list_size(16 * 1024);
     builder.max_pending_accept_reset_streams(20).max_local_error_reset_streams(1024);
+    if options.http2_extended_connect {
+        builder.enable_connect_protocol();
+    }
+    options.http2.apply(&mut builder);
     // Boxed, because it is many times as large as the state of an HTTP/1 connection.
     let mut conn = Box::pin(builder.serve_connection(io, ChunkedService(service)));
     let mut told = false;

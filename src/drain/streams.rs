@@ -37,13 +37,13 @@ fn server_is_to_write() {
     let _ = TURN.try_with(|turn| turn.set(SERVER));
 }
 
-/// Spawns the stream tasks of one connection.
+/// Spawns the streams of an HTTP/2 connection: the executor of the builder that [`Server::http2`](crate::Server::http2) changes.
 #[derive(Debug, Clone)]
-pub(super) struct StreamExecutor {
+pub struct Http2Executor {
     pub(super) send_timeout: Duration,
 }
 
-impl<F> Executor<F> for StreamExecutor
+impl<F> Executor<F> for Http2Executor
 where
     F: Future<Output = ()> + Send + 'static,
 {

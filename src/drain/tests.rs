@@ -16,11 +16,12 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{Drain, DrainOptions, Drained, Pool};
+use super::{ConnectInfo, Drain, DrainOptions, Drained, Pool};
 
 mod http1;
 mod http2;
 mod limits;
+mod options;
 mod sockets;
 
 type Body = Either<Full<Bytes>, Channel<Bytes>>;
@@ -90,6 +91,7 @@ async fn answer(mut request: Request<Incoming>) -> Result<Response<Body>, Infall
             let body = body.as_ref().map_or("broken".into(), |bytes| String::from_utf8_lossy(bytes));
             text = format!("{path} {body}");
         }
+        "/info" => text = format!("{:?}", request.extensions().get::<ConnectInfo>().map(ConnectInfo::remote)),
         _ => {}
     }
     let mut response = Response::new(Either::Left(Full::from(text)));

@@ -17,11 +17,14 @@ use super::requests::{ConnectInfo, InFlight, Protocol, Requests};
 pub(super) struct Tracked<S> {
     service: S,
     requests: Arc<Requests>,
+    /// Whether each request gets a [`ConnectInfo`].
+    connect_info: bool,
 }
 
 impl<S> Tracked<S> {
     pub(super) fn new(service: S, requests: Arc<Requests>) -> Tracked<S> {
-        Tracked { service, requests }
+        let connect_info = requests.options().connect_info;
+        Tracked { service, requests, connect_info }
     }
 }
 
@@ -41,7 +44,17 @@ where
         if !self.requests.is_normal() && !wants_keep_alive(version, request.headers()) {
             self.requests.set_client_closes();
         }
-        request.extensions_mut().insert(ConnectInfo(Arc::clone(&self.requests)));
+        if self.connect_info {
+            let extensions = request.extensions_mut();
+            extensions.insert(ConnectInfo(Arc::clone(&self.requests)));
+            #[cfg(feature = "axum")]
+            extensions.insert(axum::extract::ConnectInfo(self.requests.remote()));
+            #[cfg(feature = "tonic")]
+            extensions.insert(tonic::transport::server::TcpConnectInfo {
+                local_addr: Some(self.requests.local()),
+                remote_addr: Some(self.requests.remote()),
+            });
+        }
         TrackedFuture {
             version,
             is_connect: request.method() == Method::CONNECT,

@@ -110,6 +110,47 @@ fn both_packages_build_from_what_is_packed() {
     );
 }
 
+/// Returns the programs of a text, each with the dependencies that stand beside it.
+fn programs(text: &str) -> Vec<(String, String)> {
+    let mut blocks =
+        text.split("\n```").skip(1).step_by(2).map(|block| block.split_once('\n').unwrap_or((block, "")));
+    let mut programs = vec![];
+    while let Some((kind, program)) = blocks.next() {
+        if kind == "rust" {
+            let beside = blocks.next();
+            let dependencies =
+                beside.filter(|(kind, text)| *kind == "toml" && text.starts_with("[dependencies]"));
+            let (_, dependencies) =
+                dependencies.unwrap_or_else(|| panic!("no [dependencies] beside {program}"));
+            programs.push((program.to_owned(), dependencies.to_owned()));
+        }
+    }
+    programs
+}
+
+#[test]
+fn the_library_builds_with_every_program_of_the_readme_from_the_dependencies_beside_it() {
+    let _alone = alone();
+    let readme = std::fs::read_to_string(support::root().join("README.md")).expect("it is there");
+    let programs = programs(&readme);
+    assert!(programs.len() >= 3, "{programs:?}");
+    let library = support::root();
+    for (number, (program, dependencies)) in programs.iter().enumerate() {
+        let project = tempfile::tempdir().expect("a directory");
+        std::fs::create_dir(project.path().join("src")).expect("writable");
+        std::fs::write(project.path().join("src/main.rs"), program).expect("writable");
+        let manifest = format!(
+            "[package]\nname = \"readme-{number}\"\nversion = \"0.1.0\"\nedition = \"2024\"\n\n{dependencies}\n\
+             [patch.crates-io]\nhandover = {{ path = {library:?} }}\n\n[workspace]\n"
+        );
+        std::fs::write(project.path().join("Cargo.toml"), manifest).expect("writable");
+        // The versions that are tested, as far as they are named there.
+        std::fs::copy(library.join("Cargo.lock"), project.path().join("Cargo.lock")).expect("writable");
+        let mut build = support::cargo();
+        done(build.arg("build").current_dir(project.path()).arg("--target-dir").arg(place("readme")));
+    }
+}
+
 #[test]
 fn a_program_with_reqwest_as_it_comes_serves_tls() {
     let _alone = alone();

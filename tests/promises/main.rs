@@ -35,6 +35,7 @@ mod structure;
 mod supervise;
 mod tls;
 mod traces;
+mod tunnels;
 mod websocket;
 
 /// The program under test.

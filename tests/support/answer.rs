@@ -18,7 +18,12 @@ mod lasting;
 /// The header that names the generation where the body does not.
 const GENERATION: HeaderName = HeaderName::from_static("generation");
 
-pub async fn answer(request: Request<Incoming>, generation: u64) -> Result<Response<Reply>, Infallible> {
+/// Answers a request. `info` is missing under a server without this crate.
+pub async fn answer(
+    request: Request<Incoming>,
+    generation: u64,
+    info: Option<ConnectInfo>,
+) -> Result<Response<Reply>, Infallible> {
     let number = |name: &str| {
         let query = request.uri().query().unwrap_or_default();
         let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
@@ -32,16 +37,19 @@ pub async fn answer(request: Request<Incoming>, generation: u64) -> Result<Respo
             return Ok(Response::new(Reply::text(who())));
         }
         (&Method::GET, "/addresses") => {
-            let info: &ConnectInfo = request.extensions().get().expect("the server adds it to every request");
+            let Some(info) = info else { return Ok(status(StatusCode::NOT_FOUND)) };
             Reply::text(format!("remote={} local={}\n", info.remote(), info.local()))
         }
         (&Method::GET, "/bytes") => Reply::bytes(number("n")),
         (&Method::GET, "/stream") => Reply::stream(number("n"), Duration::from_millis(number("ms").max(1))),
         (&Method::GET, "/events") => {
             let ms = Some(number("ms")).filter(|ms| *ms > 0).unwrap_or(100);
-            return Ok(named(lasting::events(&request, Duration::from_millis(ms)), generation));
+            return Ok(named(lasting::events(info.as_ref(), Duration::from_millis(ms)), generation));
         }
-        (&Method::GET, "/ws") => return Ok(named(lasting::websocket(request), generation)),
+        (&Method::GET, "/ws") => return Ok(named(lasting::websocket(request, info.as_ref()), generation)),
+        (&Method::CONNECT, "/ws") => {
+            return Ok(named(lasting::websocket_on_a_stream(request, info.as_ref()), generation));
+        }
         (&Method::POST, "/echo") => Reply::Echo(request.into_body()),
         (&Method::POST, "/count") => match request.into_body().collect().await {
             Ok(body) => Reply::text(format!("{} bytes\n", body.to_bytes().len())),

@@ -9,6 +9,7 @@ use std::time::Duration;
 use futures_util::{SinkExt, StreamExt};
 use handover::ConnectInfo;
 use hyper::body::{Body, Bytes, Frame, Incoming};
+use hyper::ext::Protocol;
 use hyper::header::{
     CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT,
     SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE,
@@ -29,8 +30,8 @@ use super::{Reply, status};
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Completes when the generation that serves this request retires.
-fn retiring(request: &Request<Incoming>) -> impl Future<Output = ()> + Send + use<> {
-    let retiring = request.extensions().get().map(ConnectInfo::retiring);
+fn retiring(info: Option<&ConnectInfo>) -> impl Future<Output = ()> + Send + use<> {
+    let retiring = info.map(ConnectInfo::retiring);
     async {
         match retiring {
             Some(mut retiring) => retiring.wait().await,
@@ -39,8 +40,8 @@ fn retiring(request: &Request<Incoming>) -> impl Future<Output = ()> + Send + us
     }
 }
 
-pub(super) fn events(request: &Request<Incoming>, apart: Duration) -> Response<Reply> {
-    let events = Events { next: Some(0), tick: interval(apart), retiring: Box::pin(retiring(request)) };
+pub(super) fn events(info: Option<&ConnectInfo>, apart: Duration) -> Response<Reply> {
+    let events = Events { next: Some(0), tick: interval(apart), retiring: Box::pin(retiring(info)) };
     let mut response = Response::new(Reply::Events(Box::new(events)));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
@@ -83,7 +84,7 @@ impl Body for Events {
 }
 
 /// Answers the opening handshake (RFC 6455, section 4.2) and leaves the connection to a task that echoes messages.
-pub(super) fn websocket(request: Request<Incoming>) -> Response<Reply> {
+pub(super) fn websocket(request: Request<Incoming>, info: Option<&ConnectInfo>) -> Response<Reply> {
     let headers = request.headers();
     let asks = request.version() == Version::HTTP_11
         && has_token(headers, CONNECTION, "upgrade")
@@ -97,7 +98,29 @@ pub(super) fn websocket(request: Request<Incoming>) -> Response<Reply> {
     let Some(key) = headers.get(SEC_WEBSOCKET_KEY) else { return status(StatusCode::BAD_REQUEST) };
     let accept = HeaderValue::try_from(derive_accept_key(key.as_bytes())).expect("base64 is a header value");
 
-    let retiring = retiring(&request);
+    begin(request, info);
+    let mut response = upgrade(Response::new(Reply::Text(None)));
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    response.headers_mut().insert(SEC_WEBSOCKET_ACCEPT, accept);
+    response
+}
+
+/// Answers the opening handshake of a WebSocket on a stream of HTTP/2 (RFC 8441, section 5).
+pub(super) fn websocket_on_a_stream(
+    request: Request<Incoming>,
+    info: Option<&ConnectInfo>,
+) -> Response<Reply> {
+    let protocol = request.extensions().get::<Protocol>();
+    if protocol.is_none_or(|protocol| protocol.as_str() != "websocket") {
+        return status(StatusCode::BAD_REQUEST);
+    }
+    begin(request, info);
+    Response::new(Reply::Text(None))
+}
+
+/// Leaves the connection or the stream to a task once the answer is sent.
+fn begin(request: Request<Incoming>, info: Option<&ConnectInfo>) {
+    let retiring = retiring(info);
     let upgraded = hyper::upgrade::on(request);
     tokio::spawn(async move {
         // An error means that the client left before the answer.
@@ -106,10 +129,6 @@ pub(super) fn websocket(request: Request<Incoming>) -> Response<Reply> {
             converse(WebSocketStream::from_raw_socket(io, Role::Server, None).await, retiring).await;
         }
     });
-    let mut response = upgrade(Response::new(Reply::Text(None)));
-    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    response.headers_mut().insert(SEC_WEBSOCKET_ACCEPT, accept);
-    response
 }
 
 fn upgrade(mut response: Response<Reply>) -> Response<Reply> {
