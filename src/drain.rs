@@ -36,7 +36,7 @@ mod tracked_service;
 
 pub use conn::Conn;
 #[cfg(feature = "tls")]
-pub use conn::TlsStream;
+pub use conn::{TlsInfo, TlsStream};
 use mode::{Mode, VersionedMode};
 pub use options::DrainOptions;
 use registry::{Registry, TELL_AT_ONCE};

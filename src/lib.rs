@@ -138,10 +138,10 @@ mod steering;
 #[cfg(target_os = "linux")]
 mod supervisor;
 
-#[cfg(all(target_os = "linux", feature = "tls"))]
-pub use drain::TlsStream;
 #[cfg(target_os = "linux")]
 pub use drain::{Conn, ConnectInfo, Drain, DrainOptions, Http2Executor, Retiring};
+#[cfg(all(target_os = "linux", feature = "tls"))]
+pub use drain::{TlsInfo, TlsStream};
 #[cfg(target_os = "linux")]
 pub use error::Error;
 #[cfg(target_os = "linux")]

@@ -26,10 +26,12 @@ use crate::signals::Signals;
 
 mod engine;
 mod listener;
+mod socket;
 #[cfg(feature = "tls")]
 mod tls;
 use engine::Engine;
 pub use listener::Listener;
+use socket::SocketOptions;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 type Check = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
@@ -81,6 +83,7 @@ struct Config {
     drain: DrainOptions,
     pid_file: Option<PathBuf>,
     signals: Option<Signals>,
+    socket: SocketOptions,
     #[cfg(feature = "tls")]
     tls: tls::Tls,
 }
@@ -170,6 +173,7 @@ impl Server {
                 drain: DrainOptions::default(),
                 pid_file: None,
                 signals: None,
+                socket: SocketOptions::default(),
                 #[cfg(feature = "tls")]
                 tls: tls::Tls::default(),
             },
@@ -541,8 +545,9 @@ impl Server {
         let drain = self.config.drain();
         #[cfg(feature = "tls")]
         let tls = self.config.tls.enabled();
-        let make_service = Arc::new(make_service);
+        let (make_service, socket) = (Arc::new(make_service), self.config.socket.clone());
         let serve: Serve = Arc::new(move |conn: Conn| {
+            socket.apply(conn.get_ref());
             let info = conn.connect_info();
             #[cfg(feature = "tls")]
             if let Some((config, timeout)) = tls.clone() {
@@ -613,6 +618,32 @@ mod tests {
                 assert!(error.contains(&format!("the {name} of")), "{error}");
             }
             set(Server::bind("127.0.0.1:0"), Server::LONGEST).check().expect(name);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_has_the_socket_options_that_were_set() {
+        let seconds = Duration::from_secs;
+        let set = |server: Server| {
+            server.tcp_nodelay(false).tcp_keepalive(seconds(30)).on_connection(|socket| {
+                socket.set_ttl(33).expect("a live socket");
+            })
+        };
+        for (is_set, expected) in [(false, (true, false, 64)), (true, (false, true, 33))] {
+            let server = Server::bind("127.0.0.1:0");
+            let server = if is_set { set(server) } else { server };
+            let handle = server.handle();
+            let mut listener = server.listen().await.expect("a free port");
+            let _client = tokio::net::TcpStream::connect(handle.addresses()[0]).await.expect("it listens");
+            let conn = listener.accept().await.expect("a connection");
+            let socket = socket2::SockRef::from(&conn);
+            let ttl = conn.get_ref().ttl().expect("a socket");
+            let options =
+                (socket.tcp_nodelay().expect("a socket"), socket.keepalive().expect("a socket"), ttl);
+            assert_eq!(options, expected);
+            if is_set {
+                assert_eq!(socket.tcp_keepalive_time().expect("a socket"), seconds(30));
+            }
         }
     }
 

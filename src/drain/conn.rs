@@ -3,6 +3,7 @@
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -28,7 +29,7 @@ use linger::linger;
 use socket::Socket;
 pub(super) use socket::StreamOps;
 #[cfg(feature = "tls")]
-pub use tls::TlsStream;
+pub use tls::{TlsInfo, TlsStream};
 
 /// A head and a body of at most this many bytes together are copied into one buffer: the copy costs less than the kernel saves
 /// with one buffer instead of two.
@@ -108,6 +109,11 @@ impl<T> Conn<T> {
         ConnectInfo(Arc::clone(self.requests()))
     }
 
+    /// Returns the stream: the socket, or the TLS session over it.
+    pub fn get_ref(&self) -> &T {
+        &self.open().socket.stream
+    }
+
     pub(super) fn requests(&self) -> &Arc<Requests> {
         self.open().state.requests()
     }
@@ -128,6 +134,13 @@ impl<T> Conn<T> {
 
     fn open_mut(&mut self) -> &mut Open<T> {
         self.0.as_mut().expect("only drop() and tls() take it, and both consume the Conn")
+    }
+}
+
+/// The socket, for options and for what the kernel knows of it. Reading and writing past [`Conn`] loses the count of requests.
+impl<T: AsFd> AsFd for Conn<T> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.get_ref().as_fd()
     }
 }
 

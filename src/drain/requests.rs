@@ -2,6 +2,8 @@
 //! process share costs more than everything else here.
 
 use std::net::SocketAddr;
+#[cfg(feature = "tls")]
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Waker};
@@ -9,6 +11,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+#[cfg(feature = "tls")]
+use super::TlsInfo;
 use super::mode::{ToldMode, VersionedMode};
 use super::options::DrainOptions;
 use super::slots::{EvictionPriority, Pool, SlotState};
@@ -48,6 +52,20 @@ impl ConnectInfo {
     /// Returns a handle that tells a long response (a stream of events, an upgraded connection) when to end.
     pub fn retiring(&self) -> Retiring {
         self.0.drain.retiring()
+    }
+
+    /// Returns what the TLS handshake has shown of the client; `None` without TLS.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// fn is_known(info: &handover::ConnectInfo) -> bool {
+    ///     info.tls().is_some_and(|tls| !tls.peer_certificates.is_empty())
+    /// }
+    /// ```
+    #[cfg(feature = "tls")]
+    pub fn tls(&self) -> Option<&TlsInfo> {
+        self.0.tls.get()
     }
 
     /// Returns whether the client has half-closed the connection, or the connection is gone. The kernel is asked (sock_diag(7)),
@@ -112,6 +130,8 @@ pub(super) struct Requests {
     /// An HTTP/2 stream is a tunnel (CONNECT); only its two ends know when it is over.
     tunnel: AtomicBool,
     slot_state: SlotState,
+    #[cfg(feature = "tls")]
+    tls: OnceLock<TlsInfo>,
 }
 
 impl Requests {
@@ -139,7 +159,15 @@ impl Requests {
             answered: AtomicBool::new(false),
             tunnel: AtomicBool::new(false),
             slot_state: SlotState::new(pool, drain.millis(now)),
+            #[cfg(feature = "tls")]
+            tls: OnceLock::new(),
         }
+    }
+
+    #[cfg(feature = "tls")]
+    pub(super) fn set_tls(&self, info: TlsInfo) {
+        // A connection has one handshake.
+        let _ = self.tls.set(info);
     }
 
     pub(super) fn remote(&self) -> SocketAddr {

@@ -35,8 +35,6 @@ pub(super) struct Admission {
 
 impl Admission {
     fn admit(&self, stream: TcpStream, remote: SocketAddr, slot: Slot) {
-        // Fails only if the connection is dead already; then its first read fails.
-        let _ = stream.set_nodelay(true);
         (self.serve)(Conn::accepted(stream, remote, &self.drain, slot));
     }
 }

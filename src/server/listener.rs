@@ -50,7 +50,11 @@ impl Server {
         let drain = self.config.drain();
         let (accepted, connections) = mpsc::unbounded_channel();
         // Unbounded, because the accept loop must never be blocked while connections are steered to its listener.
-        let serve: Serve = Arc::new(move |conn| drop(accepted.send(conn)));
+        let socket = self.config.socket.clone();
+        let serve: Serve = Arc::new(move |conn: Conn| {
+            socket.apply(conn.get_ref());
+            drop(accepted.send(conn));
+        });
         let retiring = drain.retiring();
         let engine = Engine::start(self.config, self.remote, drain, &serve)?;
         let (ready, told) = oneshot::channel();

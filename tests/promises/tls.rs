@@ -5,11 +5,13 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 
-use handover::rustls::client::Resumption;
+use handover::rustls::client::{Resumption, WantsClientCert};
 use handover::rustls::crypto::ring;
-use handover::rustls::pki_types::CertificateDer;
+use handover::rustls::pki_types::pem::PemObject;
+use handover::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use handover::rustls::{
-    ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion, version,
+    ClientConfig, ClientConnection, ConfigBuilder, RootCertStore, StreamOwned, SupportedProtocolVersion,
+    version,
 };
 use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 use support::harness::{Client, playground};
@@ -28,8 +30,8 @@ pub(crate) type TlsClient = Client<StreamOwned<ClientConnection, TcpStream>>;
 
 /// A self-signed certificate for 127.0.0.1, and its key.
 pub(crate) struct Pair {
-    certificate: CertificateDer<'static>,
-    cert: String,
+    pub(crate) certificate: CertificateDer<'static>,
+    pub(crate) cert: String,
     key: String,
 }
 
@@ -52,15 +54,28 @@ impl Pair {
         self.config_for(&[&version::TLS12, &version::TLS13], alpn)
     }
 
-    /// Makes the config of a client that trusts only this certificate, and keeps its tickets.
-    fn config_for(&self, versions: &[&'static SupportedProtocolVersion], alpn: &[&str]) -> ClientConfig {
+    /// Makes the config of a client that trusts only this certificate, and shows its own.
+    pub(crate) fn config_of(&self, client: &Pair) -> ClientConfig {
+        let key = PrivateKeyDer::from_pem_slice(client.key.as_bytes()).expect("a key");
+        let chain = vec![client.certificate.clone()];
+        self.builder(&[&version::TLS13]).with_client_auth_cert(chain, key).expect("they match")
+    }
+
+    fn builder(
+        &self,
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> ConfigBuilder<ClientConfig, WantsClientCert> {
         let mut roots = RootCertStore::empty();
         roots.add(self.certificate.clone()).expect("a certificate");
-        let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_protocol_versions(versions)
             .expect("ring has both")
             .with_root_certificates(roots)
-            .with_no_client_auth();
+    }
+
+    /// Makes the config of a client that trusts only this certificate, and keeps its tickets.
+    fn config_for(&self, versions: &[&'static SupportedProtocolVersion], alpn: &[&str]) -> ClientConfig {
+        let mut config = self.builder(versions).with_no_client_auth();
         config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
         config
     }
@@ -69,7 +84,7 @@ impl Pair {
 /// Files for a server with TLS.
 pub(crate) struct Bed {
     dir: TempDir,
-    pair: Pair,
+    pub(crate) pair: Pair,
 }
 
 impl Bed {
@@ -83,7 +98,7 @@ impl Bed {
         self.dir.path().join(name)
     }
 
-    fn file(&self, name: &str, text: impl AsRef<[u8]>) {
+    pub(crate) fn file(&self, name: &str, text: impl AsRef<[u8]>) {
         use std::os::unix::fs::PermissionsExt;
         std::fs::write(self.path(name), text).expect("writable");
         std::fs::set_permissions(self.path(name), std::fs::Permissions::from_mode(0o600)).expect("writable");

@@ -4,6 +4,7 @@
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,7 +15,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::{self, PeerMisbehaved, ServerConfig};
+use tokio_rustls::rustls::pki_types::CertificateDer;
+use tokio_rustls::rustls::{self, PeerMisbehaved, ProtocolVersion, ServerConfig, ServerConnection};
 
 use super::super::conn_state::{Clock, Failure, Pending};
 use super::super::requests::Protocol;
@@ -76,6 +78,7 @@ impl Conn<TcpStream> {
             Some(b"h2") => Protocol::Http2,
             _ => Protocol::Http1,
         };
+        requests.set_tls(TlsInfo::of(stream.get_ref().1));
         state.on_handshake(default_protocol, &Clock::new(Instant::now()));
         let socket = Socket::new(TlsStream(Box::new(stream)), StreamOps { arrived, reset_at_end, ask });
         Ok(Conn::over(socket, open_guard, state, registration))
@@ -121,6 +124,45 @@ fn ask(stream: &TlsStream) -> Option<Connection> {
 /// The stream of a connection with TLS. Reads and writes carry plain text.
 #[derive(Debug)]
 pub struct TlsStream(Box<tokio_rustls::server::TlsStream<Wire>>);
+
+impl TlsStream {
+    /// Returns the socket and the session.
+    pub fn get_ref(&self) -> (&TcpStream, &ServerConnection) {
+        let (wire, session) = self.0.get_ref();
+        (&wire.stream, session)
+    }
+}
+
+impl AsFd for TlsStream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.get_ref().0.as_fd()
+    }
+}
+
+/// What a TLS handshake has shown of a client, from [`ConnectInfo::tls`](crate::ConnectInfo::tls).
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct TlsInfo {
+    /// The name that the client asked for (SNI).
+    pub server_name: Option<String>,
+    /// The protocol that both agreed on (ALPN), such as `h2`.
+    pub alpn_protocol: Option<Vec<u8>>,
+    /// The certificates of the client, its own first. Empty unless the configuration asks for one. They are verified.
+    pub peer_certificates: Vec<CertificateDer<'static>>,
+    /// The version of TLS.
+    pub version: Option<ProtocolVersion>,
+}
+
+impl TlsInfo {
+    fn of(session: &ServerConnection) -> TlsInfo {
+        TlsInfo {
+            server_name: session.server_name().map(str::to_owned),
+            alpn_protocol: session.alpn_protocol().map(<[u8]>::to_vec),
+            peer_certificates: session.peer_certificates().unwrap_or_default().to_vec(),
+            version: session.protocol_version(),
+        }
+    }
+}
 
 impl AsyncRead for TlsStream {
     fn poll_read(
