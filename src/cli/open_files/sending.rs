@@ -44,19 +44,32 @@ pub(crate) struct Sending {
     sent: Sent,
     gate: Gate,
     reading: Option<JoinHandle<io::Result<Buffer>>>,
+    /// The last piece was in memory, and nothing has waited since.
+    is_eager: bool,
 }
 
 impl Sending {
     pub(super) fn new(files: Files, held: Arc<HeldFile>, mut segments: VecDeque<Segment>) -> Sending {
         segments.retain(|segment| segment.length() > 0);
-        Sending { files, held, segments, sent: Sent::default(), gate: Gate::default(), reading: None }
+        Sending {
+            files,
+            held,
+            segments,
+            sent: Sent::default(),
+            gate: Gate::default(),
+            reading: None,
+            is_eager: false,
+        }
     }
 
     fn poll_piece(&mut self, position: u64, most: usize, cx: &mut Context<'_>) -> Poll<io::Result<Buffer>> {
         if self.reading.is_none() && self.held.access() == Access::Blocking {
             match read(&self.files, &self.held, position, most, &self.sent, Access::Cached) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                read => return Poll::Ready(read),
+                read => {
+                    self.is_eager = true;
+                    return Poll::Ready(read);
+                }
             }
         }
         let reading = self.reading.get_or_insert_with(|| {
@@ -101,6 +114,12 @@ impl Body for Sending {
                 return Poll::Ready(Some(Ok(frame)));
             }
         };
+        // A file in memory is always ready. The other tasks of this worker get their turn between two pieces, and an encoder passes
+        // on what it has: otherwise it would first take the whole file, and for seconds.
+        if std::mem::take(&mut this.is_eager) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         ready!(this.gate.poll_open(cx));
         let left = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
         let mut piece = ready!(this.poll_piece(range.start, left.min(this.files.0.buffers.piece()), cx))?;
