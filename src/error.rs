@@ -21,7 +21,9 @@ pub(crate) const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 /// # async fn hello(_: Request<Incoming>) -> Result<Response<String>, Infallible> { Ok(Response::new("".into())) }
 /// # async fn run() {
 /// match handover::Server::bind("0.0.0.0:8080").serve(service_fn(hello)).await {
-///     Err(error) if error.is_address_in_use() => eprintln!("is another server running? {error}"),
+///     Err(error) if error.kind() == handover::ErrorKind::AddressInUse => {
+///         eprintln!("is another server running? {error}");
+///     }
 ///     Err(error) => eprintln!("{error}"),
 ///     Ok(outcome) => println!("{:?}", outcome.end),
 /// }
@@ -29,6 +31,32 @@ pub(crate) const LONGEST: Duration = Duration::from_secs(365 * 86_400);
 /// ```
 #[derive(Debug)]
 pub struct Error(Kind);
+
+/// What failed, from [`Error::kind`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// A host name could not be resolved, or an address is none.
+    Unresolved,
+    /// A duration is too long, or one address takes the connections of another: see [`Server::check`](crate::Server::check).
+    InvalidSetting,
+    /// Another process holds an address.
+    AddressInUse,
+    /// An address could not be listened on for another reason.
+    Listen,
+    /// The port of the predecessor could not be taken over, or the predecessor could not be told.
+    TakeOver,
+    /// The pid file could not be written.
+    PidFile,
+    /// The process could not find out how it was started, install signal handlers or hold another process.
+    System,
+    /// The supervisor, or the first generation under it, could not start.
+    Supervisor,
+    /// The readiness check of the application failed.
+    NotReady,
+    /// The readiness check of the application took too long.
+    ReadyTimeout,
+}
 
 #[derive(Debug)]
 pub(crate) enum Kind {
@@ -97,20 +125,23 @@ pub(crate) enum Kind {
 }
 
 impl Error {
-    /// Returns whether an address could not be bound because another process holds it.
-    pub fn is_address_in_use(&self) -> bool {
-        matches!(self.0, Kind::InUse { .. })
-    }
-
-    /// Returns whether a duration is too long, or one address takes the connections of another: see
-    /// [`Server::check`](crate::Server::check).
-    pub fn is_invalid_setting(&self) -> bool {
-        matches!(self.0, Kind::TooLong { .. } | Kind::Conflict { .. })
-    }
-
-    /// Returns whether the readiness check of the application failed or took too long.
-    pub fn is_not_ready(&self) -> bool {
-        matches!(self.0, Kind::NotReady(_) | Kind::ReadyTimeout(_))
+    /// Returns what failed.
+    pub fn kind(&self) -> ErrorKind {
+        match self.0 {
+            Kind::NoAddress(_) => ErrorKind::Unresolved,
+            Kind::TooLong { .. } | Kind::Conflict { .. } => ErrorKind::InvalidSetting,
+            Kind::InUse { .. } => ErrorKind::AddressInUse,
+            Kind::Listen { .. } => ErrorKind::Listen,
+            Kind::Join { .. }
+            | Kind::PredecessorNotSeen { .. }
+            | Kind::ForeignListener { .. }
+            | Kind::Predecessor { .. } => ErrorKind::TakeOver,
+            Kind::PidFile { .. } => ErrorKind::PidFile,
+            Kind::Launch { .. } | Kind::Signals(_) | Kind::Pidfd(_) => ErrorKind::System,
+            Kind::Supervisor { .. } | Kind::FirstGeneration(_) => ErrorKind::Supervisor,
+            Kind::NotReady(_) => ErrorKind::NotReady,
+            Kind::ReadyTimeout(_) => ErrorKind::ReadyTimeout,
+        }
     }
 }
 

@@ -143,7 +143,7 @@ pub use drain::{Conn, ConnectInfo, Drain, DrainOptions, Http2Executor, Retiring}
 #[cfg(all(target_os = "linux", feature = "tls"))]
 pub use drain::{TlsInfo, TlsStream};
 #[cfg(target_os = "linux")]
-pub use error::Error;
+pub use error::{Error, ErrorKind};
 #[cfg(target_os = "linux")]
 pub use generation::{ENVIRONMENT, generation, is_supervised};
 #[cfg(target_os = "linux")]

@@ -284,7 +284,7 @@ mod tests {
         let first = Listeners::open(&[addr("127.0.0.1:0")], None, 16).expect("a free port");
         let taken = first.addresses()[0].actual;
         let error = Listeners::open(&[taken], None, 16).expect_err("the port is held");
-        assert!(error.is_address_in_use());
+        assert_eq!(error.kind(), crate::error::ErrorKind::AddressInUse);
         let text = error.to_string();
         assert!(text.contains(&format!("pid {}", std::process::id())), "{text}");
     }

@@ -61,6 +61,7 @@ type Check = Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>>;
 ///
 /// Create the server before the program changes its working directory: a successor is started in the directory that was
 /// current when [`bind`](Server::bind) was called.
+#[must_use = "a server does nothing until `serve`, `serve_with` or `listen` is called"]
 pub struct Server {
     config: Config,
     check: Option<Check>,
@@ -450,7 +451,7 @@ impl Server {
     /// ```no_run
     /// # async fn run() -> () {
     /// let error = handover::Server::bind("0.0.0.0:80").also_bind("127.0.0.1:80").check().expect_err("they overlap");
-    /// assert!(error.is_invalid_setting());
+    /// assert_eq!(error.kind(), handover::ErrorKind::InvalidSetting);
     /// # }
     /// ```
     pub fn check(&self) -> Result<(), Error> {

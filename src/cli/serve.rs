@@ -7,7 +7,7 @@ use std::sync::Arc;
 use clap::Subcommand;
 use handover::control::{Api, socket::Control};
 use handover::metrics::Metrics;
-use handover::{ConnectInfo, Server, Signals};
+use handover::{ConnectInfo, ErrorKind, Server, Signals};
 use hyper::body::{Body, Bytes, Incoming};
 use hyper::service::Service;
 use hyper::{Request, Response};
@@ -63,7 +63,7 @@ pub(crate) fn configured(cli: &Cli, config: &Config) -> Result<(Server, Option<A
     let server = cli.tls.apply(cli.server.server(&listen), tls);
     let server = admin.iter().fold(server, |server, admin| admin.bind(server));
     server.check().map_err(|problem| {
-        if problem.is_invalid_setting() {
+        if problem.kind() == ErrorKind::InvalidSetting {
             // The other flags check their own bounds, so the problem is in the addresses.
             config.blame("listen", problem.to_string())
         } else {
@@ -112,7 +112,7 @@ where
 /// Returns the error to report. The only readiness check opens the control socket, and its own error is clear enough.
 fn reason(error: handover::Error) -> Box<dyn std::error::Error> {
     match std::error::Error::source(&error).map(ToString::to_string) {
-        Some(problem) if error.is_not_ready() => problem.into(),
+        Some(problem) if error.kind() == ErrorKind::NotReady => problem.into(),
         _ => error.into(),
     }
 }

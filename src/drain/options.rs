@@ -20,6 +20,7 @@ use crate::error::LONGEST;
 ///
 /// A time of more than 365 days is reduced to 365 days.
 #[derive(Debug, Clone)]
+#[must_use = "options do nothing until a `Drain` is made with them"]
 pub struct DrainOptions {
     pub(super) half_close_timeout: Duration,
     pub(super) goaway_delay: Duration,
