@@ -31,7 +31,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     });
     let outcome = server.serve(hello).await?;
     // After a handover no such signal arrives, so this task would never end.
-    if outcome.end == handover::End::Stopped {
+    if outcome.end == handover::GenerationEnd::Stopped {
         told_to_stop.await?;
     }
     Ok(())

@@ -32,8 +32,8 @@ const SPOKEN: u32 = 2;
 /// let mut command = std::process::Command::new("convert");
 /// handover::ENVIRONMENT.iter().for_each(|name| { command.env_remove(name); });
 /// ```
-pub const ENVIRONMENT: [&str; 6] =
-    [PARENT, GENERATION, LISTEN, SUPERVISOR, PROTOCOL, process::stderr::VARIABLE];
+pub const ENVIRONMENT: &[&str] =
+    &[PARENT, GENERATION, LISTEN, SUPERVISOR, PROTOCOL, process::stderr::VARIABLE];
 
 /// Returns the number of this process's generation, counted from 1. It works before there is a
 /// [`Server`](crate::Server), so a log that is set up first can include the number.

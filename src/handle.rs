@@ -188,14 +188,12 @@ pub struct Events(pub(crate) broadcast::Receiver<Event>);
 
 impl Events {
     /// Waits for the next event, and returns `None` once the generation has left. A reader that is more than 256 events behind
-    /// misses the oldest. Cancel safe.
+    /// misses the oldest, and learns of it by [`Event::Missed`]. Cancel safe.
     pub async fn next(&mut self) -> Option<Event> {
-        loop {
-            match self.0.recv().await {
-                Ok(event) => return Some(event),
-                Err(broadcast::error::RecvError::Lagged(_)) => {}
-                Err(broadcast::error::RecvError::Closed) => return None,
-            }
+        match self.0.recv().await {
+            Ok(event) => Some(event),
+            Err(broadcast::error::RecvError::Lagged(missed)) => Some(Event::Missed(missed)),
+            Err(broadcast::error::RecvError::Closed) => None,
         }
     }
 
@@ -214,5 +212,27 @@ impl Events {
                 Some(_) => {}
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_slow_reader_learns_how_many_events_it_has_missed() {
+        let (handle, engine) = Handle::new();
+        let mut events = handle.events();
+        for _ in 0..BACKLOG + 3 {
+            engine.events.send(Event::StandbyEnded).expect("a reader");
+        }
+        assert!(matches!(events.next().await, Some(Event::Missed(3))));
+        assert!(matches!(events.next().await, Some(Event::StandbyEnded)));
+        drop(engine);
+        let mut rest = 1;
+        while events.next().await.is_some() {
+            rest += 1;
+        }
+        assert_eq!(rest, BACKLOG);
     }
 }

@@ -150,8 +150,8 @@ pub use generation::{ENVIRONMENT, generation, is_supervised};
 pub use handle::{Events, Handle, Underway};
 #[cfg(target_os = "linux")]
 pub use report::{
-    Connections, Drained, End, Event, Failure, Handover, HandoverResult, LastHandover, Outcome, Phase,
-    PortMember, Status,
+    Connections, Drained, Event, Failure, GenerationEnd, Handover, HandoverResult, LastHandover, Outcome,
+    Phase, PortMember, Status,
 };
 #[cfg(target_os = "linux")]
 pub use server::{Listener, Server};

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 mod types;
 pub(crate) use types::{Action, ChildCommand, DrainMode, Event, Exit, ExitMeaning, Notification, StopSource};
 
-use crate::report::{End, Phase};
+use crate::report::{GenerationEnd, Phase};
 
 /// How long a child that was told to leave may take before it is killed, and the interval at which the kill is repeated.
 pub(crate) const KILL_GRACE: Duration = Duration::from_secs(5);
@@ -41,7 +41,7 @@ pub(crate) enum State {
     /// gets the new connections while we finish the handshakes under way.
     Lingering { until: Instant, cut_at: Instant, handed_back: bool, operator_asked: bool },
     /// The listener is closing or closed, and the remaining connections are finishing.
-    Draining { end: End, cut_at: Instant, operator_asked: bool },
+    Draining { end: GenerationEnd, cut_at: Instant, operator_asked: bool },
 }
 
 use Action::{
@@ -68,7 +68,7 @@ impl State {
         matches!(
             self,
             State::Lingering { .. }
-                | State::Draining { end: End::Stopped, .. }
+                | State::Draining { end: GenerationEnd::Stopped, .. }
                 | State::Standby { stop_passed_on: true, .. }
         )
     }
@@ -86,7 +86,7 @@ impl State {
     /// Returns whether a generation that has finished its connections still has to wait for its child to exit. Only a retired
     /// generation leaves its child running.
     pub(crate) fn waits_for_child(&self) -> bool {
-        !matches!(self, State::Draining { end: End::Retired, .. })
+        !matches!(self, State::Draining { end: GenerationEnd::Retired, .. })
     }
 
     /// Returns whether a handover is already under way, if one can be asked for at all.
@@ -99,10 +99,10 @@ impl State {
             State::Serving { .. } => Ok(false),
             State::Spawning { .. } | State::Withdrawing { .. } => Ok(true),
             State::Starting { .. } => Err("this generation is still starting"),
-            State::Standby { .. } | State::Draining { end: End::Retired, .. } => {
+            State::Standby { .. } | State::Draining { end: GenerationEnd::Retired, .. } => {
                 Err("this generation has handed over already: ask its successor")
             }
-            State::Lingering { .. } | State::Draining { end: End::Stopped, .. } => {
+            State::Lingering { .. } | State::Draining { end: GenerationEnd::Stopped, .. } => {
                 Err("this generation is stopping")
             }
         }
@@ -167,7 +167,7 @@ impl State {
             Event::ChildExited(_) => {
                 let stopping = if stop_passed_on { vec![] } else { vec![Notify(Notification::Stopping)] };
                 let next = State::Draining {
-                    end: End::Stopped,
+                    end: GenerationEnd::Stopped,
                     cut_at: cut_at.min(now + t.stop_timeout),
                     operator_asked: stop_passed_on,
                 };
@@ -185,12 +185,13 @@ impl State {
                 )
             }
             Event::Deadline => {
-                let next = State::Draining { end: End::Retired, cut_at, operator_asked: stop_passed_on };
+                let next =
+                    State::Draining { end: GenerationEnd::Retired, cut_at, operator_asked: stop_passed_on };
                 (next, vec![MoveMainPid, CloseListeners, Notify(Notification::StandbyEnded)])
             }
             Event::StopAsked { by: StopSource::Operator, .. } if stop_passed_on => {
-                let next = State::Draining { end: End::Stopped, cut_at: now, operator_asked: true };
-                (next, vec![KillChild, CloseListeners, Leave(End::Stopped)])
+                let next = State::Draining { end: GenerationEnd::Stopped, cut_at: now, operator_asked: true };
+                (next, vec![KillChild, CloseListeners, Leave(GenerationEnd::Stopped)])
             }
             Event::StopAsked { by: StopSource::Operator, .. } => {
                 let cut_at = cut_at.min(until.max(now + t.stop_timeout));
@@ -212,7 +213,8 @@ impl State {
         let State::Lingering { cut_at, handed_back, operator_asked, .. } = self else {
             return (self, vec![]);
         };
-        let closing = (State::Draining { end: End::Stopped, cut_at, operator_asked }, vec![CloseListeners]);
+        let closing =
+            (State::Draining { end: GenerationEnd::Stopped, cut_at, operator_asked }, vec![CloseListeners]);
         match event {
             Event::Deadline => closing,
             // The predecessor no longer listens, so waiting saves no connection.
@@ -225,8 +227,10 @@ impl State {
         let State::Draining { end, .. } = self else { return (self, vec![]) };
         match event {
             Event::Drained | Event::Deadline => (self, vec![Leave(end)]),
-            Event::PortClosed if end == End::Retired => (self, vec![TellChild(ChildCommand::Closed)]),
-            Event::ChildExited(Exit::Crashed | Exit::Restarted) if end == End::Retired => {
+            Event::PortClosed if end == GenerationEnd::Retired => {
+                (self, vec![TellChild(ChildCommand::Closed)])
+            }
+            Event::ChildExited(Exit::Crashed | Exit::Restarted) if end == GenerationEnd::Retired => {
                 let note = "the successor crashed, but this generation has closed its listener and cannot serve again";
                 (self, vec![ReportChildExit(ExitMeaning::Expected), Note(note)])
             }
@@ -237,7 +241,9 @@ impl State {
     /// Handles the events common to `Lingering` and `Draining`: a stop can only be sped up, never taken back.
     fn leaving(self, event: Event, now: Instant, t: &Timings) -> (State, Vec<Action>) {
         let (end, cut_at, asked) = match self {
-            State::Lingering { cut_at, operator_asked, .. } => (End::Stopped, cut_at, operator_asked),
+            State::Lingering { cut_at, operator_asked, .. } => {
+                (GenerationEnd::Stopped, cut_at, operator_asked)
+            }
             State::Draining { end, cut_at, operator_asked } => (end, cut_at, operator_asked),
             _ => return (self, vec![]),
         };
@@ -255,7 +261,7 @@ impl State {
                 };
                 (next, vec![SetDrainMode(DrainMode::Stop)])
             }
-            Event::RestartAsked if end == End::Retired => {
+            Event::RestartAsked if end == GenerationEnd::Retired => {
                 (self, vec![Note("restart refused: this generation has retired, ask its successor")])
             }
             Event::RestartAsked => (self, vec![Note("restart refused: this generation is stopping")]),
@@ -437,7 +443,7 @@ fn stop(
         let next = State::Lingering { until, cut_at, handed_back, operator_asked };
         (next, vec![SetDrainMode(DrainMode::Stop), Notify(Notification::Stopping)])
     } else {
-        let next = State::Draining { end: End::Stopped, cut_at, operator_asked };
+        let next = State::Draining { end: GenerationEnd::Stopped, cut_at, operator_asked };
         (next, vec![SetDrainMode(DrainMode::Stop), CloseListeners, Notify(Notification::Stopping)])
     }
 }

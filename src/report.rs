@@ -52,6 +52,8 @@ pub enum Event {
     Stopping,
     /// The connections are finished or cut. This is the last event.
     Left(Outcome),
+    /// The reader was more than 256 events behind, and has missed this many.
+    Missed(u64),
 }
 
 /// A handover that succeeded.
@@ -193,7 +195,8 @@ pub enum HandoverResult {
 
 /// The reason why a generation leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum End {
+#[non_exhaustive]
+pub enum GenerationEnd {
     /// A successor took over.
     Retired,
     /// The service was told to stop.
@@ -205,7 +208,7 @@ pub enum End {
 #[non_exhaustive]
 pub struct Outcome {
     /// The reason why the generation left.
-    pub end: End,
+    pub end: GenerationEnd,
     /// The result of the drain.
     pub drained: Drained,
     /// The final numbers of connections and requests.

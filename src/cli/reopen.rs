@@ -124,7 +124,8 @@ fn generations() -> impl Iterator<Item = OwnedFd> {
         let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"))?;
         let catches = u64::from_str_radix(caught.trim(), 16).ok()? >> (SIGUSR1 - 1) & 1 == 1;
         let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
-        let marks = handover::ENVIRONMENT.map(|name| format!("{name}={}@", std::process::id()));
+        let mark = |name: &&str| format!("{name}={}@", std::process::id());
+        let marks: Vec<String> = handover::ENVIRONMENT.iter().map(mark).collect();
         let is_mark = |entry: &[u8]| marks.iter().any(|mark| entry.starts_with(mark.as_bytes()));
         let marked = environment.split(|byte| *byte == 0).any(is_mark);
         (catches && marked && is_ours(pid)).then_some(held)

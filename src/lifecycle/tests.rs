@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use super::Action::{self, *};
 use super::Event::{self, *};
 use super::State::{self, *};
-use super::{ChildCommand, DrainMode, End, Exit, ExitMeaning, Notification, Phase, StopSource, Timings};
+use super::{
+    ChildCommand, DrainMode, Exit, ExitMeaning, GenerationEnd, Notification, Phase, StopSource, Timings,
+};
 
 mod world;
 
@@ -52,7 +54,7 @@ fn lingering(until: u64, cut_at: u64, handed_back: bool, operator_asked: bool) -
     Lingering { until: after(until), cut_at: after(cut_at), handed_back, operator_asked }
 }
 
-fn draining(end: End, cut_at: u64, operator_asked: bool) -> State {
+fn draining(end: GenerationEnd, cut_at: u64, operator_asked: bool) -> State {
     Draining { end, cut_at: after(cut_at), operator_asked }
 }
 
@@ -103,8 +105,8 @@ fn answers() -> Vec<Answers> {
         (standby(false), "standby", Phase::Standby, false, over),
         (standby(true), "standby", Phase::Standby, true, over),
         (lingering(3, 9, false, true), "lingering", Phase::Draining, true, stopping),
-        (draining(End::Stopped, 9, true), "draining", Phase::Draining, true, stopping),
-        (draining(End::Retired, 9, false), "draining", Phase::Draining, false, over),
+        (draining(GenerationEnd::Stopped, 9, true), "draining", Phase::Draining, true, stopping),
+        (draining(GenerationEnd::Retired, 9, false), "draining", Phase::Draining, false, over),
     ]
 }
 
@@ -116,7 +118,7 @@ fn each_state_says_what_it_is_and_what_may_be_asked_of_it() {
         assert_eq!(said, (name, phase, stopping, hand_over), "{state:?}");
         assert_eq!(state.is_starting(), name == "starting");
         assert_eq!(state.waits_for_predecessor(), state == beside);
-        assert_eq!(state.waits_for_child(), state != draining(End::Retired, 9, false));
+        assert_eq!(state.waits_for_child(), state != draining(GenerationEnd::Retired, 9, false));
     }
 }
 
@@ -135,8 +137,8 @@ fn a_starting_generation_queues_restarts_and_gives_up_if_it_is_late() {
                     &[Notify(Notification::Serves)],
                 ),
                 (&[RestartAsked], starting(true), &[Note("restart queued")]),
-                (OPERATOR, draining(End::Stopped, 25, true), STOPPED),
-                (PREDECESSOR, draining(End::Stopped, 25, false), STOPPED),
+                (OPERATOR, draining(GenerationEnd::Stopped, 25, true), STOPPED),
+                (PREDECESSOR, draining(GenerationEnd::Stopped, 25, false), STOPPED),
                 (&[Deadline], starting(queued), &[GiveUp]),
             ],
         );
@@ -152,8 +154,8 @@ fn a_serving_generation_spawns_unless_its_predecessor_still_listens() {
             &[
                 (&[RestartAsked], spawning(), &[Spawn, Notify(Notification::Reloading)]),
                 (&[ChildReady], same(false), &[Note("ready signal ignored")]),
-                (OPERATOR_ALONE, draining(End::Stopped, 25, true), STOPPED),
-                (PREDECESSOR_ALONE, draining(End::Stopped, 25, false), STOPPED),
+                (OPERATOR_ALONE, draining(GenerationEnd::Stopped, 25, true), STOPPED),
+                (PREDECESSOR_ALONE, draining(GenerationEnd::Stopped, 25, false), STOPPED),
                 (OPERATOR_SHARED, lingering(7, 25, false, true), STOPPING),
                 (PREDECESSOR_SHARED, lingering(7, 25, false, false), STOPPING),
             ],
@@ -213,8 +215,8 @@ fn a_spawning_generation_hands_over_or_serves_on() {
                 (LEFT, next, &exited),
                 (&[ChildExited(Exit::Restarted)], again, &restarted),
                 (&[Deadline], late, &[Hold, TellChild(ChildCommand::Stop)]),
-                (OPERATOR, draining(End::Stopped, 25, true), stopped),
-                (PREDECESSOR, draining(End::Stopped, 25, false), stopped),
+                (OPERATOR, draining(GenerationEnd::Stopped, 25, true), stopped),
+                (PREDECESSOR, draining(GenerationEnd::Stopped, 25, false), stopped),
             ],
         );
     }
@@ -240,8 +242,8 @@ fn a_withdrawing_generation_serves_on_once_the_late_successor_is_gone() {
                 (LEFT, next, &actions),
                 (&[ChildExited(Exit::Restarted)], again, &restarted),
                 (&[Deadline], Withdrawing { kill_at: after(5), queued }, &[KillChild]),
-                (OPERATOR, draining(End::Stopped, 25, true), STOPPED),
-                (PREDECESSOR, draining(End::Stopped, 25, false), STOPPED),
+                (OPERATOR, draining(GenerationEnd::Stopped, 25, true), STOPPED),
+                (PREDECESSOR, draining(GenerationEnd::Stopped, 25, false), STOPPED),
             ],
         );
     }
@@ -270,7 +272,7 @@ fn a_generation_in_standby_serves_again_if_its_successor_crashes() {
             &[
                 (&[RestartAsked], same(true, false), passed_on),
                 (CRASHED, next, &actions),
-                (&[ChildExited(Exit::Told)], draining(End::Stopped, 25, false), left),
+                (&[ChildExited(Exit::Told)], draining(GenerationEnd::Stopped, 25, false), left),
                 (
                     OPERATOR,
                     same(restarted, true),
@@ -280,17 +282,17 @@ fn a_generation_in_standby_serves_again_if_its_successor_crashes() {
                         Notify(Notification::Stopping),
                     ],
                 ),
-                (&[Deadline], draining(End::Retired, 200, false), over),
+                (&[Deadline], draining(GenerationEnd::Retired, 200, false), over),
             ],
         );
-        let at_once = &[KillChild, CloseListeners, Leave(End::Stopped)];
+        let at_once = &[KillChild, CloseListeners, Leave(GenerationEnd::Stopped)];
         table(
             same(restarted, true),
             &[
                 (&[RestartAsked], same(true, true), passed_on),
-                (EXITED, draining(End::Stopped, 25, true), &left[..3]),
-                (OPERATOR, draining(End::Stopped, 0, true), at_once),
-                (&[Deadline], draining(End::Retired, 25, true), over),
+                (EXITED, draining(GenerationEnd::Stopped, 25, true), &left[..3]),
+                (OPERATOR, draining(GenerationEnd::Stopped, 0, true), at_once),
+                (&[Deadline], draining(GenerationEnd::Retired, 25, true), over),
             ],
         );
     }
@@ -301,9 +303,9 @@ fn a_lingering_generation_listens_until_its_time_is_up_or_its_predecessor_closes
     for (cut_at, sooner) in [(9, 9), (200, 25)] {
         for (asked, back) in [(false, false), (true, false), (false, true), (true, true)] {
             let same = lingering(3, cut_at, back, asked);
-            let closing = draining(End::Stopped, cut_at, asked);
+            let closing = draining(GenerationEnd::Stopped, cut_at, asked);
             let hurry: (_, _, &[Action]) = if asked {
-                (OPERATOR, same, &[CloseListeners, Leave(End::Stopped)])
+                (OPERATOR, same, &[CloseListeners, Leave(GenerationEnd::Stopped)])
             } else {
                 (OPERATOR, lingering(3, sooner, back, true), &[SetDrainMode(DrainMode::Stop)])
             };
@@ -332,7 +334,7 @@ fn a_hurried_generation_lingers_no_longer_than_its_stop_may_take() {
 fn a_draining_generation_refuses_restarts_and_leaves_now_if_asked_twice() {
     for (cut_at, sooner) in [(9, 9), (200, 25)] {
         for asked in [false, true] {
-            for end in [End::Stopped, End::Retired] {
+            for end in [GenerationEnd::Stopped, GenerationEnd::Retired] {
                 let same = draining(end, cut_at, asked);
                 let hurry: (_, _, &[Action]) = if asked {
                     (OPERATOR, same, &[CloseListeners, Leave(end)])
@@ -340,12 +342,12 @@ fn a_draining_generation_refuses_restarts_and_leaves_now_if_asked_twice() {
                     (OPERATOR, draining(end, sooner, true), &[SetDrainMode(DrainMode::Stop)])
                 };
                 let (refused, gone, closed): (_, &[Action], &[Action]) = match end {
-                    End::Stopped => (
+                    GenerationEnd::Stopped => (
                         "restart refused: this generation is stopping",
                         &[ReportChildExit(ExitMeaning::Expected)],
                         &[],
                     ),
-                    End::Retired => (
+                    GenerationEnd::Retired => (
                         "restart refused: this generation has retired",
                         &[ReportChildExit(ExitMeaning::Expected), Note("the successor crashed")],
                         &[TellChild(ChildCommand::Closed)],
@@ -390,5 +392,5 @@ fn a_stop_goes_on_accepting_for_its_delay_and_its_timeout_counts_from_there() {
     assert_eq!(state, delayed.0);
     assert_eq!(actions, [&[TellChild(ChildCommand::Stop)], STOPPING].concat());
     let starting = Starting { give_up: after(60), queued: false };
-    assert_eq!(starting.on(OPERATOR[0], after(0), &t).0, draining(End::Stopped, 25, true));
+    assert_eq!(starting.on(OPERATOR[0], after(0), &t).0, draining(GenerationEnd::Stopped, 25, true));
 }

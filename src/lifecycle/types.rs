@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::report::End;
+use crate::report::GenerationEnd;
 
 /// The origin of a request to stop. A predecessor passes on its operator's request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,7 +118,7 @@ pub(crate) enum Action {
     /// Not ready in time: leave with an error.
     GiveUp,
     /// Cut the remaining connections and leave.
-    Leave(End),
+    Leave(GenerationEnd),
     /// Log one line about an event, as a rule one that is queued, refused or ignored.
     Note(&'static str),
     /// Log the exit of the child, and report the failure if the handover failed.

@@ -63,7 +63,8 @@ fn twenty_handovers_leave_one_process_one_listener_and_no_descriptor_zombie_or_v
     assert_eq!(
         variables.keys().map(String::as_str).collect::<Vec<_>>(),
         handover::ENVIRONMENT
-            .into_iter()
+            .iter()
+            .copied()
             .collect::<std::collections::BTreeSet<_>>()
             .into_iter()
             .collect::<Vec<_>>()

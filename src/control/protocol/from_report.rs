@@ -116,7 +116,7 @@ pub(in crate::control) fn step(event: &Event) -> Option<Step> {
             let drained = Drained { finished: left.finished, cut: left.cut, requests_cut: left.requests_cut };
             Step { outcome: Some(Outcome::TookOver), drained: Some(drained), ..Step::named("drained") }
         }
-        Event::Serving { .. } => return None,
+        Event::Serving { .. } | Event::Missed(_) => return None,
     })
 }
 

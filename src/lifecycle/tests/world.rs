@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::super::Action::{self, *};
 use super::super::Event::{self, *};
 use super::super::State::{self, *};
-use super::super::{ChildCommand, DrainMode, End, Exit, StopSource};
+use super::super::{ChildCommand, DrainMode, Exit, GenerationEnd, StopSource};
 use super::{EVERY, TIMINGS, after};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -213,7 +213,10 @@ impl World {
             }
             (Leave(end), _) => {
                 self.check(!self.we_listen, "a leaving generation has closed its listeners");
-                self.check(self.stopping || end == End::Retired, "without a stop a generation retires");
+                self.check(
+                    self.stopping || end == GenerationEnd::Retired,
+                    "without a stop a generation retires",
+                );
                 self.left = true;
             }
             (GiveUp, _) => self.left = true,
@@ -258,7 +261,8 @@ impl World {
                 (self.we_listen && leaves && away, "a lingering generation listens, and hands back")
             }
             Draining { end, .. } => {
-                let why = leaves || (end == End::Retired && self.lame_duck && !self.main_pid_is_ours);
+                let why =
+                    leaves || (end == GenerationEnd::Retired && self.lame_duck && !self.main_pid_is_ours);
                 (!self.we_listen && why, "a draining generation has closed its listeners, to stop or retire")
             }
         };

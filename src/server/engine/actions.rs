@@ -10,7 +10,7 @@ use super::Engine;
 use crate::error::no_pidfd;
 use crate::lifecycle::{Action, DrainMode, Event, Exit, ExitMeaning};
 use crate::process::{Child, pidfd, stderr};
-use crate::report::{End, Event as Happened, Failure, Outcome};
+use crate::report::{Event as Happened, Failure, GenerationEnd, Outcome};
 use crate::service_manager;
 use crate::signals;
 
@@ -181,8 +181,8 @@ impl Engine {
         }
     }
 
-    pub(super) async fn leave(&mut self, end: End) -> Outcome {
-        if end == End::Stopped {
+    pub(super) async fn leave(&mut self, end: GenerationEnd) -> Outcome {
+        if end == GenerationEnd::Stopped {
             if let Some(child) = &mut self.child {
                 child.kill().await;
             }
@@ -196,8 +196,8 @@ impl Engine {
             took = ?drained.took,
             "{}",
             match end {
-                End::Retired => "retired",
-                End::Stopped => "stopped",
+                GenerationEnd::Retired => "retired",
+                GenerationEnd::Stopped => "stopped",
             }
         );
         self.service_manager.finish().await;

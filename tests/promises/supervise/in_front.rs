@@ -184,7 +184,7 @@ fn a_program_that_a_generation_starts_may_have_its_own_supervisor() {
         entries.into_iter().find_map(|entry| Some(entry.strip_prefix(name)?.strip_prefix('=')?.to_owned()))
     };
     let mut heir = supervised(&[]);
-    for name in handover::ENVIRONMENT.into_iter().chain(["NOTIFY_SOCKET"]) {
+    for name in handover::ENVIRONMENT.iter().copied().chain(["NOTIFY_SOCKET"]) {
         heir.envs(of_it(name).map(|value| (name, value)));
     }
     let heir = Server::start(heir);
