@@ -9,7 +9,7 @@ use support::harness::{Client, start};
 use support::load::Clients;
 use support::process::signal;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::websocket::{CLOSE, TEXT};
 use nix::sys::signal::Signal;
@@ -22,7 +22,7 @@ fn frame(kind: u8, payload: &[u8]) -> Bytes {
 
 #[test]
 fn a_websocket_over_http2_is_in_flight_until_it_ends() {
-    let server = start(&["--idle-grace", "200ms", "--goaway-delay", "200ms"]);
+    let server = start(&["--idle-grace", "200ms", "--goaway-delay", "200ms", "--send-timeout", "1s"]);
     let traffic = support::harness::Traffic::start(server.address(), Clients::Fresh, 4);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let talk = async {
@@ -45,10 +45,13 @@ fn a_websocket_over_http2_is_in_flight_until_it_ends() {
         let mut from = response.into_body();
         to.send_data(frame(TEXT, b"before"), false).expect("the stream is open");
         assert_eq!(from.data().await.expect("an echo").expect("no error")[..], *b"\x81\x06before");
+        // Longer than a client may read nothing of a response: a tunnel may be silent.
+        sleep(Duration::from_secs(3)).await;
         signal(server.first_pid(), Signal::SIGHUP);
         // The application is told, and says good-bye; meanwhile the stream stays open.
         let away = from.data().await.expect("a close frame").expect("no error");
         assert_eq!((away[0], &away[2..4]), (0x80 | CLOSE, &1001_u16.to_be_bytes()[..]));
+        sleep(Duration::from_secs(1)).await;
         to.send_data(frame(CLOSE, &1001_u16.to_be_bytes()), true).expect("the stream is open");
         while let Some(rest) = from.data().await {
             rest.expect("the stream is not reset");
