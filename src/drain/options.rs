@@ -47,6 +47,10 @@ impl<B> Configure<B> {
         Configure(Some(Arc::new(change)))
     }
 
+    pub(super) fn none() -> Configure<B> {
+        Configure(None)
+    }
+
     pub(super) fn apply(&self, builder: &mut B) {
         self.0.iter().for_each(|change| change(builder));
     }
@@ -207,8 +211,8 @@ impl Default for DrainOptions {
             http2_max_concurrent_streams: defaults::HTTP2_MAX_CONCURRENT_STREAMS,
             http2_extended_connect: false,
             connect_info: false,
-            http1: Configure(None),
-            http2: Configure(None),
+            http1: Configure::none(),
+            http2: Configure::none(),
         }
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use hyper::body::{Body, Incoming};
+use hyper::rt::bounds::Http2ServerConnExec;
 use hyper::server::conn::{http1, http2};
 use hyper::service::Service;
 use hyper::{Request, Response};
@@ -15,9 +16,10 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
 use super::Conn;
 use super::frames::PREFACE;
+use super::options::Configure;
 use super::requests::Protocol;
-use super::streams::{ChunkedService, Http2Executor};
-use super::tracked_service::Tracked;
+use super::streams::{ChunkedBody, ChunkedFuture, ChunkedService, Http2Executor, LocalExecutor};
+use super::tracked_service::{Tracked, TrackedBody, TrackedFuture};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -52,7 +54,51 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Conn<T> {
         B::Data: Send,
         B::Error: Into<BoxError>,
     {
-        serve(self, service)
+        let (executor, change) = (Http2Executor::new(&self), self.requests().options().http2.clone());
+        serve(self, service, executor, change)
+    }
+
+    /// Does the same as [`serve`](Conn::serve) for a service that is not [`Send`]. Call it within a
+    /// [`LocalSet`](tokio::task::LocalSet), which also runs the streams of HTTP/2. The changes of
+    /// [`DrainOptions::http2`](crate::DrainOptions::http2) do not apply.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the client violates the protocol or goes away in the middle of an exchange.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # use {hyper::{Request, Response, body::Incoming, service::service_fn}, std::{cell::Cell, convert::Infallible, rc::Rc}};
+    /// # async fn run() -> Result<(), handover::Error> {
+    /// let mut listener = handover::Server::bind("0.0.0.0:8080").listen().await?;
+    /// listener.ready();
+    /// let count = Rc::new(Cell::new(0));
+    /// let local = tokio::task::LocalSet::new();
+    /// local
+    ///     .run_until(async {
+    ///         while let Some(conn) = listener.accept().await {
+    ///             let count = Rc::clone(&count);
+    ///             tokio::task::spawn_local(conn.serve_local(service_fn(move |_: Request<Incoming>| {
+    ///                 count.set(count.get() + 1);
+    ///                 let text = format!("request {}\n", count.get());
+    ///                 async { Ok::<_, Infallible>(Response::new(text)) }
+    ///             })));
+    ///         }
+    ///         listener.finish().await
+    ///     })
+    ///     .await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn serve_local<S, B>(self, service: S) -> impl Future<Output = Result<(), BoxError>>
+    where
+        S: Service<Request<Incoming>, Response = Response<B>> + 'static,
+        S::Error: Into<BoxError>,
+        B: Body + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let executor = LocalExecutor(Http2Executor::new(&self));
+        serve(self, service, executor, Configure::none())
     }
 
     /// Detects the protocol by its first bytes, not by ALPN alone: a client that agreed on HTTP/2 and has not sent anything yet is
@@ -77,15 +123,19 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Conn<T> {
     }
 }
 
-async fn serve<T, S, B>(mut conn: Conn<T>, service: S) -> Result<(), BoxError>
+async fn serve<T, S, B, E>(
+    mut conn: Conn<T>,
+    service: S,
+    executor: E,
+    change: Configure<http2::Builder<E>>,
+) -> Result<(), BoxError>
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    S: Service<Request<Incoming>, Response = Response<B>> + Send + 'static,
-    S::Future: Send,
+    S: Service<Request<Incoming>, Response = Response<B>> + 'static,
     S::Error: Into<BoxError>,
-    B: Body + Send + 'static,
-    B::Data: Send,
+    B: Body + 'static,
     B::Error: Into<BoxError>,
+    E: Http2ServerConnExec<ChunkedFuture<TrackedFuture<S::Future>>, ChunkedBody<TrackedBody<B>>>,
 {
     conn.requests().set_protocol(Protocol::Unknown);
     let protocol = conn.find_out_protocol().await?;
@@ -102,7 +152,7 @@ where
         .await;
     }
     let options = requests.options();
-    let mut builder = http2::Builder::new(Http2Executor { send_timeout: options.send_timeout });
+    let mut builder = http2::Builder::new(executor);
     builder.timer(TokioTimer::new());
     builder.max_concurrent_streams(options.http2_max_concurrent_streams);
     // These are hyper's defaults today, fixed here so that they stay: a client that keeps opening and resetting streams, or sends
@@ -113,7 +163,7 @@ where
     if options.http2_extended_connect {
         builder.enable_connect_protocol();
     }
-    options.http2.apply(&mut builder);
+    change.apply(&mut builder);
     // Boxed, because it is many times as large as the state of an HTTP/1 connection.
     let mut conn = Box::pin(builder.serve_connection(io, ChunkedService(service)));
     let mut told = false;

@@ -11,10 +11,11 @@ use hyper::rt::Executor;
 use hyper::service::Service;
 use hyper::{Request, Response};
 use pin_project_lite::pin_project;
+use tokio::task::spawn_local;
 use tokio::task_local;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::options;
+use super::{Conn, options};
 
 /// How many bytes of a body hyper gets at a time: one frame of the usual size, so that a client that reads a little is seen to
 /// make progress.
@@ -40,7 +41,13 @@ fn server_is_to_write() {
 /// Spawns the streams of an HTTP/2 connection: the executor of the builder that [`Server::http2`](crate::Server::http2) changes.
 #[derive(Debug, Clone)]
 pub struct Http2Executor {
-    pub(super) send_timeout: Duration,
+    send_timeout: Duration,
+}
+
+impl Http2Executor {
+    pub(super) fn new<T>(conn: &Conn<T>) -> Http2Executor {
+        Http2Executor { send_timeout: conn.requests().options().send_timeout }
+    }
 }
 
 impl<F> Executor<F> for Http2Executor
@@ -49,12 +56,24 @@ where
 {
     fn execute(&self, stream: F) {
         match options::limit(self.send_timeout) {
-            Some(timeout) => {
-                tokio::spawn(Timed { stream, turn: SERVER, timeout, waiting: None });
-            }
-            None => {
-                tokio::spawn(stream);
-            }
+            Some(timeout) => drop(tokio::spawn(Timed::new(stream, timeout))),
+            None => drop(tokio::spawn(stream)),
+        }
+    }
+}
+
+/// Does the same for streams that stay on their thread.
+#[derive(Debug, Clone)]
+pub(super) struct LocalExecutor(pub(super) Http2Executor);
+
+impl<F> Executor<F> for LocalExecutor
+where
+    F: Future<Output = ()> + 'static,
+{
+    fn execute(&self, stream: F) {
+        match options::limit(self.0.send_timeout) {
+            Some(timeout) => drop(spawn_local(Timed::new(stream, timeout))),
+            None => drop(spawn_local(stream)),
         }
     }
 }
@@ -68,6 +87,12 @@ pin_project! {
         timeout: Duration,
         // Boxed, because few streams wait and every one is moved.
         waiting: Option<Box<Waiting>>,
+    }
+}
+
+impl<F> Timed<F> {
+    fn new(stream: F, timeout: Duration) -> Timed<F> {
+        Timed { stream, turn: SERVER, timeout, waiting: None }
     }
 }
 

@@ -1,5 +1,10 @@
 //! What an application changes in hyper's builders, and what its requests carry.
 
+use std::cell::Cell;
+use std::rc::Rc;
+
+use tokio::task::{LocalSet, spawn_local};
+
 use super::*;
 use crate::drain::frames::PREFACE;
 
@@ -61,4 +66,49 @@ async fn a_request_carries_its_connection_only_if_asked() {
     assert!(get(&Drain::new(), "/info").await.ends_with("None"));
     let drain = Drain::with_options(DrainOptions::default().connect_info(true));
     assert!(get(&drain, "/info").await.ends_with("Some(192.0.2.1:1)"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_stays_on_its_thread_is_served_with_either_protocol_and_drained() {
+    let (drain, count) = (Drain::new(), Rc::new(Cell::new(0)));
+    let connect = || {
+        let (client, server) = duplex(16 * 1024);
+        let count = Rc::clone(&count);
+        let service = service_fn(move |_: Request<Incoming>| {
+            let count = Rc::clone(&count);
+            async move {
+                sleep(secs(1)).await;
+                count.set(count.get() + 1);
+                Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("local")))
+            }
+        });
+        spawn_local(drain.stream(server, SocketAddr::from(([192, 0, 2, 1], 1))).serve_local(service));
+        client
+    };
+    let serve = async {
+        let mut http1 = connect();
+        http1.write_all(b"GET / HTTP/1.1\r\n\r\n").await.expect("the server reads");
+        let (mut requests, connection) = h2::client::handshake(connect()).await.expect("HTTP/2");
+        spawn_local(connection);
+        let request = || Request::get("http://test/").body(()).expect("valid");
+        let mut answers = vec![];
+        for _ in 0..3 {
+            requests = requests.ready().await.expect("the connection is open");
+            answers.push(requests.send_request(request(), true).expect("the connection is open").0);
+        }
+        sleep(Duration::from_millis(100)).await;
+        drain.lame_duck(secs(1));
+        for answer in answers {
+            let body = answer.await.expect("no error").into_body().data().await;
+            assert_eq!(body.expect("a body").expect("no error"), "local");
+        }
+        let mut all = String::new();
+        http1.read_to_string(&mut all).await.expect("closed properly");
+        assert!(all.contains("connection: close") && all.ends_with("local"), "{all}");
+        drop(requests);
+        let drained = drain.clone().finish(secs(10)).await;
+        assert_eq!((drained.finished, drained.cut), (2, 0));
+    };
+    LocalSet::new().run_until(serve).await;
+    assert_eq!(count.get(), 4);
 }
