@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use clap::{Args, ValueEnum};
 use handover::Handle;
@@ -40,6 +40,8 @@ enum Form {
 
 /// How many lines may wait for a slow reader.
 const QUEUE: usize = 16 * 1024;
+/// How long lines may wait to be written together.
+const PAUSE: Duration = Duration::from_millis(2);
 
 #[derive(Debug)]
 pub(crate) struct AccessLog {
@@ -69,7 +71,7 @@ impl AccessOptions {
                 log_file::append(path, true).map_err(|error| cannot_open("access log", path, &error))?,
             ),
         };
-        let (lines, flush) = LogWriter::begin("access log", QUEUE, out, |dropped| {
+        let (lines, flush) = LogWriter::begin("access log", QUEUE, PAUSE, out, |dropped| {
             tracing::warn!(
                 dropped,
                 "lines of the access log were dropped: they could not be written, or not soon enough"

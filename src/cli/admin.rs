@@ -151,35 +151,35 @@ fn is_local(host: &str) -> bool {
 
 /// Decides for each connection whether it is for the control interface or for the site.
 #[derive(Debug)]
-pub(crate) struct Front {
+pub(crate) struct Router {
     metrics: Metrics,
     admin: Option<Arc<(Admin, Api)>>,
     handle: Handle,
 }
 
-impl Front {
-    pub(crate) fn new(metrics: Metrics, admin: Option<Admin>, api: &Api, handle: Handle) -> Front {
+impl Router {
+    pub(crate) fn new(metrics: Metrics, admin: Option<Admin>, api: &Api, handle: Handle) -> Router {
         let admin = admin.map(|admin| Arc::new((admin, api.clone())));
-        Front { metrics, admin, handle }
+        Router { metrics, admin, handle }
     }
 
-    pub(crate) fn route<S>(&self, info: &ConnectInfo, site: S) -> AdminRouter<S> {
+    pub(crate) fn route<S>(&self, info: &ConnectInfo, site: S) -> RoutedService<S> {
         let admin = self.admin.as_ref().filter(|admin| admin.0.is_meant(info.local(), &self.handle));
         let admin = admin.map(|admin| (Arc::clone(admin), info.clone()));
-        AdminRouter { site, metrics: self.metrics.clone(), admin }
+        RoutedService { site, metrics: self.metrics.clone(), admin }
     }
 }
 
 /// The service of one connection.
 #[derive(Debug)]
-pub(crate) struct AdminRouter<S> {
+pub(crate) struct RoutedService<S> {
     site: S,
     metrics: Metrics,
     /// The control interface, if the connection came in on the admin address.
     admin: Option<(Arc<(Admin, Api)>, ConnectInfo)>,
 }
 
-impl<S, B> Service<Request<Incoming>> for AdminRouter<S>
+impl<S, B> Service<Request<Incoming>> for RoutedService<S>
 where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
     S::Future: Send + 'static,

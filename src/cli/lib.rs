@@ -15,6 +15,7 @@ mod check;
 mod command;
 mod config;
 mod encoders;
+mod file_state;
 mod files;
 mod flags;
 mod listing;

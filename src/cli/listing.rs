@@ -5,26 +5,30 @@ use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use hyper::Response;
 use hyper::body::Bytes;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
+use rustix::fs::{Mode, OFlags, open, openat};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
+use super::file_state::FileState;
 use super::files::{Page, uncached};
+use super::static_files::RequestPath;
 
 mod cache;
 
-use cache::{Cache, Version};
+use cache::Cache;
 
 /// Limit of names in a listing, so that a request takes a bounded amount of memory.
 const MOST: usize = 10_000;
+/// How many threads look for a directory at the same time.
+const LOOKING: usize = 16;
 /// The characters to escape in a link. A colon is among them: the text before it would be taken for a scheme.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
@@ -37,12 +41,9 @@ struct Inner {
     root: PathBuf,
     made: Mutex<Cache>,
     turn: Arc<Semaphore>,
-    /// Limits the threads that look for a directory, which may be on a file system that never answers.
+    /// Permits to look for a directory, which may be on a file system that never answers.
     looking: Arc<Semaphore>,
 }
-
-/// See [`Inner::looking`].
-const LOOKING: usize = 16;
 
 impl Listings {
     pub(crate) fn of(root: PathBuf) -> Listings {
@@ -81,8 +82,8 @@ impl Inner {
     /// Returns the cached page if it is still right. The outer `None` means that there is no such directory.
     fn made(&self, path: &str) -> Option<Option<Bytes>> {
         let dir = Directory::of(&self.root, path)?;
-        let version = Version::of(&dir.real).ok()?;
-        Some(self.made.lock().unwrap_or_else(PoisonError::into_inner).get(&dir.title, &dir.real, &version))
+        let state = FileState::at(&dir.real).ok()?;
+        Some(self.made.lock().unwrap_or_else(PoisonError::into_inner).get(&dir.title, &dir.real, &state))
     }
 
     fn made_or_make(&self, path: &str) -> Option<Bytes> {
@@ -91,12 +92,12 @@ impl Inner {
         }
         let dir = Directory::of(&self.root, path)?;
         // Taken before the names are read: a change during the read must invalidate this page.
-        let version = Version::of(&dir.real).ok()?;
+        let state = FileState::at(&dir.real).ok()?;
         let names = names(&dir.real).ok()?;
-        let lasts = !names.links && version.is_settled();
+        let lasts = !names.links && state.is_settled();
         let page = Bytes::from(page(&dir, names));
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        made.put(dir.title, dir.real, version, lasts, page.clone());
+        made.put(dir.title, dir.real, state, lasts, page.clone());
         Some(page)
     }
 }
@@ -139,18 +140,14 @@ impl Directory {
     /// Returns the directory for a request path, if it may be listed. A link out of ROOT is served as a file, because its author
     /// published that file, but a directory outside of ROOT is never listed.
     fn of(root: &Path, path: &str) -> Option<Directory> {
-        let decoded = percent_decode_str(path.trim_start_matches('/')).decode_utf8().ok()?;
-        let mut dir = root.to_path_buf();
+        let index = RequestPath::of(root, path)?.file;
+        let dir = index.parent()?;
         let mut title = "/".to_owned();
-        for component in Path::new(&*decoded).components() {
-            match component {
-                Component::Normal(name) if !is_hidden(name) => {
-                    dir.push(name);
-                    title.extend([&name.to_string_lossy(), "/"]);
-                }
-                Component::CurDir => {}
-                _ => return None,
+        for name in dir.strip_prefix(root).ok()? {
+            if is_hidden(name) {
+                return None;
             }
+            title.extend([&name.to_string_lossy(), "/"]);
         }
         let (real, root) = (fs::canonicalize(dir).ok()?, fs::canonicalize(root).ok()?);
         let inside = real.strip_prefix(&root).ok()?;
@@ -173,12 +170,20 @@ struct Names {
     links: bool,
 }
 
+/// Opens a directory by a path without links. One that was put into it meanwhile is not followed: it may lead out of ROOT.
+fn open_without_links(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut dir = open("/", flags, Mode::empty())?;
+    for name in path.strip_prefix("/").unwrap_or(path) {
+        dir = openat(dir, name, flags, Mode::empty())?;
+    }
+    Ok(dir)
+}
+
 /// Reads the names of the files and directories that can be served.
 fn names(dir: &Path) -> io::Result<Names> {
     let (mut names, mut links) = (Vec::new(), false);
-    // The path has no links. One that was put into it since may lead out of ROOT.
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let opened = openat2(CWD, dir, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS)?;
+    let opened = open_without_links(dir)?;
     for entry in fs::read_dir(format!("/proc/self/fd/{}", opened.as_raw_fd()))? {
         let entry = entry?;
         let name = entry.file_name();

@@ -5,6 +5,7 @@
 
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{ArgAction, Args, ValueEnum};
 use tracing::Metadata;
@@ -71,7 +72,7 @@ impl LogOptions {
             },
         };
         let colours = self.log_file.is_none() && is_terminal();
-        let (lines, flush) = LogWriter::begin("log", QUEUE, out, |dropped| {
+        let (lines, flush) = LogWriter::begin("log", QUEUE, Duration::ZERO, out, |dropped| {
             tracing::warn!(
                 dropped,
                 "lines of the log were dropped: they could not be written, or not soon enough"

@@ -14,8 +14,6 @@ use std::time::{Duration, Instant};
 /// Largest write in bytes, unless a single line is longer. Several generations write to the same pipe, and the kernel writes up
 /// to PIPE_BUF bytes atomically (pipe(7)).
 const PIECE: usize = 4096;
-/// How long the thread pauses after a write. Until then, a busy server neither wakes it for each line nor makes a write of each.
-const PAUSE: Duration = Duration::from_millis(2);
 /// How long the end of the process waits for the lines that are left.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How often dropped lines are reported.
@@ -37,10 +35,12 @@ enum Entry {
 }
 
 impl LogWriter {
-    /// Starts the thread. At most `bound` lines may wait. `report` gets the number of dropped lines once writing works again.
+    /// Starts the thread. At most `bound` lines may wait. The thread pauses after a write, so that a busy server neither wakes it
+    /// for each line nor makes a write of each. `report` gets the number of dropped lines once writing works again.
     pub(crate) fn begin(
         name: &str,
         bound: usize,
+        pause: Duration,
         out: Box<dyn Write + Send>,
         report: fn(u64),
     ) -> (LogWriter, Flush) {
@@ -49,7 +49,7 @@ impl LogWriter {
         let lines = LogWriter { queue, dropped: Arc::clone(&dropped) };
         let thread = std::thread::Builder::new().name(name.into());
         // Without a thread there is no log, but the server still serves.
-        let _ = thread.spawn(move || write_out(&entries, out, &dropped, report));
+        let _ = thread.spawn(move || write_out(&entries, pause, out, &dropped, report));
         (lines.clone(), Flush(lines.queue))
     }
 
@@ -69,6 +69,7 @@ impl LogWriter {
 
 fn write_out(
     entries: &Receiver<Entry>,
+    pause: Duration,
     mut out: Box<dyn Write + Send>,
     dropped: &AtomicU64,
     report: fn(u64),
@@ -104,7 +105,7 @@ fn write_out(
                     reported = Some(Instant::now());
                 }
             }
-            std::thread::sleep(PAUSE);
+            std::thread::sleep(pause);
             next = entries.recv().ok();
         }
     }

@@ -18,7 +18,6 @@ use hyper::header::{
 use hyper::service::Service;
 use hyper::{Method, Request, Response, StatusCode};
 use percent_encoding::percent_decode_str;
-use pin_project_lite::pin_project;
 use tower_http::CompressionLevel;
 use tower_http::compression::{Compression, CompressionBody};
 use tower_service::Service as _;
@@ -54,8 +53,6 @@ pub(crate) struct Middleware {
     compressed: Option<Compressed>,
     headers: Option<Arc<HeaderMap>>,
     access: Option<Arc<AccessLog>>,
-    /// The client of the connection.
-    client: SocketAddr,
 }
 
 impl Middleware {
@@ -86,12 +83,12 @@ impl Middleware {
             Compression::new(found).quality(LEVEL).compress_when(IsPermitted)
         });
         let headers = Some(tables.headers).filter(|headers| !headers.is_empty()).map(Arc::new);
-        Some(Middleware { found, compressed, headers, access, client })
+        Some(Middleware { found, compressed, headers, access })
     }
 
     /// Returns the same for the connection of this client.
     pub(crate) fn for_client(&self, client: SocketAddr) -> Middleware {
-        let mut own = Middleware { client, ..self.clone() };
+        let mut own = self.clone();
         own.found.client = client;
         if let Some(compressed) = &mut own.compressed {
             compressed.get_mut().client = client;
@@ -103,48 +100,42 @@ impl Middleware {
 impl Service<Request<Incoming>> for Middleware {
     type Response = Response<Recorded<Sent>>;
     type Error = Infallible;
-    type Future = Extended;
+    type Future = MiddlewareFuture;
 
-    fn call(&self, request: Request<Incoming>) -> Extended {
-        let record = self.access.as_ref().map(|log| Record::begin(log, self.client, &request));
+    fn call(&self, request: Request<Incoming>) -> MiddlewareFuture {
+        let record = self.access.as_ref().map(|log| Record::begin(log, self.found.client, &request));
         let answer = match self.compressed.clone() {
             // A client without Accept-Encoding gets everything uncompressed.
             Some(mut compressed) if request.headers().contains_key(ACCEPT_ENCODING) => {
-                Source::Compressed { answer: Box::pin(compressed.call(request)) }
+                PlainOrCompressed::Compressed(Box::pin(compressed.call(request)))
             }
-            _ => Source::Plain { answer: self.found.answer(request) },
+            _ => PlainOrCompressed::Plain(self.found.answer(request)),
         };
-        Extended { answer, record, headers: self.headers.clone() }
+        MiddlewareFuture { answer, record, headers: self.headers.clone() }
     }
 }
 
-pin_project! {
-    /// The future of a response, which adds headers and the record of the request.
-    pub(crate) struct Extended {
-        #[pin]
-        answer: Source,
-        record: Option<Record>,
-        headers: Option<Arc<HeaderMap>>,
-    }
+/// Adds headers and the record of the request to a response.
+pub(crate) struct MiddlewareFuture {
+    answer: PlainOrCompressed,
+    record: Option<Record>,
+    headers: Option<Arc<HeaderMap>>,
 }
 
-pin_project! {
-    #[project = SourceProjection]
-    enum Source {
-        Plain { answer: Answer },
-        // Boxed for the same reason.
-        Compressed { answer: Pin<Box<<Compressed as tower_service::Service<Request<Incoming>>>::Future>> },
-    }
+/// Boxed for the same reason as [`Sent`].
+enum PlainOrCompressed {
+    Plain(Answer),
+    Compressed(Pin<Box<<Compressed as tower_service::Service<Request<Incoming>>>::Future>>),
 }
 
-impl Future for Extended {
+impl Future for MiddlewareFuture {
     type Output = Result<Response<Recorded<Sent>>, Infallible>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let mut response = match this.answer.project() {
-            SourceProjection::Plain { answer } => ready!(Pin::new(answer).poll(cx))?.map(Either::Left),
-            SourceProjection::Compressed { answer } => {
+        let this = self.get_mut();
+        let mut response = match &mut this.answer {
+            PlainOrCompressed::Plain(answer) => ready!(Pin::new(answer).poll(cx))?.map(Either::Left),
+            PlainOrCompressed::Compressed(answer) => {
                 let mut response = ready!(answer.as_mut().poll(cx))?;
                 let permit = response.extensions_mut().remove().filter(|_| is_compressed(&response));
                 weakly_tagged(response).map(|body| Either::Right(Box::pin(Permitted::new(body, permit))))
@@ -186,6 +177,7 @@ struct FilesWithListings {
     listings: Option<Listings>,
     mime: Arc<HashMap<String, HeaderValue>>,
     encoders: Option<Encoders>,
+    /// The client of the connection: see [`Middleware::for_client`].
     client: SocketAddr,
 }
 

@@ -9,10 +9,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use hyper::body::Bytes;
-use rustix::fs::{AtFlags, Statx, StatxFlags, StatxTimestamp, makedev, statx};
 use rustix::io::{Errno, ReadWriteFlags, pread, preadv2, retry_on_intr};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
+
+use super::file_state::FileState;
 
 mod buffers;
 mod find;
@@ -52,32 +53,6 @@ struct Inner {
     foreign: Arc<Semaphore>,
 }
 
-/// Differs after the content of a file has changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Version {
-    pub(crate) device: u64,
-    pub(crate) inode: u64,
-    pub(crate) size: u64,
-    /// Seconds since 1970, and nanoseconds.
-    pub(crate) modified: (i64, u32),
-}
-
-impl Version {
-    fn of(about: &Statx) -> Version {
-        let StatxTimestamp { tv_sec, tv_nsec, .. } = about.stx_mtime;
-        Version {
-            device: makedev(about.stx_dev_major, about.stx_dev_minor),
-            inode: about.stx_ino,
-            size: about.stx_size,
-            modified: (tv_sec, tv_nsec),
-        }
-    }
-
-    fn of_open(file: &File) -> io::Result<Version> {
-        Ok(Version::of(&statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS)?))
-    }
-}
-
 impl Files {
     pub(crate) fn new(root: PathBuf) -> Files {
         let foreign = Arc::new(Semaphore::new(FOREIGN));
@@ -114,13 +89,14 @@ impl Files {
     ///
     /// # Errors
     ///
-    /// `ResourceBusy` if the file has changed since it was found.
+    /// `ResourceBusy` if the file has changed since it was found, unless it has only grown and `may_grow`.
     pub(crate) fn read(
         &self,
         found: &Found,
         path: &Path,
         part: Range<u64>,
         access: Access,
+        may_grow: bool,
     ) -> io::Result<Bytes> {
         let (file_system, file) = self.open(found, path, access)?;
         let length = usize::try_from(part.end - part.start).unwrap_or(usize::MAX);
@@ -133,7 +109,8 @@ impl Files {
                 n => read += n,
             }
         }
-        if Version::of_open(&file)? != found.version {
+        let (before, now) = (found.state.version, FileState::of(&file)?.version);
+        if now != before && !(may_grow && now.size > before.size) {
             return Err(changed());
         }
         Ok(buffer.into())
@@ -154,7 +131,7 @@ impl Files {
         let held = self
             .0
             .table
-            .insert_new(HeldFile::new(file, path.to_owned(), file_system, found.version), access)?;
+            .insert_new(HeldFile::new(file, path.to_owned(), file_system, found.state.version), access)?;
         Ok(Sending::new(self.clone(), held, segments.into()))
     }
 

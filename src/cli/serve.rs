@@ -12,7 +12,7 @@ use hyper::body::{Body, Bytes, Incoming};
 use hyper::service::Service;
 use hyper::{Request, Response};
 
-use super::admin::{Admin, Front};
+use super::admin::{Admin, Router};
 use super::command::Command;
 use super::config::Config;
 use super::files::FileServer;
@@ -98,10 +98,10 @@ where
     }
     let no_control = control.no_control;
     let control = Control::new(control.control, handle.clone(), api.clone());
-    let front = Front::new(metrics, admin, &api, handle);
+    let router = Router::new(metrics, admin, &api, handle);
     let opening = control.clone();
     let open = async move { if no_control { Ok(()) } else { opening.open().await } };
-    let served = server.ready_when(open).serve_with(move |info| front.route(info, site(info))).await;
+    let served = server.ready_when(open).serve_with(move |info| router.route(info, site(info))).await;
     if let Ok(outcome) = &served {
         api.leave(outcome).await;
     }

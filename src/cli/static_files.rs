@@ -21,8 +21,8 @@ mod validators;
 
 pub(crate) use body::FileBody;
 use encodings::Encoding;
-use path::RequestPath;
-use prepared::Kept;
+pub(crate) use path::RequestPath;
+use prepared::Cache;
 
 /// How often a file that is written to while it is read is read again.
 const TRIES: usize = 8;
@@ -35,7 +35,7 @@ pub(crate) struct StaticFiles(Arc<Inner>);
 struct Inner {
     root: PathBuf,
     files: Files,
-    kept: Kept,
+    cache: Cache,
 }
 
 /// The file that a client gets.
@@ -43,11 +43,13 @@ struct Representation<'a> {
     path: Cow<'a, Path>,
     found: Found,
     encoding: Option<Encoding>,
+    /// Whether it is sent although it grows while it is read. A log that is written to all the time would never be sent otherwise.
+    may_grow: bool,
 }
 
 impl StaticFiles {
     pub(crate) fn new(root: PathBuf) -> StaticFiles {
-        StaticFiles(Arc::new(Inner { files: Files::new(root.clone()), root, kept: Kept::default() }))
+        StaticFiles(Arc::new(Inner { files: Files::new(root.clone()), root, cache: Cache::default() }))
     }
 
     /// Answers a request at once if the kernel has all that is needed in memory.
@@ -81,11 +83,12 @@ impl StaticFiles {
             ));
         }
         let path = RequestPath::of(&self.0.root, head.uri.path()).ok_or(io::ErrorKind::NotFound)?;
-        for _ in 0..TRIES {
-            let Some(chosen) = self.choose(&path, &head.headers, access)? else {
+        for tries_left in (0..TRIES).rev() {
+            let Some(mut chosen) = self.choose(&path, &head.headers, access)? else {
                 let location = path.with_slash(head.uri.query());
                 return Ok(with_header(StatusCode::TEMPORARY_REDIRECT, LOCATION, location));
             };
+            chosen.may_grow = tries_left == 0;
             match self.respond_with(head, &path, &chosen, access) {
                 Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {}
                 answer => return answer,
@@ -106,8 +109,9 @@ impl StaticFiles {
         for encoding in encodings::accepted(headers) {
             let path = encoding.beside(&path.file);
             match self.0.files.find(&path, access) {
-                Ok(found) if !found.is_dir => {
-                    compressed = Some(Representation { path: path.into(), found, encoding: Some(encoding) });
+                Ok(found) if !found.state.is_dir() => {
+                    let (path, encoding) = (path.into(), Some(encoding));
+                    compressed = Some(Representation { path, found, encoding, may_grow: false });
                     break;
                 }
                 Ok(_) => {}
@@ -122,11 +126,14 @@ impl StaticFiles {
             Err(error) if error.kind() == NotFound && compressed.is_some() => return Ok(compressed),
             found => found?,
         };
-        match (found.is_dir, path.ends_with_slash, compressed) {
+        match (found.state.is_dir(), path.ends_with_slash, compressed) {
             (true, false, _) => Ok(None),
             (_, _, Some(compressed)) => Ok(Some(compressed)),
             (true, true, None) => Err(NotFound.into()),
-            (false, _, None) => Ok(Some(Representation { path: (&path.file).into(), found, encoding: None })),
+            (false, _, None) => {
+                let path = (&path.file).into();
+                Ok(Some(Representation { path, found, encoding: None, may_grow: false }))
+            }
         }
     }
 }

@@ -2,7 +2,10 @@
 
 use std::process::Command;
 
-use nix::libc::{AF_NETLINK, ENOSYS, EPERM, NETLINK_SOCK_DIAG, SYS_pidfd_open, SYS_socket};
+use nix::libc::{
+    AF_NETLINK, ENOSYS, EPERM, NETLINK_SOCK_DIAG, SYS_openat2, SYS_pidfd_open, SYS_preadv2, SYS_socket,
+    SYS_statx,
+};
 use seccompiler::{
     BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
     SeccompRule, apply_filter,
@@ -15,6 +18,10 @@ pub(crate) enum Refused {
     SockDiag,
     /// pidfd_open(2), which holds a process.
     PidfdOpen,
+    /// The calls that tell whether a file is in memory, as a filter of their time does.
+    CachedFiles,
+    /// The same, as a kernel does that is older than they are.
+    CachedFilesUnknown,
 }
 
 /// Starts `command` under the filter, without waiting until it serves.
@@ -32,13 +39,15 @@ fn filter(refused: Refused) -> Result<BpfProgram, BackendError> {
         let value = u64::from(value.unsigned_abs());
         SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value)
     };
-    let (call, rules, errno) = match refused {
-        Refused::SockDiag => {
-            (SYS_socket, vec![SeccompRule::new(vec![is(0, AF_NETLINK)?, is(2, NETLINK_SOCK_DIAG)?])?], EPERM)
-        }
-        Refused::PidfdOpen => (SYS_pidfd_open, vec![], ENOSYS),
+    let sock_diag = SeccompRule::new(vec![is(0, AF_NETLINK)?, is(2, NETLINK_SOCK_DIAG)?])?;
+    let cached_files = || [SYS_openat2, SYS_statx, SYS_preadv2].map(|call| (call, vec![])).to_vec();
+    let (rules, errno) = match refused {
+        Refused::SockDiag => (vec![(SYS_socket, vec![sock_diag])], EPERM),
+        Refused::PidfdOpen => (vec![(SYS_pidfd_open, vec![])], ENOSYS),
+        Refused::CachedFiles => (cached_files(), EPERM),
+        Refused::CachedFilesUnknown => (cached_files(), ENOSYS),
     };
     let refuse = SeccompAction::Errno(errno.unsigned_abs());
-    let rules = [(call, rules)].into_iter().collect();
+    let rules = rules.into_iter().collect();
     SeccompFilter::new(rules, SeccompAction::Allow, refuse, std::env::consts::ARCH.try_into()?)?.try_into()
 }

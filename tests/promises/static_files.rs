@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::process::Command;
 
 use support::harness::{Client, QUICK};
 use support::process::{Server, command};
@@ -12,6 +13,7 @@ use crate::HANDOVER;
 mod answers;
 mod changes;
 mod hung;
+mod systems;
 
 /// A server of a ROOT.
 struct Bed {
@@ -21,11 +23,14 @@ struct Bed {
 
 impl Bed {
     fn start(args: &[&str]) -> Bed {
-        let dir = tempfile::tempdir().expect("a directory");
+        Bed::start_in(tempfile::tempdir().expect("a directory"), args, Server::start)
+    }
+
+    fn start_in(dir: TempDir, args: &[&str], start: impl FnOnce(Command) -> Server) -> Bed {
         std::fs::create_dir(dir.path().join("root")).expect("writable");
         let mut started = command(HANDOVER);
         started.args(QUICK).args(args).arg(dir.path().join("root"));
-        Bed { server: Server::start(started), dir }
+        Bed { server: start(started), dir }
     }
 
     fn path(&self, name: &str) -> PathBuf {

@@ -7,12 +7,10 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, StatxFlags, fstatfs, open, openat2, statx,
-};
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstatfs, open, openat2};
 use rustix::io::Errno;
 
-use super::{Access, Version, would_block};
+use super::{Access, FileState, would_block};
 
 const FIND: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
 /// A terminal must not become the controlling one.
@@ -33,7 +31,7 @@ pub(super) enum FileSystem {
 
 impl FileSystem {
     /// Returns what is known of a file system by its type (statfs(2)).
-    fn of(found: &OwnedFd) -> io::Result<FileSystem> {
+    fn of(found: &OwnedFd) -> FileSystem {
         const TMPFS: i64 = 0x0102_1994;
         const RAMFS: i64 = 0x8584_58f6;
         const EXT: i64 = 0xef53;
@@ -42,12 +40,12 @@ impl FileSystem {
         const F2FS: i64 = 0xf2f5_2010;
         const EROFS: i64 = 0xe0f5_e1e2;
         const OVERLAYFS: i64 = 0x794c_7630;
-        Ok(match fstatfs(found)?.f_type {
-            TMPFS | RAMFS => FileSystem::Memory,
-            EXT | XFS | BTRFS | F2FS | EROFS => FileSystem::Disk,
-            OVERLAYFS => FileSystem::Overlay,
+        match fstatfs(found).map(|system| system.f_type) {
+            Ok(TMPFS | RAMFS) => FileSystem::Memory,
+            Ok(EXT | XFS | BTRFS | F2FS | EROFS) => FileSystem::Disk,
+            Ok(OVERLAYFS) => FileSystem::Overlay,
             _ => FileSystem::Foreign,
-        })
+        }
     }
 }
 
@@ -72,12 +70,12 @@ impl FileSystems {
     ///
     /// `WouldBlock` with [`Access::Cached`] if it is not known, or has to be asked.
     pub(super) fn of(&self, found: &Found, access: Access) -> io::Result<FileSystem> {
-        let device = found.version.device;
+        let device = found.state.version.device;
         match (self.known(device), access) {
             (Some(FileSystem::Foreign) | None, Access::Cached) => Err(would_block()),
             (Some(known), _) => Ok(known),
             (None, Access::Blocking | Access::Foreign) => {
-                let file_system = FileSystem::of(&found.handle)?;
+                let file_system = FileSystem::of(&found.handle);
                 let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
                 known.retain(|known| known.device != device && known.since.elapsed() < KNOWN);
                 known.push(Known { device, file_system, since: Instant::now() });
@@ -97,10 +95,7 @@ impl FileSystems {
 #[derive(Debug)]
 pub(crate) struct Found {
     handle: OwnedFd,
-    pub(crate) version: Version,
-    /// The time of the last change of content or metadata, like [`Version::modified`].
-    pub(crate) changed: (i64, u32),
-    pub(crate) is_dir: bool,
+    pub(crate) state: FileState,
 }
 
 impl Found {
@@ -128,18 +123,14 @@ impl Found {
             (Err(_), Access::Cached) => return Err(would_block()),
             (Err(_), Access::Blocking) => return Err(Errno::XDEV.into()),
         };
-        let sync = match access {
-            Access::Blocking | Access::Foreign => AtFlags::EMPTY_PATH,
-            Access::Cached => AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC,
+        let state = match access {
+            Access::Cached => FileState::of_cached(&handle).map_err(|_| would_block())?,
+            Access::Blocking | Access::Foreign => FileState::of(&handle)?,
         };
-        let about = statx(&handle, "", sync, StatxFlags::BASIC_STATS)?;
-        let version = Version::of(&about);
-        let kind = FileType::from_raw_mode(about.stx_mode.into());
-        if !matches!(kind, FileType::RegularFile | FileType::Directory) {
+        if !matches!(state.kind, FileType::RegularFile | FileType::Directory) {
             return Err(io::ErrorKind::NotFound.into());
         }
-        let changed = (about.stx_ctime.tv_sec, about.stx_ctime.tv_nsec);
-        Ok(Found { handle, version, changed, is_dir: kind == FileType::Directory })
+        Ok(Found { handle, state })
     }
 
     /// Opens the file to read it. `path` is only needed where `/proc` is missing.

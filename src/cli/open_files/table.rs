@@ -13,7 +13,8 @@ use rustix::io::Errno;
 use rustix::process::{Resource, getrlimit};
 
 use super::find::{FileSystem, Found};
-use super::{Access, Version, changed, read_at, would_block};
+use super::{Access, FileState, changed, read_at, would_block};
+use crate::file_state::Version;
 
 /// Smallest limit of open files, even if the process may have few descriptors.
 const LEAST: usize = 16;
@@ -73,12 +74,12 @@ impl HeldFile {
     /// Finds the file again. Fails if its path leads to another or a changed one.
     fn find(&self, root: &Path) -> io::Result<Found> {
         let found = Found::at(root, &self.path, self.access())?;
-        if found.is_dir || found.version != self.version { Err(changed()) } else { Ok(found) }
+        if found.state.is_dir() || found.state.version != self.version { Err(changed()) } else { Ok(found) }
     }
 
     /// Checks, after a read, that the bytes belong to those that were sent. A file that was only appended to is still the same.
     fn check(&self, file: &File, sent: &Sent, access: Access) -> io::Result<()> {
-        let now = Version::of_open(file)?;
+        let now = FileState::of(file)?.version;
         if now == self.version {
             return Ok(());
         }

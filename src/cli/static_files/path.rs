@@ -11,16 +11,16 @@ use percent_encoding::percent_decode_str;
 const INDEX: &str = "index.html";
 
 #[derive(Debug)]
-pub(super) struct RequestPath<'a> {
+pub(crate) struct RequestPath<'a> {
     raw: &'a str,
     /// The file, or the `index.html` of the directory.
-    pub(super) file: PathBuf,
-    pub(super) ends_with_slash: bool,
+    pub(crate) file: PathBuf,
+    pub(crate) ends_with_slash: bool,
 }
 
 impl RequestPath<'_> {
     /// Returns `None` for a path that no file below ROOT can have: one with `..` or NUL. A name may have any other bytes.
-    pub(super) fn of<'a>(root: &Path, raw: &'a str) -> Option<RequestPath<'a>> {
+    pub(crate) fn of<'a>(root: &Path, raw: &'a str) -> Option<RequestPath<'a>> {
         // `*` and the empty path name no file.
         let names = raw.strip_prefix('/')?;
         let decoded: Cow<'_, [u8]> = percent_decode_str(names).into();
@@ -50,7 +50,7 @@ impl RequestPath<'_> {
 
     /// Returns the path of the directory with a slash at its end. It begins with one slash only: with two of them, the first name
     /// would be taken for a host.
-    pub(super) fn with_slash(&self, query: Option<&str>) -> HeaderValue {
+    pub(crate) fn with_slash(&self, query: Option<&str>) -> HeaderValue {
         let path = self.raw.trim_start_matches('/');
         let location = match query {
             Some(query) => format!("/{path}/?{query}"),
@@ -59,7 +59,7 @@ impl RequestPath<'_> {
         HeaderValue::try_from(location).unwrap_or_else(|_| HeaderValue::from_static("/"))
     }
 
-    pub(super) fn media_type(&self) -> HeaderValue {
+    pub(crate) fn media_type(&self) -> HeaderValue {
         let kind = mime_guess::from_path(&self.file).first_raw().unwrap_or("application/octet-stream");
         HeaderValue::from_static(kind)
     }

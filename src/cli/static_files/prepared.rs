@@ -6,8 +6,8 @@ use std::ffi::OsString;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
+use std::{slice, thread};
 
 use hyper::body::Bytes;
 use hyper::header::{
@@ -19,7 +19,7 @@ use super::Representation;
 use super::encodings::Encoding;
 use super::path::RequestPath;
 use super::validators::Validators;
-use crate::open_files::Found;
+use crate::file_state::FileState;
 
 /// The largest content that is kept, in bytes.
 const SMALL: u64 = 16 * 1024;
@@ -29,9 +29,6 @@ const MOST: usize = 4 << 20;
 const OVERHEAD: usize = 512;
 /// How long a content is used. A program that maps a file into its memory can change it without a change of its times.
 const FRESH: Duration = Duration::from_secs(1);
-/// Coarsest resolution of file times in seconds. Two changes within it may leave the same time.
-const COARSE: i64 = 2;
-
 #[derive(Debug, Clone)]
 pub(super) struct Prepared {
     pub(super) validators: Validators,
@@ -43,7 +40,7 @@ pub(super) struct Prepared {
 impl Prepared {
     /// Describes a file, without its content.
     pub(super) fn of(path: &RequestPath<'_>, chosen: &Representation<'_>) -> Prepared {
-        let version = &chosen.found.version;
+        let version = &chosen.found.state.version;
         let (validators, mut headers) = (Validators::of(version), HeaderMap::with_capacity(8));
         headers.insert(CONTENT_TYPE, path.media_type());
         headers.insert(CONTENT_LENGTH, version.size.into());
@@ -60,59 +57,49 @@ impl Prepared {
     }
 }
 
-/// How many tables there are, so that workers rarely share one: shared counters cost more than all else here.
-const TABLES: usize = 16;
+/// How many shards there are, so that workers rarely share one: shared counters cost more than all else here.
+const SHARDS: usize = 16;
 
 /// The files that were served lately.
 #[derive(Debug, Default)]
-pub(super) struct Kept([Table; TABLES]);
+pub(super) struct Cache([Shard; SHARDS]);
 
 /// Aligned to a cache line.
 #[derive(Debug, Default)]
 #[repr(align(64))]
-struct Table(Mutex<Files>);
+struct Shard(Mutex<Entries>);
 
 #[derive(Debug, Default)]
-struct Files {
+struct Entries {
     /// By the bytes of the path, because paths are slow to compare.
-    by_path: HashMap<OsString, File>,
+    by_path: HashMap<OsString, Entry>,
     bytes: usize,
 }
 
 #[derive(Debug, Clone)]
-struct File {
+struct Entry {
     encoding: Option<Encoding>,
-    state: State,
+    state: FileState,
     since: Instant,
     prepared: Arc<Prepared>,
 }
 
-/// Device, inode and size, and the times of the last changes of content and of metadata. A program can set only the first of them
-/// back.
-type State = (u64, u64, u64, (i64, u32), (i64, u32));
-
-fn state(found: &Found) -> State {
-    let version = &found.version;
-    (version.device, version.inode, version.size, version.modified, found.changed)
-}
-
-impl Kept {
-    /// Returns the table of this thread.
-    fn own(&self) -> &Table {
+impl Cache {
+    /// Returns the shard of this thread.
+    fn own(&self) -> &Shard {
         let mut hasher = DefaultHasher::new();
         thread::current().id().hash(&mut hasher);
-        &self.0[usize::try_from(hasher.finish() % TABLES as u64).unwrap_or_default()]
+        &self.0[usize::try_from(hasher.finish() % SHARDS as u64).unwrap_or_default()]
     }
 
     pub(super) fn get(&self, chosen: &Representation<'_>) -> Option<Arc<Prepared>> {
-        let Representation { path, found, encoding } = chosen;
-        if found.version.size > SMALL {
+        if !is_small(chosen) {
             return None;
         }
-        let files = self.own().lock();
-        let file = files.by_path.get(path.as_os_str())?;
-        let is_same = (file.encoding, file.state) == (*encoding, state(found));
-        (is_same && file.since.elapsed() < FRESH).then(|| Arc::clone(&file.prepared))
+        let entries = self.own().lock();
+        let entry = entries.by_path.get(chosen.path.as_os_str())?;
+        let is_same = (entry.encoding, entry.state) == (chosen.encoding, chosen.found.state);
+        (is_same && entry.since.elapsed() < FRESH).then(|| Arc::clone(&entry.prepared))
     }
 
     /// Keeps a small file for this worker, or for all of them, unless a further change could leave it the same times.
@@ -123,36 +110,38 @@ impl Kept {
         content: &Bytes,
         for_all: bool,
     ) {
-        let Representation { path, found, encoding } = chosen;
-        let last = found.version.modified.0.max(found.changed.0);
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
-        if found.version.size > SMALL || last.saturating_add(COARSE) >= now.try_into().unwrap_or(i64::MAX) {
+        let state = chosen.found.state;
+        if !is_small(chosen) || !state.is_settled() {
             return;
         }
         // A copy, because the buffer of a response counts as in use.
         let content = Some(Bytes::copy_from_slice(content));
         let prepared = Arc::new(Prepared { content, ..Arc::unwrap_or_clone(prepared) });
-        let file = File { encoding: *encoding, state: state(found), since: Instant::now(), prepared };
-        let tables = if for_all { &self.0[..] } else { std::slice::from_ref(self.own()) };
-        tables.iter().for_each(|table| table.lock().put(path, file.clone()));
+        let entry = Entry { encoding: chosen.encoding, state, since: Instant::now(), prepared };
+        let shards = if for_all { &self.0[..] } else { slice::from_ref(self.own()) };
+        shards.iter().for_each(|shard| shard.lock().put(&chosen.path, entry.clone()));
     }
 }
 
-impl Table {
-    fn lock(&self) -> MutexGuard<'_, Files> {
+fn is_small(chosen: &Representation<'_>) -> bool {
+    chosen.found.state.version.size <= SMALL
+}
+
+impl Shard {
+    fn lock(&self) -> MutexGuard<'_, Entries> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Files {
-    fn put(&mut self, path: &Path, file: File) {
-        let content = file.prepared.content.as_ref().map_or(0, Bytes::len);
+impl Entries {
+    fn put(&mut self, path: &Path, entry: Entry) {
+        let content = entry.prepared.content.as_ref().map_or(0, Bytes::len);
         let bytes = OVERHEAD + path.as_os_str().len() + content;
         if self.bytes + bytes > MOST {
-            *self = Files::default();
+            *self = Entries::default();
         }
         // A file that is replaced here counts twice until all are removed.
         self.bytes += bytes;
-        self.by_path.insert(path.into(), file);
+        self.by_path.insert(path.into(), entry);
     }
 }

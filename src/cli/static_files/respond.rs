@@ -26,14 +26,14 @@ impl StaticFiles {
         chosen: &Representation<'_>,
         access: Access,
     ) -> io::Result<Response<FileBody>> {
-        let prepared = match self.0.kept.get(chosen) {
-            Some(kept) => kept,
+        let prepared = match self.0.cache.get(chosen) {
+            Some(cached) => cached,
             None => {
                 self.0.files.is_foreign(&chosen.found, access)?;
                 Arc::new(Prepared::of(path, chosen))
             }
         };
-        let (size, validators) = (chosen.found.version.size, &prepared.validators);
+        let (size, validators) = (chosen.found.state.version.size, &prepared.validators);
         let precondition = validators.check(&head.headers);
         if precondition == Precondition::Fails {
             return Ok(status(StatusCode::PRECONDITION_FAILED));
@@ -97,21 +97,21 @@ impl StaticFiles {
         if let Some(content) = &prepared.content {
             return Ok(FileBody::whole(content.clone()));
         }
-        let body = self.part(chosen, 0..chosen.found.version.size, access)?;
+        let body = self.part(chosen, 0..chosen.found.state.version.size, access)?;
         if let Some(content) = body.content()
             && !self.0.files.is_foreign(&chosen.found, access)?
         {
             // A thread for blocking work has read it, and another one will answer the next request.
-            self.0.kept.put(chosen, prepared, content, access != Access::Cached);
+            self.0.cache.put(chosen, prepared, content, access != Access::Cached);
         }
         Ok(body)
     }
 
     /// Returns a part of a file. A small one is read at once, so that the file can be closed.
     fn part(&self, chosen: &Representation<'_>, part: Range<u64>, access: Access) -> io::Result<FileBody> {
-        let Representation { path, found, .. } = chosen;
+        let Representation { path, found, may_grow, .. } = chosen;
         if part.end - part.start <= self.0.files.most() as u64 {
-            return Ok(FileBody::whole(self.0.files.read(found, path, part, access)?));
+            return Ok(FileBody::whole(self.0.files.read(found, path, part, access, *may_grow)?));
         }
         Ok(FileBody::sending(self.0.files.send(found, path, vec![Segment::File(part)], access)?))
     }

@@ -7,7 +7,7 @@ use hyper::header::{
     IF_UNMODIFIED_SINCE, RANGE,
 };
 
-use crate::open_files::Version;
+use crate::file_state::Version;
 
 const CONDITIONS: [HeaderName; 4] = [IF_MATCH, IF_UNMODIFIED_SINCE, IF_NONE_MATCH, IF_MODIFIED_SINCE];
 /// The last second of the year 9999; later ones have no HTTP date.

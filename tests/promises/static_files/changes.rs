@@ -72,6 +72,37 @@ fn a_file_that_is_kept_in_memory_is_as_new_as_any_other() {
 }
 
 #[test]
+fn a_file_that_is_written_to_all_the_time_is_served() {
+    let bed = Bed::start(&[]);
+    let line = b"a line of the log\n";
+    bed.write("log", "");
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut log = File::options().append(true).open(bed.path("log")).expect("ours");
+            while !done.load(Ordering::Relaxed) {
+                // Starts anew before it is too large to be read at once.
+                for _ in 0..3000 {
+                    log.write_all(line).expect("writable");
+                }
+                log.set_len(0).expect("ours");
+            }
+        });
+        let (mut served, mut refused) = (0, 0);
+        let until = Instant::now() + Duration::from_secs(3);
+        while Instant::now() < until {
+            let response = bed.get("/log", &[]);
+            let is_log = response.body.chunks(line.len()).all(|chunk| line.starts_with(chunk));
+            assert!(is_log && response.is_whole(), "{}", response.head);
+            if response.status() == 200 { served += 1 } else { refused += 1 }
+        }
+        done.store(true, Ordering::Relaxed);
+        // It cannot be served while it is truncated at every look.
+        assert!(served > 10 * refused, "{served} served, {refused} refused");
+    });
+}
+
+#[test]
 fn a_link_to_another_release_is_followed_with_the_next_request() {
     let bed = Bed::start(&[]);
     for release in ["1", "2"] {
