@@ -2,10 +2,7 @@
 
 use std::process::Command;
 
-use nix::libc::{
-    AF_NETLINK, ENOSYS, EPERM, NETLINK_SOCK_DIAG, SYS_openat2, SYS_pidfd_open, SYS_preadv2, SYS_socket,
-    SYS_statx,
-};
+use nix::libc::{AF_NETLINK, ENOSYS, EPERM, NETLINK_SOCK_DIAG, SYS_pidfd_open, SYS_socket};
 use seccompiler::{
     BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
     SeccompRule, apply_filter,
@@ -18,10 +15,8 @@ pub(crate) enum Refused {
     SockDiag,
     /// pidfd_open(2), which holds a process.
     PidfdOpen,
-    /// The calls that tell whether a file is in memory, as a filter of their time does.
-    CachedFiles,
-    /// The same, as a kernel does that is older than they are.
-    CachedFilesUnknown,
+    /// These system calls, with this error.
+    Calls(&'static [i64], i32),
 }
 
 /// Starts `command` under the filter, without waiting until it serves.
@@ -40,12 +35,10 @@ fn filter(refused: Refused) -> Result<BpfProgram, BackendError> {
         SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value)
     };
     let sock_diag = SeccompRule::new(vec![is(0, AF_NETLINK)?, is(2, NETLINK_SOCK_DIAG)?])?;
-    let cached_files = || [SYS_openat2, SYS_statx, SYS_preadv2].map(|call| (call, vec![])).to_vec();
     let (rules, errno) = match refused {
         Refused::SockDiag => (vec![(SYS_socket, vec![sock_diag])], EPERM),
         Refused::PidfdOpen => (vec![(SYS_pidfd_open, vec![])], ENOSYS),
-        Refused::CachedFiles => (cached_files(), EPERM),
-        Refused::CachedFilesUnknown => (cached_files(), ENOSYS),
+        Refused::Calls(calls, errno) => (calls.iter().map(|call| (*call, vec![])).collect(), errno),
     };
     let refuse = SeccompAction::Errno(errno.unsigned_abs());
     let rules = rules.into_iter().collect();

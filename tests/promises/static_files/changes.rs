@@ -231,3 +231,34 @@ fn a_link_that_is_swapped_during_requests_leads_to_one_of_its_targets() {
         done.store(true, Ordering::Relaxed);
     });
 }
+
+#[test]
+fn a_directory_that_is_replaced_by_a_link_while_it_is_listed_shows_nothing_outside() {
+    let bed = Bed::start(&["--directory-listing"]);
+    let (inside, aside) = (bed.path("inside"), bed.path(".aside"));
+    fs::create_dir(&inside).expect("writable");
+    bed.write("inside/name", "");
+    let outside = bed.dir.path().join("outside");
+    fs::create_dir(&outside).expect("writable");
+    (0..300).for_each(|n| fs::write(outside.join(format!("secret-name-{n}")), "").expect("writable"));
+    let (done, mut listed) = (AtomicBool::new(false), 0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                fs::rename(&inside, &aside).expect("writable");
+                symlink(&outside, &inside).expect("writable");
+                fs::remove_file(&inside).expect("writable");
+                fs::rename(&aside, &inside).expect("writable");
+            }
+        });
+        let until = Instant::now() + Duration::from_secs(6);
+        while Instant::now() < until {
+            let listing = bed.get("/inside/", &[]);
+            let text = String::from_utf8_lossy(&listing.body);
+            assert!(!text.contains("secret-name"), "a directory outside of ROOT is listed");
+            listed += u32::from(listing.status() == 200);
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    assert!(listed > 100, "{listed} listings");
+}

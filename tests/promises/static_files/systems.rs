@@ -1,5 +1,6 @@
 //! Systems that do not tell whether a file is in memory: all of them serve the same.
 
+use nix::libc::{ENOSYS, EPERM, SYS_openat2, SYS_preadv2, SYS_statx};
 use support::process::Server;
 
 use super::{Bed, noise};
@@ -41,7 +42,11 @@ fn assert_served(bed: &Bed) {
 
 #[test]
 fn a_kernel_or_a_sandbox_that_refuses_to_tell_serves_the_same() {
-    for refused in [Refused::CachedFiles, Refused::CachedFilesUnknown] {
+    const CALLS: [&[i64]; 4] =
+        [&[SYS_openat2], &[SYS_statx], &[SYS_preadv2], &[SYS_openat2, SYS_statx, SYS_preadv2]];
+    // A filter refuses with the first, a kernel that is older than the call with the second.
+    for (calls, errno) in CALLS.into_iter().flat_map(|calls| [(calls, EPERM), (calls, ENOSYS)]) {
+        let refused = Refused::Calls(calls, errno);
         let start = |command| {
             let server = sandbox::launch(command, refused);
             server.wait_serving(1);
